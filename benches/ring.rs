@@ -1,0 +1,2 @@
+//! Lookup, balance and movement of the ring beside its alternatives.
+fn main() {}

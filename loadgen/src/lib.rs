@@ -1,0 +1,1 @@
+//! Load generator and checker of acknowledged writes.

@@ -1,0 +1,2 @@
+//! `ringfort-loadgen`: measures and checks a Redis-speaking cluster.
+fn main() {}

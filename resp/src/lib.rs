@@ -1,0 +1,17 @@
+//! The Redis serialization protocol (RESP2 and RESP3) and the one table of commands.
+//!
+//! No I/O happens here: bytes come in as slices, replies go out into a `Vec<u8>`.
+//!
+//! - [`decode`]: client bytes -> commands, in place, incrementally.
+//! - [`encode`]: replies -> bytes, for the protocol version of the connection.
+//! - [`reply`]: reply bytes -> element boundaries (to split and join replies without copying values).
+//! - [`commands`]: name, arity, flags and key positions of every command.
+
+pub mod commands;
+pub mod decode;
+pub mod encode;
+pub mod reply;
+
+pub use commands::{Command, CommandSpec, Keys, Scope};
+pub use decode::{CommandDecoder, Limits, ProtocolError, Status};
+pub use encode::{Protocol, ReplyWriter};

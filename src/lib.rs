@@ -1,0 +1,1 @@
+//! Ringfort: a sharded cache cluster for Redis clients, replicated by Raft.

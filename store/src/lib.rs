@@ -1,0 +1,1 @@
+//! The keyspace of one partition: deterministic, no I/O, no clock.
