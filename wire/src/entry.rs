@@ -1,0 +1,171 @@
+//! What a log entry of a partition holds: one turn's writes.
+//!
+//! | offset | size | field |
+//! | --- | --- | --- |
+//! | 0 | 2 | feature level |
+//! | 2 | 8 | log time, ms since 1970: the leader's wall clock, never below the previous entry's |
+//! | 10 | 8 | seed for commands that draw random values |
+//! | 18 | 4 | count of operations |
+//! | 22 | .. | operations |
+//!
+//! Operation: [`OpKind`] (1), session (8), seq (8), acked (8), length of the body (4), body.
+//! The body of `Command` is a [`crate::request::CommandBody`]; of `Expire`: expiry in ms (8), then the key.
+
+use crate::FEATURE_LEVEL;
+use crate::frame::{Reader, WireError};
+
+/// What an operation does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum OpKind {
+    /// Executes a command.
+    Command = 1,
+    /// Opens a session; its id is the entry's index x 2^16 + the operation's position in the entry.
+    OpenSession = 2,
+    /// Gives up a seq of a session.
+    Skip = 3,
+    /// Deletes a key if its expiry is exactly the one given.
+    Expire = 4,
+}
+
+/// One operation of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Op<'a> {
+    /// What it does.
+    pub kind: OpKind,
+    /// Session, 0 = none.
+    pub session: u64,
+    /// Its number in the session.
+    pub seq: u64,
+    /// Replies up to this seq may be forgotten.
+    pub acked: u64,
+    /// See the table above.
+    pub body: &'a [u8],
+}
+
+/// Bytes before an entry's first operation.
+pub const ENTRY_HEADER_BYTES: usize = 22;
+/// Bytes before an operation's body.
+pub const OP_HEADER_BYTES: usize = 29;
+/// Most operations of one entry: the position in it must fit the low 16 bits of a session id.
+pub const OPS_MAX: usize = 1 << 16;
+
+/// Builds one entry, operation by operation.
+#[derive(Debug, Default)]
+pub struct EntryBuilder {
+    bytes: Vec<u8>,
+    count: u32,
+}
+
+impl EntryBuilder {
+    /// Number of operations so far.
+    pub fn len(&self) -> usize {
+        self.count as usize
+    }
+
+    /// Whether there is no operation yet.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Size in bytes so far.
+    pub fn bytes_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Appends an operation.
+    pub fn push(&mut self, op: &Op<'_>) {
+        assert!(self.len() < OPS_MAX, "an entry holds at most {OPS_MAX} operations");
+        if self.bytes.is_empty() {
+            self.bytes.resize(ENTRY_HEADER_BYTES, 0);
+        }
+        let mut head = [0u8; OP_HEADER_BYTES];
+        head[0] = op.kind as u8;
+        head[1..9].copy_from_slice(&op.session.to_le_bytes());
+        head[9..17].copy_from_slice(&op.seq.to_le_bytes());
+        head[17..25].copy_from_slice(&op.acked.to_le_bytes());
+        head[25..29].copy_from_slice(&(op.body.len() as u32).to_le_bytes());
+        self.bytes.extend_from_slice(&head);
+        self.bytes.extend_from_slice(op.body);
+        self.count += 1;
+    }
+
+    /// Finishes the entry and leaves the builder empty.
+    pub fn finish(&mut self, log_time_ms: u64, seed: u64) -> Vec<u8> {
+        let mut bytes = core::mem::take(&mut self.bytes);
+        bytes.resize(bytes.len().max(ENTRY_HEADER_BYTES), 0);
+        bytes[..2].copy_from_slice(&FEATURE_LEVEL.to_le_bytes());
+        bytes[2..10].copy_from_slice(&log_time_ms.to_le_bytes());
+        bytes[10..18].copy_from_slice(&seed.to_le_bytes());
+        bytes[18..22].copy_from_slice(&self.count.to_le_bytes());
+        self.count = 0;
+        bytes
+    }
+}
+
+/// An entry's header and operations.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry<'a> {
+    /// Feature level of its writer.
+    pub feature_level: u16,
+    /// See the table above.
+    pub log_time_ms: u64,
+    /// See the table above.
+    pub seed: u64,
+    count: u32,
+    ops: &'a [u8],
+}
+
+impl<'a> Entry<'a> {
+    /// Reads the header.
+    ///
+    /// # Errors
+    /// It is malformed.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, WireError> {
+        let mut r = Reader::new(bytes, "log entry");
+        Ok(Self {
+            feature_level: r.u16()?,
+            log_time_ms: r.u64()?,
+            seed: r.u64()?,
+            count: r.u32()?,
+            ops: r.rest(),
+        })
+    }
+
+    /// The operations, in order; the first malformed one ends them with an error.
+    pub fn ops(&self) -> impl Iterator<Item = Result<Op<'a>, WireError>> + use<'a> {
+        let mut r = Reader::new(self.ops, "log operation");
+        (0..self.count).map(move |_| {
+            let kind = match r.u8()? {
+                1 => OpKind::Command,
+                2 => OpKind::OpenSession,
+                3 => OpKind::Skip,
+                4 => OpKind::Expire,
+                _ => return Err(r.malformed()),
+            };
+            Ok(Op { kind, session: r.u64()?, seq: r.u64()?, acked: r.u64()?, body: r.bytes()? })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entry_round_trips() {
+        let ops = [
+            Op { kind: OpKind::OpenSession, session: 0, seq: 0, acked: 0, body: b"" },
+            Op { kind: OpKind::Command, session: 7, seq: 2, acked: 1, body: b"body" },
+        ];
+        let mut builder = EntryBuilder::default();
+        for op in &ops {
+            builder.push(op);
+        }
+        let bytes = builder.finish(1000, 42);
+        assert!(builder.is_empty());
+        let entry = Entry::decode(&bytes).unwrap();
+        assert_eq!((entry.log_time_ms, entry.seed, entry.feature_level), (1000, 42, FEATURE_LEVEL));
+        assert_eq!(entry.ops().collect::<Result<Vec<_>, _>>().unwrap(), ops);
+    }
+}

@@ -1,0 +1,149 @@
+//! The cluster map: who is a member, where each partition's replicas are, at which epoch.
+
+use crate::GroupId;
+use ringfort_ring::{NodeId, PartitionCount, PartitionId};
+use serde::{Deserialize, Serialize};
+
+/// Membership and placement at one epoch. The meta group owns it; everyone else holds a copy with its epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterMap {
+    /// Random id, minted when the cluster forms.
+    #[serde(with = "hex")]
+    pub cluster_id: u128,
+    /// The cluster's name.
+    pub name: String,
+    /// Version; grows with every change.
+    pub epoch: u64,
+    /// P.
+    pub partitions: PartitionCount,
+    /// Replicas wanted for each partition.
+    pub replicas: u16,
+    /// Whether an acknowledged write is on disk (`fsync`) or in the page cache (`buffered`).
+    pub fsync: bool,
+    /// Members, ordered by id.
+    pub nodes: Vec<MapNode>,
+    /// The meta group.
+    pub meta: MapGroup,
+    /// The shard groups; index = partition.
+    pub groups: Vec<MapGroup>,
+    /// The next replica id to mint.
+    pub next_replica: u64,
+    /// Feature level that every node supports.
+    pub feature_level: u16,
+}
+
+/// A member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapNode {
+    /// Its id.
+    pub id: NodeId,
+    /// Where Redis clients reach it.
+    pub client: String,
+    /// Where nodes and proxies reach it.
+    pub peer: String,
+    /// Its share.
+    pub weight: u32,
+    /// Its failure domain.
+    pub zone: String,
+    /// The data folder that holds its replicas.
+    #[serde(with = "hex")]
+    pub store_id: u128,
+}
+
+/// One Raft group's replicas.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapGroup {
+    /// Raised when a group is re-founded from one survivor; frames of another incarnation are dropped.
+    pub incarnation: u32,
+    /// Its replicas, ordered by node.
+    pub seats: Vec<MapSeat>,
+    /// The node that leads when it can.
+    pub leader: NodeId,
+}
+
+/// One replica.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapSeat {
+    /// Its node.
+    pub node: NodeId,
+    /// Raft's id of it; never reused.
+    pub replica: u64,
+}
+
+impl ClusterMap {
+    /// The group of an id; `None` when P is smaller.
+    pub fn group(&self, id: GroupId) -> Option<&MapGroup> {
+        match id.partition() {
+            None => Some(&self.meta),
+            Some(PartitionId(p)) => self.groups.get(usize::from(p)),
+        }
+    }
+
+    /// Every group with its id: the meta group, then the partitions.
+    pub fn all_groups(&self) -> impl Iterator<Item = (GroupId, &MapGroup)> {
+        core::iter::once((GroupId::META, &self.meta))
+            .chain(self.groups.iter().zip(1..).map(|(group, id)| (GroupId(id), group)))
+    }
+
+    /// A member by its id.
+    pub fn node(&self, id: &NodeId) -> Option<&MapNode> {
+        self.nodes.iter().find(|n| n.id == *id)
+    }
+
+    /// The map as JSON.
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a map has only string keys and plain values")
+    }
+
+    /// Reads a map from JSON and checks that it is consistent.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, String> {
+        let map: Self = serde_json::from_slice(bytes).map_err(|e| format!("cluster map: {e}"))?;
+        if PartitionCount::new(map.partitions.get()).is_none()
+            || map.groups.len() != usize::from(map.partitions.get())
+        {
+            return Err(format!(
+                "cluster map: {} groups for {} partitions",
+                map.groups.len(),
+                map.partitions.get()
+            ));
+        }
+        for (id, group) in map.all_groups() {
+            if let Some(seat) = group.seats.iter().find(|s| map.node(&s.node).is_none()) {
+                return Err(format!(
+                    "cluster map: group {id} has a replica on the unknown node {}",
+                    seat.node
+                ));
+            }
+        }
+        Ok(map)
+    }
+}
+
+impl MapGroup {
+    /// The replica on `node`, if there is one.
+    pub fn replica_on(&self, node: &NodeId) -> Option<u64> {
+        self.seats.iter().find(|s| s.node == *node).map(|s| s.replica)
+    }
+
+    /// The node of a replica.
+    pub fn node_of(&self, replica: u64) -> Option<&NodeId> {
+        self.seats.iter().find(|s| s.replica == replica).map(|s| &s.node)
+    }
+}
+
+mod hex {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    pub(super) fn serialize<S: Serializer>(id: &u128, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&format!("{id:032x}"))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<u128, D::Error> {
+        let text = String::deserialize(d)?;
+        u128::from_str_radix(&text, 16).map_err(|_| D::Error::custom("an id is 32 hexadecimal digits"))
+    }
+}
