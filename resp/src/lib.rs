@@ -4,14 +4,15 @@
 //!
 //! - [`decode`]: client bytes -> commands, in place, incrementally.
 //! - [`encode`]: replies -> bytes, for the protocol version of the connection.
-//! - [`reply`]: reply bytes -> element boundaries (to split and join replies without copying values).
+//! - [`reply`]: reply bytes -> element boundaries (to split and join replies without copying values), or owned values.
 //! - [`commands`]: name, arity, flags and key positions of every command.
 
 pub mod commands;
+mod decimal;
 pub mod decode;
 pub mod encode;
 pub mod reply;
 
 pub use commands::{Command, CommandSpec, Keys, Scope};
 pub use decode::{CommandDecoder, Limits, ProtocolError, Status};
-pub use encode::{Protocol, ReplyWriter};
+pub use encode::{Protocol, ReplyWriter, write_command};
