@@ -16,3 +16,4 @@ pub mod reply;
 pub use commands::{Command, CommandSpec, Keys, Scope};
 pub use decode::{CommandDecoder, Limits, ProtocolError, Status};
 pub use encode::{Protocol, ReplyWriter, write_command};
+pub use reply::{FrameScanner, ReplyError, Value};
