@@ -13,7 +13,7 @@ pub mod decode;
 pub mod encode;
 pub mod reply;
 
-pub use commands::{Command, CommandSpec, Keys, Scope};
+pub use commands::{Command, CommandSpec, KeySpec, Keys, Scope};
 pub use decode::{CommandDecoder, Limits, ProtocolError, Status};
 pub use encode::{Protocol, ReplyWriter, write_command};
 pub use reply::{FrameScanner, ReplyError, Value};
