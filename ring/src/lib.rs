@@ -2,12 +2,13 @@
 //!
 //! key -> [`slot`] -> [`PartitionId`] never changes; only partition -> nodes does ([`placement`]).
 
+mod flow;
 pub mod placement;
 pub mod plan;
 pub mod ring;
 pub mod slot;
 
-pub use placement::{NodeSpec, PlaceError, Placement, Seats, place};
+pub use placement::{NodeSpec, PlaceError, Placement, Seats, minimum_moves, place, shares};
 pub use plan::{Move, Plan, plan};
 pub use ring::HashRing;
 pub use slot::{PartitionCount, PartitionId, SLOTS, Slot, slot_of};
