@@ -1,0 +1,91 @@
+//! The two doors: `apply` for what the log says, `read` for the rest.
+
+use ringfort_resp::{Command, ReplyWriter};
+
+use crate::{Store, commands, keyspace::Reader};
+
+/// Records of flushed tables that each apply frees: at least as fast as a log of writes can make new ones.
+const RECLAIM_PER_APPLY: usize = 16;
+
+/// What the log entry says beside its commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ApplyContext {
+    /// Milliseconds since 1970, stamped by the leader; never goes back.
+    pub log_time_ms: u64,
+    /// The entry's random number, for commands whose result is random.
+    pub seed: u64,
+}
+
+/// A key whose time has come.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ExpiredKey {
+    /// The key.
+    pub key: Vec<u8>,
+    /// Its expiry, milliseconds since 1970: the condition under which it may be deleted.
+    pub expires_at_ms: u64,
+}
+
+impl Store {
+    /// Executes a committed command: the one deterministic way to change the keyspace.
+    ///
+    /// `args` exclude the command's name. Exactly one reply is written; a command that is refused changes nothing. A
+    /// record whose expiry is at or before the log time is absent, and is removed when the command touches it. Reads
+    /// are served as well (a transaction contains them).
+    pub fn apply(
+        &mut self,
+        ctx: &ApplyContext,
+        command: Command,
+        args: &[&[u8]],
+        reply: &mut ReplyWriter<'_>,
+    ) {
+        self.reclaim(RECLAIM_PER_APPLY);
+        let done = if commands::is_read(command) {
+            self.apply_read(ctx.log_time_ms, command, args, reply)
+        } else {
+            commands::write(self, ctx, command, args, reply)
+        };
+        if let Err(error) = done {
+            error.write(reply);
+        }
+    }
+
+    /// Executes a read; never changes anything.
+    ///
+    /// Keys found past their expiry at `now_ms` are added to `expired` and nothing is written: the caller has their
+    /// conditional delete ([`Store::expire`]) committed and reads again, so that a key which one client saw gone cannot
+    /// come back under a leader with a slower clock. When nothing was added, one reply was written. A key that is named
+    /// twice may be added twice.
+    pub fn read(
+        &self,
+        now_ms: u64,
+        command: Command,
+        args: &[&[u8]],
+        reply: &mut ReplyWriter<'_>,
+        expired: &mut Vec<ExpiredKey>,
+    ) {
+        let mut reader = Reader::new(self, now_ms);
+        if let Err(error) = commands::read(&mut reader, command, args, reply) {
+            error.write(reply);
+        } else {
+            expired.append(&mut reader.expired);
+        }
+    }
+
+    fn apply_read(
+        &mut self,
+        now_ms: u64,
+        command: Command,
+        args: &[&[u8]],
+        reply: &mut ReplyWriter<'_>,
+    ) -> Result<(), crate::error::CommandError> {
+        let mut reader = Reader::new(self, now_ms);
+        commands::read(&mut reader, command, args, reply)?;
+        if reader.expired.is_empty() {
+            return Ok(());
+        }
+        for gone in core::mem::take(&mut reader.expired) {
+            self.expire(&gone.key, gone.expires_at_ms);
+        }
+        commands::read(&mut Reader::new(self, now_ms), command, args, reply)
+    }
+}

@@ -1,0 +1,148 @@
+//! EXPIRE, PEXPIRE, TTL, PTTL, PERSIST.
+
+use ringfort_resp::ReplyWriter;
+
+use super::{Done, c_str, is_option};
+use crate::{
+    Store,
+    error::CommandError,
+    keyspace::{Place, Reader},
+    number::parse_i64,
+    record::Record,
+};
+
+/// Reply of TTL and PTTL for a key that does not exist.
+const TTL_NO_KEY: i64 = -2;
+/// Reply of TTL and PTTL for a key without an expiry.
+const TTL_NO_EXPIRY: i64 = -1;
+
+/// `EXPIRE key seconds [NX | XX | GT | LT]`.
+pub(super) fn expire(store: &mut Store, now_ms: u64, args: &[&[u8]], reply: &mut ReplyWriter<'_>) -> Done {
+    set_expiry(store, now_ms, args, ("expire", 1000), reply)
+}
+
+/// `PEXPIRE key milliseconds [NX | XX | GT | LT]`.
+pub(super) fn pexpire(store: &mut Store, now_ms: u64, args: &[&[u8]], reply: &mut ReplyWriter<'_>) -> Done {
+    set_expiry(store, now_ms, args, ("pexpire", 1), reply)
+}
+
+/// `PERSIST key`.
+pub(super) fn persist(store: &mut Store, now_ms: u64, args: &[&[u8]], reply: &mut ReplyWriter<'_>) -> Done {
+    let [key] = args else { return Err(CommandError::Arity("persist")) };
+    let place = store.place(key)?;
+    let is_volatile = store.touch(place, key, now_ms).is_some_and(|record| record.expires_at_ms().is_some());
+    if is_volatile {
+        replace_expiry(store, place, key, None);
+    }
+    reply.integer(i64::from(is_volatile));
+    Ok(())
+}
+
+/// `TTL key`: seconds left, rounded to the nearest.
+pub(super) fn ttl(reader: &mut Reader<'_>, args: &[&[u8]], reply: &mut ReplyWriter<'_>) -> Done {
+    let [key] = args else { return Err(CommandError::Arity("ttl")) };
+    write_left(reader, key, |ms| ms.saturating_add(500) / 1000, reply)
+}
+
+/// `PTTL key`: milliseconds left.
+pub(super) fn pttl(reader: &mut Reader<'_>, args: &[&[u8]], reply: &mut ReplyWriter<'_>) -> Done {
+    let [key] = args else { return Err(CommandError::Arity("pttl")) };
+    write_left(reader, key, |ms| ms, reply)
+}
+
+fn set_expiry(
+    store: &mut Store,
+    now_ms: u64,
+    args: &[&[u8]],
+    (name, unit_ms): (&'static str, i64),
+    reply: &mut ReplyWriter<'_>,
+) -> Done {
+    let [key, number, options @ ..] = args else { return Err(CommandError::Arity(name)) };
+    let options = ExpireOptions::parse(options)?;
+    let number = parse_i64(number).ok_or(CommandError::NotInteger)?;
+    let basetime = i64::try_from(now_ms).unwrap_or(i64::MAX);
+    let at = number.checked_mul(unit_ms).and_then(|ms| ms.checked_add(basetime));
+    let at = at.ok_or(CommandError::ExpireTime(name))?;
+    let place = store.place(key)?;
+
+    let Some(record) = store.touch(place, key, now_ms) else {
+        reply.integer(0);
+        return Ok(());
+    };
+    let is_allowed = options.allow(record.expires_at_ms(), at);
+    if is_allowed {
+        match u64::try_from(at) {
+            Ok(at) if now_ms < at => replace_expiry(store, place, key, Some(at)),
+            _ => {
+                store.remove(place, key);
+            }
+        }
+    }
+    reply.integer(i64::from(is_allowed));
+    Ok(())
+}
+
+fn replace_expiry(store: &mut Store, place: Place, key: &[u8], expires_at_ms: Option<u64>) {
+    if let Some(record) = store.find(place, key) {
+        let record = Record::new(key, record.value(), expires_at_ms);
+        store.put(place, record);
+    }
+}
+
+fn write_left(
+    reader: &mut Reader<'_>,
+    key: &[u8],
+    unit: fn(u64) -> u64,
+    reply: &mut ReplyWriter<'_>,
+) -> Done {
+    let record = reader.get(key)?;
+    if reader.expired.is_empty() {
+        reply.integer(match record.map(Record::expires_at_ms) {
+            None => TTL_NO_KEY,
+            Some(None) => TTL_NO_EXPIRY,
+            Some(Some(at)) => i64::try_from(unit(at.saturating_sub(reader.now_ms()))).unwrap_or(i64::MAX),
+        });
+    }
+    Ok(())
+}
+
+/// The conditions of EXPIRE and PEXPIRE.
+#[derive(Debug, Clone, Copy, Default)]
+struct ExpireOptions {
+    nx: bool,
+    xx: bool,
+    gt: bool,
+    lt: bool,
+}
+
+impl ExpireOptions {
+    fn parse(args: &[&[u8]]) -> Result<Self, CommandError> {
+        let mut options = Self::default();
+        for arg in args {
+            let option = match arg {
+                arg if is_option(arg, "nx") => &mut options.nx,
+                arg if is_option(arg, "xx") => &mut options.xx,
+                arg if is_option(arg, "gt") => &mut options.gt,
+                arg if is_option(arg, "lt") => &mut options.lt,
+                arg => return Err(CommandError::UnsupportedOption(c_str(arg).to_vec())),
+            };
+            *option = true;
+        }
+        if options.nx && (options.xx || options.gt || options.lt) {
+            return Err(CommandError::NxWithOther);
+        }
+        if options.gt && options.lt {
+            return Err(CommandError::GtWithLt);
+        }
+        Ok(options)
+    }
+
+    /// Whether `new` may replace `current`; no expiry counts as one that is infinitely far away.
+    fn allow(self, current: Option<u64>, new: i64) -> bool {
+        let current = current.map(|at| i64::try_from(at).unwrap_or(i64::MAX));
+        !(self.nx && current.is_some()
+            || self.xx && current.is_none()
+            || self.gt && current.is_none_or(|at| new <= at)
+            || self.lt && current.is_some_and(|at| at <= new))
+    }
+}

@@ -1,0 +1,65 @@
+//! Why a command was refused, in Redis's own words.
+
+use ringfort_resp::ReplyWriter;
+
+/// A command that changed nothing; its text is the reply.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CommandError {
+    /// An option that is unknown, or not allowed beside another one.
+    #[error("ERR syntax error")]
+    Syntax,
+    /// Too few or too many arguments.
+    #[error("ERR wrong number of arguments for '{0}' command")]
+    Arity(&'static str),
+    /// An argument, or the value to add to, is no 64-bit integer.
+    #[error("ERR value is not an integer or out of range")]
+    NotInteger,
+    /// The sum is no 64-bit integer.
+    #[error("ERR increment or decrement would overflow")]
+    Overflow,
+    /// An expiry that is not positive where it must be, or too far away to be stored.
+    #[error("ERR invalid expire time in '{0}' command")]
+    ExpireTime(&'static str),
+    /// An unknown option of EXPIRE or PEXPIRE.
+    #[error("ERR Unsupported option {}", .0.escape_ascii())]
+    UnsupportedOption(Vec<u8>),
+    /// Options of EXPIRE or PEXPIRE that exclude each other.
+    #[error("ERR NX and XX, GT or LT options at the same time are not compatible")]
+    NxWithOther,
+    /// Options of EXPIRE or PEXPIRE that exclude each other.
+    #[error("ERR GT and LT options at the same time are not compatible")]
+    GtWithLt,
+    /// The resulting value is longer than [`VALUE_BYTES_MAX`](crate::VALUE_BYTES_MAX).
+    #[error("ERR string exceeds maximum allowed size (proto-max-bulk-len)")]
+    ValueTooLong,
+    /// The key is longer than [`KEY_BYTES_MAX`](crate::KEY_BYTES_MAX); not in Redis, which allows 512 MiB.
+    #[error("ERR key exceeds maximum allowed size ({} bytes)", crate::KEY_BYTES_MAX)]
+    KeyTooLong,
+    /// The key's slot is not one of this partition's: a mistake of the router, never the client's.
+    #[error("ERR key belongs to another partition")]
+    Misplaced,
+    /// A command that the keyspace does not execute, or a write sent to the reading door.
+    #[error("ERR command is not served here")]
+    NotServed,
+}
+
+impl CommandError {
+    /// Writes the error as the command's reply.
+    pub(crate) fn write(&self, reply: &mut ReplyWriter<'_>) {
+        match self {
+            // Redis echoes the option's own bytes, which need not be text.
+            Self::UnsupportedOption(option) => {
+                let end = option.iter().rposition(|b| !is_line_break(*b)).map_or(0, |last| last + 1);
+                let mut line = b"-ERR Unsupported option ".to_vec();
+                line.extend(option[..end].iter().map(|b| if is_line_break(*b) { b' ' } else { *b }));
+                line.extend_from_slice(b"\r\n");
+                reply.raw(&line);
+            }
+            other => reply.error(&other.to_string()),
+        }
+    }
+}
+
+fn is_line_break(byte: u8) -> bool {
+    byte == b'\r' || byte == b'\n'
+}

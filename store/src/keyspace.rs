@@ -1,0 +1,394 @@
+//! The keyspace: one table per slot, the expiry index and the counters over them.
+
+use hashbrown::{HashTable, hash_table::Entry};
+use ringfort_ring::{SLOTS, slot_of};
+
+use crate::{
+    ExpiredKey, KEY_BYTES_MAX, VALUE_BYTES_MAX,
+    error::CommandError,
+    expiry::{ExpiryEntry, ExpiryIndex},
+    reclaim::Reclaim,
+    record::{EXPIRY_MS_MAX, Record, hash_key},
+    snapshot::Snapshot,
+};
+
+/// A table smaller than this is never shrunk.
+const SHRINK_CAPACITY_MIN: usize = 64;
+
+/// A table is shrunk when it is less than one part in this many full.
+const SHRINK_RATIO: usize = 8;
+
+/// The keyspace of the slots of one partition.
+///
+/// # Invariants
+/// - Every record stands in the table of its key's slot, under its key's hash, once.
+/// - `len`, `logical_bytes` and `expires_len` are the sums over the records.
+/// - The expiry index holds exactly one entry for each (expiry, slot, hash) among the records with an expiry.
+/// - A slot that a running snapshot has not written yet holds what it held when the snapshot began.
+///
+/// Only [`Store::put`], [`Store::update`], [`Store::remove`] and [`Store::flush`] change a table.
+#[derive(Debug)]
+pub struct Store {
+    first: u16,
+    tables: Vec<HashTable<Record>>,
+    index: ExpiryIndex,
+    usage: Usage,
+    pub(crate) snapshot: Option<Snapshot>,
+    pub(crate) garbage: Reclaim,
+}
+
+/// Sums over all records.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Usage {
+    keys: usize,
+    expires: usize,
+    logical_bytes: u64,
+}
+
+/// Where a key stands, or would stand.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    table: usize,
+    hash: u64,
+}
+
+impl Store {
+    /// Makes an empty keyspace of the slots `first..=last`.
+    ///
+    /// # Panics
+    /// When `first..=last` is no range of slots.
+    pub fn new(first: u16, last: u16) -> Self {
+        assert!(first <= last, "the first slot is not after the last");
+        assert!(last < SLOTS, "a slot is below {SLOTS}");
+        let tables = (first..=last).map(|_| HashTable::new()).collect();
+        Self {
+            first,
+            tables,
+            index: ExpiryIndex::default(),
+            usage: Usage::default(),
+            snapshot: None,
+            garbage: Reclaim::default(),
+        }
+    }
+
+    /// First slot.
+    pub fn first_slot(&self) -> u16 {
+        self.first
+    }
+
+    /// Last slot.
+    pub fn last_slot(&self) -> u16 {
+        self.first + (self.tables.len() - 1) as u16
+    }
+
+    /// Number of keys; those that are past their expiry but not removed yet count.
+    pub fn len(&self) -> usize {
+        self.usage.keys
+    }
+
+    /// Whether there is no key.
+    pub fn is_empty(&self) -> bool {
+        self.usage.keys == 0
+    }
+
+    /// Deterministic size of all records, bytes: equal on replicas that applied the same log.
+    pub fn logical_bytes(&self) -> u64 {
+        self.usage.logical_bytes
+    }
+
+    /// Number of keys that have an expiry.
+    pub fn expires_len(&self) -> usize {
+        self.usage.expires
+    }
+
+    /// Number of keys in a slot; 0 for a slot of another partition.
+    pub fn slot_len(&self, slot: u16) -> usize {
+        self.table(slot).map_or(0, HashTable::len)
+    }
+
+    /// The first `max` keys of a slot in byte order. O(k log k), k = keys of the slot.
+    pub fn keys_in_slot(&self, slot: u16, max: usize) -> Vec<Vec<u8>> {
+        let Some(table) = self.table(slot) else { return Vec::new() };
+        let mut keys: Vec<&[u8]> = table.iter().map(Record::key).collect();
+        keys.sort_unstable();
+        keys.into_iter().take(max).map(<[u8]>::to_vec).collect()
+    }
+
+    /// Digest of a slot's content: the wrapping sum of xxh3 over key, value and expiry of each record, hence independent
+    /// of order and history. 0 for an empty slot and for a slot of another partition. O(bytes of the slot).
+    pub fn digest_slot(&self, slot: u16) -> u64 {
+        self.table(slot).map_or(0, digest_table)
+    }
+
+    /// Digest of the whole content: the wrapping sum of the slots' digests.
+    pub fn digest(&self) -> u64 {
+        self.tables.iter().map(digest_table).fold(0, u64::wrapping_add)
+    }
+
+    /// Removes `key` when its expiry is exactly `expires_at_ms`; returns whether it did.
+    ///
+    /// The condition lets a SET, EXPIRE or PERSIST that was committed in between win.
+    pub fn expire(&mut self, key: &[u8], expires_at_ms: u64) -> bool {
+        let Ok(place) = self.place(key) else { return false };
+        let is_same = self.find(place, key).is_some_and(|r| r.expires_at_ms() == Some(expires_at_ms));
+        is_same && self.remove(place, key)
+    }
+
+    /// Up to `max` keys that are due at `now_ms`, the longest overdue first, for the leader to propose. O(1) when
+    /// nothing is due.
+    pub fn due(&self, now_ms: u64, max: usize) -> Vec<ExpiredKey> {
+        let mut due = Vec::new();
+        for entry in self.index.due(now_ms) {
+            if due.len() >= max {
+                break;
+            }
+            let mut keys: Vec<&[u8]> = self.records_of(*entry).map(Record::key).collect();
+            keys.sort_unstable();
+            due.extend(
+                keys.iter().map(|key| ExpiredKey { key: key.to_vec(), expires_at_ms: entry.expires_at_ms }),
+            );
+        }
+        due.truncate(max);
+        due
+    }
+
+    /// Frees up to `max` records of flushed tables; returns whether any are left. Each `apply` frees a few as well; a
+    /// worker calls this when it is idle. Changes nothing that can be observed.
+    pub fn reclaim(&mut self, max: usize) -> bool {
+        self.garbage.step(max)
+    }
+
+    /// Checks every invariant of the type. O(n log n); for tests.
+    ///
+    /// # Panics
+    /// When one does not hold.
+    pub fn check_invariants(&self) {
+        let mut usage = Usage::default();
+        let mut entries = std::collections::BTreeSet::new();
+        for (i, table) in self.tables.iter().enumerate() {
+            let mut keys = std::collections::BTreeSet::new();
+            for record in table {
+                let key = record.key();
+                let place = self.place(key).expect("the key's slot is of this partition");
+                assert_eq!(place.table, i, "a record stands in its slot's table");
+                assert!(keys.insert(key), "a key stands in its table once");
+                assert!(self.find(place, key).is_some(), "a record is found under its key");
+                assert!(key.len() <= KEY_BYTES_MAX, "a key is within its limit");
+                assert!(record.value().len() <= VALUE_BYTES_MAX, "a value is within its limit");
+                usage.add(record);
+                if let Some(expires_at_ms) = record.expires_at_ms() {
+                    assert!(expires_at_ms <= EXPIRY_MS_MAX, "an expiry is within its limit");
+                    entries.insert(ExpiryEntry { expires_at_ms, table: i as u16, hash: place.hash });
+                }
+            }
+        }
+        assert_eq!(self.usage, usage, "the counters are the sums over the records");
+        assert!(self.index.iter().eq(entries.iter()), "the expiry index is that of the records");
+        if let Some(snapshot) = &self.snapshot {
+            snapshot.check_invariants(self.tables.len());
+        }
+    }
+
+    /// Where `key` stands or would stand.
+    ///
+    /// # Errors
+    /// Its slot is not one of this partition's.
+    pub(crate) fn place(&self, key: &[u8]) -> Result<Place, CommandError> {
+        let table = slot_of(key).0.checked_sub(self.first).map(usize::from);
+        let table = table.filter(|i| *i < self.tables.len()).ok_or(CommandError::Misplaced)?;
+        Ok(Place { table, hash: hash_key(key) })
+    }
+
+    /// Where a key that may be created stands or would stand.
+    ///
+    /// # Errors
+    /// It is too long, or its slot is not one of this partition's.
+    pub(crate) fn place_for_write(&self, key: &[u8]) -> Result<Place, CommandError> {
+        if key.len() > KEY_BYTES_MAX {
+            return Err(CommandError::KeyTooLong);
+        }
+        self.place(key)
+    }
+
+    /// The record of a key, past its expiry or not.
+    pub(crate) fn find(&self, place: Place, key: &[u8]) -> Option<&Record> {
+        self.tables[place.table].find(place.hash, |record| record.key() == key)
+    }
+
+    /// The record of a key that is about to be written; removes it when it is past its expiry.
+    pub(crate) fn touch(&mut self, place: Place, key: &[u8], now_ms: u64) -> Option<&Record> {
+        if self.find(place, key).is_some_and(|record| record.is_expired(now_ms)) {
+            self.remove(place, key);
+            return None;
+        }
+        self.find(place, key)
+    }
+
+    /// Inserts a record or replaces the one of its key.
+    pub(crate) fn put(&mut self, place: Place, record: Record) {
+        self.before_write(place.table);
+        self.usage.add(&record);
+        let expires_at_ms = record.expires_at_ms();
+        let entry = self.tables[place.table].entry(
+            place.hash,
+            |other| other.key() == record.key(),
+            |other| hash_key(other.key()),
+        );
+        let old = match entry {
+            Entry::Occupied(mut occupied) => Some(core::mem::replace(occupied.get_mut(), record)),
+            Entry::Vacant(vacant) => {
+                vacant.insert(record);
+                None
+            }
+        };
+        if let Some(old) = old {
+            self.forget(place, &old);
+        }
+        if let Some(expires_at_ms) = expires_at_ms {
+            self.index.insert(place.entry(expires_at_ms));
+        }
+    }
+
+    /// Changes the value of a record in place; `change` keeps its key and its expiry. Does nothing without a record.
+    pub(crate) fn update(&mut self, place: Place, key: &[u8], change: impl FnOnce(Record) -> Record) {
+        self.before_write(place.table);
+        let table = &mut self.tables[place.table];
+        let Some(record) = table.find_mut(place.hash, |record| record.key() == key) else { return };
+        self.usage.sub(record);
+        let expires_at_ms = record.expires_at_ms();
+        *record = change(core::mem::take(record));
+        debug_assert_eq!(record.key(), key);
+        debug_assert_eq!(record.expires_at_ms(), expires_at_ms);
+        self.usage.add(record);
+    }
+
+    /// Removes a key; returns whether it was there.
+    pub(crate) fn remove(&mut self, place: Place, key: &[u8]) -> bool {
+        if self.find(place, key).is_none() {
+            return false;
+        }
+        self.before_write(place.table);
+        let table = &mut self.tables[place.table];
+        let Ok(entry) = table.find_entry(place.hash, |record| record.key() == key) else { return false };
+        let (record, _) = entry.remove();
+        shrink(table);
+        self.forget(place, &record);
+        true
+    }
+
+    /// Removes every key. O(slots), whatever their number of keys: the tables are moved away and freed later.
+    pub(crate) fn flush(&mut self) {
+        for (i, table) in self.tables.iter_mut().enumerate() {
+            let table = core::mem::take(table);
+            match &mut self.snapshot {
+                Some(snapshot) if !snapshot.is_written(i) => snapshot.freeze(i, table),
+                _ => self.garbage.push_table(table),
+            }
+        }
+        self.garbage.push_index(self.index.take());
+        self.usage = Usage::default();
+    }
+
+    pub(crate) fn tables(&self) -> &[HashTable<Record>] {
+        &self.tables
+    }
+
+    /// Has a running snapshot write the slot out before it changes.
+    fn before_write(&mut self, table: usize) {
+        if let Some(snapshot) = &mut self.snapshot {
+            snapshot.write_ahead(table, &self.tables[table]);
+        }
+    }
+
+    /// Takes a record that left its table out of the counters and the index.
+    fn forget(&mut self, place: Place, record: &Record) {
+        self.usage.sub(record);
+        if let Some(expires_at_ms) = record.expires_at_ms() {
+            let entry = place.entry(expires_at_ms);
+            if self.records_of(entry).next().is_none() {
+                self.index.remove(entry);
+            }
+        }
+    }
+
+    /// The records under an entry of the index: one, but for keys of equal hash.
+    fn records_of(&self, entry: ExpiryEntry) -> impl Iterator<Item = &Record> {
+        // The table compares only a few bits of the hash.
+        self.tables[usize::from(entry.table)].iter_hash(entry.hash).filter(move |record| {
+            record.expires_at_ms() == Some(entry.expires_at_ms) && hash_key(record.key()) == entry.hash
+        })
+    }
+
+    fn table(&self, slot: u16) -> Option<&HashTable<Record>> {
+        self.tables.get(usize::from(slot.checked_sub(self.first)?))
+    }
+}
+
+impl Usage {
+    fn add(&mut self, record: &Record) {
+        self.keys += 1;
+        self.expires += usize::from(record.expires_at_ms().is_some());
+        self.logical_bytes += record.logical_bytes();
+    }
+
+    fn sub(&mut self, record: &Record) {
+        self.keys -= 1;
+        self.expires -= usize::from(record.expires_at_ms().is_some());
+        self.logical_bytes -= record.logical_bytes();
+    }
+}
+
+impl Place {
+    fn entry(self, expires_at_ms: u64) -> ExpiryEntry {
+        ExpiryEntry { expires_at_ms, table: self.table as u16, hash: self.hash }
+    }
+}
+
+/// One read's view of the store at a time.
+pub(crate) struct Reader<'a> {
+    store: &'a Store,
+    now_ms: u64,
+    /// Keys found past their expiry; the reply is not to be written when there are any.
+    pub(crate) expired: Vec<ExpiredKey>,
+}
+
+impl<'a> Reader<'a> {
+    /// Makes a view of `store` at `now_ms`.
+    pub(crate) fn new(store: &'a Store, now_ms: u64) -> Self {
+        Self { store, now_ms, expired: Vec::new() }
+    }
+
+    /// The store, for what does not depend on the time.
+    pub(crate) fn store(&self) -> &'a Store {
+        self.store
+    }
+
+    /// The time of the read, milliseconds since 1970.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// The record of a key; notes it when it is past its expiry.
+    pub(crate) fn get(&mut self, key: &[u8]) -> Result<Option<&'a Record>, CommandError> {
+        let Some(record) = self.store.find(self.store.place(key)?, key) else { return Ok(None) };
+        match record.expires_at_ms() {
+            Some(expires_at_ms) if expires_at_ms <= self.now_ms => {
+                self.expired.push(ExpiredKey { key: key.to_vec(), expires_at_ms });
+                Ok(None)
+            }
+            _ => Ok(Some(record)),
+        }
+    }
+}
+
+fn digest_table(table: &HashTable<Record>) -> u64 {
+    table.iter().map(Record::digest).fold(0, u64::wrapping_add)
+}
+
+fn shrink(table: &mut HashTable<Record>) {
+    if table.is_empty() {
+        *table = HashTable::new();
+    } else if SHRINK_CAPACITY_MIN < table.capacity() && table.len() * SHRINK_RATIO < table.capacity() {
+        table.shrink_to(table.len() * 2, |record| hash_key(record.key()));
+    }
+}

@@ -1,0 +1,221 @@
+//! Snapshot bytes -> store. The format is described in `snapshot.rs`.
+
+use crate::{
+    KEY_BYTES_MAX, Store, VALUE_BYTES_MAX,
+    record::{EXPIRY_MS_MAX, Record},
+    snapshot::{END, KIND_EXPIRES, KIND_STRING, VERSION},
+};
+
+const HEAD_BYTES: usize = 5;
+const SLOT_BYTES: usize = 2;
+const BLOCK_HEAD_BYTES: usize = SLOT_BYTES + 4;
+const END_BYTES: usize = SLOT_BYTES + 16;
+const RECORD_HEAD_BYTES: usize = 7;
+
+/// Why bytes are no snapshot of this partition. The store under construction is lost; ask for another snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreError {
+    /// Written by a version that this one does not know.
+    #[error("snapshot has format version {0}, this program reads version {VERSION}")]
+    Version(u8),
+    /// Of another partition.
+    #[error("snapshot is of slots {first} to {last}")]
+    OtherSlots {
+        /// Its first slot.
+        first: u16,
+        /// Its last slot.
+        last: u16,
+    },
+    /// A slot that is not of this partition, comes twice or has no record.
+    #[error("snapshot has an invalid block for slot {0}")]
+    Slot(u16),
+    /// A record of an unknown kind, too long, of another slot, or of a key that came before.
+    #[error("snapshot has an invalid record in slot {0}")]
+    Record(u16),
+    /// The count or the digest at the end is not that of the records.
+    #[error("snapshot's content does not match its digest")]
+    Digest,
+    /// Bytes after the end.
+    #[error("snapshot goes on after its end")]
+    Trailing,
+    /// The end is missing.
+    #[error("snapshot is cut off")]
+    Truncated,
+    /// An earlier piece was invalid.
+    #[error("snapshot was invalid before")]
+    Failed,
+}
+
+/// Builds a store out of a snapshot's bytes, in pieces of any size.
+///
+/// Keeps at most one incomplete record beside the piece at hand; lengths that the bytes claim never size an allocation.
+///
+/// ```text
+///        head            slot, count > 0            last record
+/// Head --------> Block ----------------> Records ----------------> Block
+///                  | END, count, digest
+///                  +-------------------> End        any --(error)--> Failed
+/// ```
+#[derive(Debug)]
+pub struct Restorer {
+    store: Store,
+    state: State,
+    /// Bytes that are not a whole part yet.
+    rest: Vec<u8>,
+    digest: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Head,
+    Block,
+    Records { slot: u16, left: u32 },
+    End,
+    Failed,
+}
+
+impl Store {
+    /// Makes a restorer of a snapshot of the slots `first..=last`.
+    ///
+    /// # Panics
+    /// When `first..=last` is no range of slots.
+    pub fn restorer(first: u16, last: u16) -> Restorer {
+        Restorer { store: Self::new(first, last), state: State::Head, rest: Vec::new(), digest: 0 }
+    }
+}
+
+impl Restorer {
+    /// Takes the next piece.
+    ///
+    /// # Errors
+    /// The bytes are no snapshot of this partition; every later call fails as well.
+    pub fn push(&mut self, piece: &[u8]) -> Result<(), RestoreError> {
+        let mut rest = core::mem::take(&mut self.rest);
+        rest.extend_from_slice(piece);
+        let mut at = 0;
+        loop {
+            match self.part(&rest[at..]) {
+                Ok(Some(len)) => at += len,
+                Ok(None) => break,
+                Err(error) => {
+                    self.state = State::Failed;
+                    return Err(error);
+                }
+            }
+        }
+        rest.drain(..at);
+        self.rest = rest;
+        Ok(())
+    }
+
+    /// Ends the restoration.
+    ///
+    /// # Errors
+    /// The end did not come, or a piece was invalid.
+    pub fn finish(self) -> Result<Store, RestoreError> {
+        match self.state {
+            State::End => Ok(self.store),
+            State::Failed => Err(RestoreError::Failed),
+            State::Head | State::Block | State::Records { .. } => Err(RestoreError::Truncated),
+        }
+    }
+
+    /// Consumes one whole part at the start of `bytes`; its length, or `None` when it is not whole yet.
+    fn part(&mut self, bytes: &[u8]) -> Result<Option<usize>, RestoreError> {
+        match self.state {
+            State::Head => self.head(bytes),
+            State::Block => self.block(bytes),
+            State::Records { slot, left } => self.record(slot, left, bytes),
+            State::End if bytes.is_empty() => Ok(None),
+            State::End => Err(RestoreError::Trailing),
+            State::Failed => Err(RestoreError::Failed),
+        }
+    }
+
+    fn head(&mut self, bytes: &[u8]) -> Result<Option<usize>, RestoreError> {
+        match bytes.first() {
+            Some(&version) if version != VERSION => return Err(RestoreError::Version(version)),
+            _ => {}
+        }
+        let Some(head) = bytes.first_chunk::<HEAD_BYTES>() else { return Ok(None) };
+        let first = u16::from_le_bytes([head[1], head[2]]);
+        let last = u16::from_le_bytes([head[3], head[4]]);
+        if (first, last) != (self.store.first_slot(), self.store.last_slot()) {
+            return Err(RestoreError::OtherSlots { first, last });
+        }
+        self.state = State::Block;
+        Ok(Some(HEAD_BYTES))
+    }
+
+    fn block(&mut self, bytes: &[u8]) -> Result<Option<usize>, RestoreError> {
+        let Some(slot) = bytes.first_chunk().map(|b| u16::from_le_bytes(*b)) else { return Ok(None) };
+        if slot == END {
+            return self.end(bytes);
+        }
+        let is_ours = (self.store.first_slot()..=self.store.last_slot()).contains(&slot);
+        if !is_ours || self.store.slot_len(slot) != 0 {
+            return Err(RestoreError::Slot(slot));
+        }
+        let Some(head) = bytes.first_chunk::<BLOCK_HEAD_BYTES>() else { return Ok(None) };
+        let left = u32::from_le_bytes([head[2], head[3], head[4], head[5]]);
+        if left == 0 {
+            return Err(RestoreError::Slot(slot));
+        }
+        self.state = State::Records { slot, left };
+        Ok(Some(BLOCK_HEAD_BYTES))
+    }
+
+    fn record(&mut self, slot: u16, left: u32, bytes: &[u8]) -> Result<Option<usize>, RestoreError> {
+        let Some(&[kind, k0, k1, v0, v1, v2, v3]) = bytes.first_chunk::<RECORD_HEAD_BYTES>() else {
+            return Ok(None);
+        };
+        let key_len = usize::from(u16::from_le_bytes([k0, k1]));
+        let value_len = u32::from_le_bytes([v0, v1, v2, v3]) as usize;
+        let is_known = kind & !KIND_EXPIRES == KIND_STRING;
+        if !is_known || KEY_BYTES_MAX < key_len || VALUE_BYTES_MAX < value_len {
+            return Err(RestoreError::Record(slot));
+        }
+        let expiry_len = if kind & KIND_EXPIRES == 0 { 0 } else { 8 };
+        let len = RECORD_HEAD_BYTES + expiry_len + key_len + value_len;
+        let Some(body) = bytes.get(RECORD_HEAD_BYTES..len) else { return Ok(None) };
+        let (expiry, body) = body.split_at(expiry_len);
+        let (key, value) = body.split_at(key_len);
+        let expires_at_ms = expiry.first_chunk().map(|b| u64::from_le_bytes(*b));
+        self.insert(slot, key, value, expires_at_ms)?;
+        self.state = if left == 1 { State::Block } else { State::Records { slot, left: left - 1 } };
+        Ok(Some(len))
+    }
+
+    fn insert(
+        &mut self,
+        slot: u16,
+        key: &[u8],
+        value: &[u8],
+        expires_at_ms: Option<u64>,
+    ) -> Result<(), RestoreError> {
+        let invalid = RestoreError::Record(slot);
+        let is_misplaced = ringfort_ring::slot_of(key).0 != slot;
+        if is_misplaced || expires_at_ms.is_some_and(|at| EXPIRY_MS_MAX < at) {
+            return Err(invalid);
+        }
+        let Ok(place) = self.store.place(key) else { return Err(invalid) };
+        if self.store.find(place, key).is_some() {
+            return Err(invalid);
+        }
+        let record = Record::new(key, value, expires_at_ms);
+        self.digest = self.digest.wrapping_add(record.digest());
+        self.store.put(place, record);
+        Ok(())
+    }
+
+    fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, RestoreError> {
+        let Some(end) = bytes.first_chunk::<END_BYTES>() else { return Ok(None) };
+        let (keys, digest) = end[SLOT_BYTES..].split_at(8);
+        let is_same = keys == (self.store.len() as u64).to_le_bytes() && digest == self.digest.to_le_bytes();
+        if !is_same {
+            return Err(RestoreError::Digest);
+        }
+        self.state = State::End;
+        Ok(Some(END_BYTES))
+    }
+}

@@ -1,0 +1,193 @@
+//! The state as bytes, slot by slot, while writes go on.
+//!
+//! All integers are little endian. A snapshot is a head, any number of slot blocks (each slot at most once, in any
+//! order, empty slots left out) and an end:
+//!
+//! | part | offset | size | field |
+//! | --- | --- | --- | --- |
+//! | head | 0 | 1 | version, [`VERSION`] |
+//! | | 1 | 2 | first slot of the partition |
+//! | | 3 | 2 | last slot of the partition |
+//! | slot | 0 | 2 | slot |
+//! | | 2 | 4 | number n of its records, at least 1 |
+//! | | 6 | | n records, ordered by (xxh3 of the key, key) |
+//! | record | 0 | 1 | kind: [`KIND_STRING`], plus [`KIND_EXPIRES`] when it has an expiry |
+//! | | 1 | 2 | length k of the key |
+//! | | 3 | 4 | length v of the value |
+//! | | 7 | 0 or 8 | expiry, milliseconds since 1970 |
+//! | | then | k | key |
+//! | | then | v | value |
+//! | end | 0 | 2 | [`END`], which is no slot |
+//! | | 2 | 8 | number of records |
+//! | | 10 | 8 | digest of the content, as [`Store::digest`] |
+//!
+//! Equal content gives equal blocks; only their order tells which slots were written to meanwhile.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use hashbrown::HashTable;
+
+use crate::{
+    Store,
+    record::{Record, hash_key},
+};
+
+/// Version of the format: the first byte.
+pub(crate) const VERSION: u8 = 1;
+/// Kind of a string record.
+pub(crate) const KIND_STRING: u8 = 0;
+/// Bit of a record's kind: an expiry follows.
+pub(crate) const KIND_EXPIRES: u8 = 0x80;
+/// In place of a slot: the end of the snapshot.
+pub(crate) const END: u16 = u16::MAX;
+
+/// A snapshot that is being written.
+///
+/// # Invariants
+/// - A table is *written* once its block is in `ahead` or was handed out, or its records as of the beginning were moved
+///   to `frozen`; until then the store's table holds what it held at the beginning.
+/// - Every table below `next` is written, and none of them is frozen.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    first: u16,
+    next: usize,
+    is_written: Vec<bool>,
+    /// Parts that are ready to be handed out: the head, then blocks of slots that were written to.
+    ahead: VecDeque<Vec<u8>>,
+    /// Tables that FLUSHALL took away before they were serialised.
+    frozen: BTreeMap<usize, HashTable<Record>>,
+    keys: u64,
+    digest: u64,
+}
+
+impl Store {
+    /// Begins a snapshot of the current state; one that is running is aborted.
+    pub fn snapshot_begin(&mut self) {
+        self.snapshot_abort();
+        self.snapshot = Some(Snapshot::new(self.first_slot(), self.last_slot()));
+    }
+
+    /// Appends whole slots to `out` until at least `bytes` (at least 1) were appended or the end is reached. Returns
+    /// true at the end: the snapshot is complete and no longer runs. Without a running snapshot nothing is appended.
+    pub fn snapshot_next(&mut self, bytes: usize, out: &mut Vec<u8>) -> bool {
+        let Some(mut snapshot) = self.snapshot.take() else { return true };
+        let enough = out.len().saturating_add(bytes.max(1));
+        while out.len() < enough {
+            if let Some(part) = snapshot.ahead.pop_front() {
+                out.extend_from_slice(&part);
+            } else if let Some(table) = self.tables().get(snapshot.next) {
+                let frozen = snapshot.step(table, out);
+                self.garbage.push_table(frozen.unwrap_or_default());
+            } else {
+                snapshot.end(out);
+                return true;
+            }
+        }
+        self.snapshot = Some(snapshot);
+        false
+    }
+
+    /// Gives up the running snapshot, if any.
+    pub fn snapshot_abort(&mut self) {
+        if let Some(snapshot) = self.snapshot.take() {
+            for table in snapshot.frozen.into_values() {
+                self.garbage.push_table(table);
+            }
+        }
+    }
+
+    /// Whether a snapshot is running.
+    pub fn is_snapshot_running(&self) -> bool {
+        self.snapshot.is_some()
+    }
+}
+
+impl Snapshot {
+    fn new(first: u16, last: u16) -> Self {
+        let mut head = vec![VERSION];
+        head.extend_from_slice(&first.to_le_bytes());
+        head.extend_from_slice(&last.to_le_bytes());
+        Self {
+            first,
+            next: 0,
+            is_written: vec![false; usize::from(last - first) + 1],
+            ahead: VecDeque::from([head]),
+            frozen: BTreeMap::new(),
+            keys: 0,
+            digest: 0,
+        }
+    }
+
+    /// Whether the store's table no longer matters to the snapshot.
+    pub(crate) fn is_written(&self, table: usize) -> bool {
+        self.is_written[table]
+    }
+
+    /// Serialises a table that is about to change, unless it is written.
+    pub(crate) fn write_ahead(&mut self, i: usize, table: &HashTable<Record>) {
+        if !core::mem::replace(&mut self.is_written[i], true) && !table.is_empty() {
+            let mut block = Vec::new();
+            self.write(i, table, &mut block);
+            self.ahead.push_back(block);
+        }
+    }
+
+    /// Keeps a table that is not written, in place of serialising it.
+    pub(crate) fn freeze(&mut self, i: usize, table: HashTable<Record>) {
+        self.is_written[i] = true;
+        if !table.is_empty() {
+            self.frozen.insert(i, table);
+        }
+    }
+
+    /// Writes the next table of the walk; returns the frozen one when it was that.
+    fn step(&mut self, table: &HashTable<Record>, out: &mut Vec<u8>) -> Option<HashTable<Record>> {
+        let i = self.next;
+        self.next += 1;
+        let frozen = self.frozen.remove(&i);
+        if let Some(frozen) = &frozen {
+            self.write(i, frozen, out);
+        } else if !core::mem::replace(&mut self.is_written[i], true) && !table.is_empty() {
+            self.write(i, table, out);
+        }
+        frozen
+    }
+
+    fn write(&mut self, i: usize, table: &HashTable<Record>, out: &mut Vec<u8>) {
+        let mut records: Vec<_> = table.iter().map(|record| (hash_key(record.key()), record)).collect();
+        records.sort_unstable_by(|(a, x), (b, y)| a.cmp(b).then_with(|| x.key().cmp(y.key())));
+        out.extend_from_slice(&(self.first + i as u16).to_le_bytes());
+        out.extend_from_slice(&(records.len() as u32).to_le_bytes());
+        for (_, record) in records {
+            self.keys += 1;
+            self.digest = self.digest.wrapping_add(record.digest());
+            write_record(record, out);
+        }
+    }
+
+    fn end(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&END.to_le_bytes());
+        out.extend_from_slice(&self.keys.to_le_bytes());
+        out.extend_from_slice(&self.digest.to_le_bytes());
+    }
+
+    /// Checks the invariants of the type.
+    pub(crate) fn check_invariants(&self, tables_len: usize) {
+        assert_eq!(self.is_written.len(), tables_len, "a snapshot knows every table");
+        assert!(self.next <= tables_len, "the walk stays within the tables");
+        assert!(self.is_written[..self.next].iter().all(|w| *w), "the walk wrote what it passed");
+        assert!(self.frozen.keys().all(|i| self.next <= *i && self.is_written[*i]), "frozen is yet to come");
+    }
+}
+
+fn write_record(record: &Record, out: &mut Vec<u8>) {
+    let (key, value, expiry) = (record.key(), record.value(), record.expires_at_ms());
+    out.push(KIND_STRING | if expiry.is_some() { KIND_EXPIRES } else { 0 });
+    out.extend_from_slice(&(key.len() as u16).to_le_bytes());
+    out.extend_from_slice(&(value.len() as u32).to_le_bytes());
+    if let Some(ms) = expiry {
+        out.extend_from_slice(&ms.to_le_bytes());
+    }
+    out.extend_from_slice(key);
+    out.extend_from_slice(value);
+}
