@@ -1,1 +1,3 @@
 //! Ringfort: a sharded cache cluster for Redis clients, replicated by Raft.
+
+pub mod clock;
