@@ -1,3 +1,5 @@
 //! Ringfort: a sharded cache cluster for Redis clients, replicated by Raft.
 
 pub mod clock;
+pub mod config;
+pub mod node;
