@@ -145,14 +145,12 @@ pub fn lookup(name: &[u8]) -> Option<&'static CommandSpec> {
         return None;
     }
     let mut lower = [0; NAME_BYTES_MAX];
-    for (to, from) in lower.iter_mut().zip(name) {
-        // A NUL would look like the padding of a shorter name.
-        if *from == 0 {
-            return None;
-        }
-        *to = from.to_ascii_lowercase();
-    }
-    NAMES.binary_search(&u128::from_be_bytes(lower)).ok().map(|i| &SPECS[i])
+    lower[..name.len()].copy_from_slice(name);
+    // All of it, for it is then one step for the machine; the padding stays NUL.
+    lower.make_ascii_lowercase();
+    let spec = &SPECS[NAMES.binary_search(&u128::from_be_bytes(lower)).ok()?];
+    // A name that ends with NUL looks like a shorter one.
+    (spec.name.len() == name.len()).then_some(spec)
 }
 
 /// Every command, ordered by name.

@@ -13,7 +13,7 @@ pub struct Limits {
     pub bulk_bytes_max: usize,
     /// Most arguments of one command, the name included.
     pub args_max: usize,
-    /// Longest inline command, and longest line of a header, bytes without the line's end.
+    /// Longest inline command, and longest line of a header, bytes without the line's end; at least 3.
     pub inline_bytes_max: usize,
     /// Most bytes of one whole command; the argument that would pass it is refused as a bulk string too long.
     pub command_bytes_max: usize,
@@ -122,12 +122,16 @@ const ARGS_KEPT_MAX: usize = 1024;
 /// Bytes of unescaped text for which memory is kept from one command to the next.
 const SCRATCH_BYTES_KEPT_MAX: usize = 4096;
 
+/// Longest header line that is found without a search: its kind and two digits.
+const SHORT_HEADER_BYTES: usize = 3;
+
 /// CR LF after a bulk string.
 const LINE_END_BYTES: usize = 2;
 
 impl CommandDecoder {
     /// Creates a decoder with the given bounds.
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(mut limits: Limits) -> Self {
+        limits.inline_bytes_max = limits.inline_bytes_max.max(SHORT_HEADER_BYTES);
         Self { limits, ..Self::default() }
     }
 
@@ -250,8 +254,16 @@ impl CommandDecoder {
         buf: &[u8],
         too_big: ProtocolError,
     ) -> Result<Option<Range<usize>>, ProtocolError> {
-        let Some(end) = self.line_end(buf, b'\r', too_big)? else {
-            return Ok(None);
+        // Most headers have one or two digits: a look at two bytes costs less than a search.
+        let end = match buf.get(self.offset..self.offset + SHORT_HEADER_BYTES + 1) {
+            Some([_, digit, b'\r', _]) if *digit != b'\r' => self.offset + 2,
+            Some([_, digit, second, b'\r']) if *digit != b'\r' && *second != b'\r' => {
+                self.offset + SHORT_HEADER_BYTES
+            }
+            _ => match self.line_end(buf, b'\r', too_big)? {
+                Some(end) => end,
+                None => return Ok(None),
+            },
         };
         self.scanned = end;
         Ok((end + 1 < buf.len()).then_some(self.offset..end))

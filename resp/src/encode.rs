@@ -45,18 +45,14 @@ impl<'a> ReplyWriter<'a> {
         self.raw(b"+OK\r\n");
     }
 
-    /// A simple string; `text` holds no CR or LF.
+    /// A simple string. CR and LF become spaces.
     pub fn simple(&mut self, text: &str) {
-        debug_assert!(
-            memchr::memchr2(b'\r', b'\n', text.as_bytes()).is_none(),
-            "a simple string is one line"
-        );
-        self.line(b'+', text.as_bytes());
+        self.one_line(b'+', text.as_bytes());
     }
 
     /// An error with its prefix, such as `ERR syntax error`. CR and LF become spaces.
     pub fn error(&mut self, text: &str) {
-        self.error_bytes(text.as_bytes());
+        self.one_line(b'-', text.as_bytes());
     }
 
     /// Redis's answer to bytes that are no command; the connection is closed after it.
@@ -65,7 +61,7 @@ impl<'a> ReplyWriter<'a> {
             // The byte as it came, like Redis: as a `char` it could become two bytes.
             ProtocolError::ExpectedBulk(got) => {
                 let got = u8::try_from(u32::from(*got)).unwrap_or(b'?');
-                self.error_bytes(&[b"ERR Protocol error: expected '$', got '", &[got][..], b"'"].concat());
+                self.one_line(b'-', &[b"ERR Protocol error: expected '$', got '", &[got][..], b"'"].concat());
             }
             ProtocolError::MultibulkLength
             | ProtocolError::BulkLength
@@ -81,17 +77,17 @@ impl<'a> ReplyWriter<'a> {
     pub fn integer(&mut self, n: i64) {
         if n < 0 {
             self.raw(b":-");
+            self.decimal(n.unsigned_abs());
         } else {
-            self.out.push(b':');
+            self.header(b':', n.unsigned_abs());
         }
-        self.decimal(n.unsigned_abs());
     }
 
     /// A bulk string.
     #[inline]
     pub fn bulk(&mut self, bytes: &[u8]) {
         self.out.reserve(bytes.len() + DECIMAL_BYTES_MAX + 5);
-        self.header(b'$', bytes.len());
+        self.header(b'$', bytes.len() as u64);
         self.raw(bytes);
         self.raw(b"\r\n");
     }
@@ -116,7 +112,7 @@ impl<'a> ReplyWriter<'a> {
     /// The header of an array of `len` elements, which the caller writes next.
     #[inline]
     pub fn array(&mut self, len: usize) {
-        self.header(b'*', len);
+        self.header(b'*', len as u64);
     }
 
     /// An array without elements.
@@ -128,7 +124,7 @@ impl<'a> ReplyWriter<'a> {
     pub fn map(&mut self, pairs: usize) {
         match self.protocol {
             Protocol::Resp2 => self.array(pairs * 2),
-            Protocol::Resp3 => self.header(b'%', pairs),
+            Protocol::Resp3 => self.header(b'%', pairs as u64),
         }
     }
 
@@ -136,7 +132,7 @@ impl<'a> ReplyWriter<'a> {
     pub fn set(&mut self, len: usize) {
         match self.protocol {
             Protocol::Resp2 => self.array(len),
-            Protocol::Resp3 => self.header(b'~', len),
+            Protocol::Resp3 => self.header(b'~', len as u64),
         }
     }
 
@@ -144,7 +140,7 @@ impl<'a> ReplyWriter<'a> {
     pub fn push(&mut self, len: usize) {
         match self.protocol {
             Protocol::Resp2 => self.array(len),
-            Protocol::Resp3 => self.header(b'>', len),
+            Protocol::Resp3 => self.header(b'>', len as u64),
         }
     }
 
@@ -172,7 +168,7 @@ impl<'a> ReplyWriter<'a> {
         match self.protocol {
             Protocol::Resp2 => self.bulk(text),
             Protocol::Resp3 => {
-                self.header(b'=', text.len() + format.len() + 1);
+                self.header(b'=', (format.len() + 1 + text.len()) as u64);
                 self.raw(format);
                 self.out.push(b':');
                 self.raw(text);
@@ -189,8 +185,8 @@ impl<'a> ReplyWriter<'a> {
         }
     }
 
-    fn error_bytes(&mut self, text: &[u8]) {
-        self.out.push(b'-');
+    fn one_line(&mut self, kind: u8, text: &[u8]) {
+        self.out.push(kind);
         self.out.extend(text.iter().map(|&b| if b == b'\r' || b == b'\n' { b' ' } else { b }));
         self.raw(b"\r\n");
     }
@@ -202,9 +198,14 @@ impl<'a> ReplyWriter<'a> {
     }
 
     #[inline]
-    fn header(&mut self, kind: u8, len: usize) {
-        self.out.push(kind);
-        self.decimal(len as u64);
+    fn header(&mut self, kind: u8, n: u64) {
+        // Most headers and counters: one copy of known size.
+        if n < 10 {
+            self.raw(&[kind, b'0' + n as u8, b'\r', b'\n']);
+        } else {
+            self.out.push(kind);
+            self.decimal(n);
+        }
     }
 
     /// Digits and line end in one copy, without the formatting machinery: every reply with a length passes here.
@@ -296,7 +297,8 @@ mod tests {
     }
 
     #[test]
-    fn an_error_stays_one_line() {
+    fn simple_strings_and_errors_stay_one_line() {
+        assert_eq!(both(|w| w.simple("a\r\nb")), ["+a  b\r\n", "+a  b\r\n"]);
         assert_eq!(both(|w| w.error("ERR a\r\nb")), ["-ERR a  b\r\n", "-ERR a  b\r\n"]);
     }
 

@@ -50,7 +50,12 @@ pub enum ReplyError {
 /// # Errors
 /// The bytes are no reply.
 pub fn frame_len(buf: &[u8]) -> Result<Option<usize>, ReplyError> {
-    FrameScanner::default().scan(buf)
+    match item(buf, 0)? {
+        // Most replies; a scanner would be half a kilobyte to clear.
+        Some((Item::Scalar(_) | Item::Integer(_), end)) => Ok(Some(end)),
+        Some(_) => FrameScanner::default().scan(buf),
+        None => Ok(None),
+    }
 }
 
 /// Splits the reply `*N` array in `buf` into its N element slices; `None` when `buf` is not exactly one whole array.
@@ -225,7 +230,7 @@ impl Value {
         }
     }
 
-    /// Writes the value; in RESP3 [`parse`] reads it back.
+    /// Writes the value; in RESP3 [`parse`] reads it back, but for line ends in [`Value::Simple`] and [`Value::Error`].
     pub fn write(&self, out: &mut ReplyWriter<'_>) {
         match self {
             Self::Null => out.null(),
