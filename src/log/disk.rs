@@ -1,0 +1,204 @@
+//! What the log needs of a folder: the [`Disk`] trait, and [`FsDisk`], the real one.
+//!
+//! The twin in memory, with crash images and failure injection, is [`MemDisk`](super::MemDisk).
+//! A disk is a flat folder: names are file names without separators, made by this module only.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A folder that holds the log and the snapshots of one worker.
+///
+/// A clone is another handle of the same folder.
+/// Nothing here is durable until it is synced: the data of a file by [`DiskFile::sync`], the creation, renaming and
+/// removal of names by [`Disk::sync_folder`].
+pub trait Disk: Clone + Send + 'static {
+    /// A handle of one file of this folder.
+    type File: DiskFile;
+
+    /// Creates the empty file `name`, open for reading and writing; one that was there is replaced by it.
+    ///
+    /// # Errors
+    /// Whatever the system reports.
+    fn create(&self, name: &str) -> io::Result<Self::File>;
+
+    /// Opens the existing file `name` for reading and writing.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`], or whatever the system reports.
+    fn open(&self, name: &str) -> io::Result<Self::File>;
+
+    /// Renames `from` to `to`, replacing a file of that name in one step.
+    ///
+    /// # Errors
+    /// Whatever the system reports.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Removes the name `name`; handles that are open keep reading the file.
+    ///
+    /// # Errors
+    /// Whatever the system reports.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Returns the names of all files, sorted.
+    ///
+    /// # Errors
+    /// Whatever the system reports.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// Makes creations, renamings and removals of names so far durable.
+    ///
+    /// # Errors
+    /// Whatever the system reports; what is durable is then unknown.
+    fn sync_folder(&self) -> io::Result<()>;
+
+    /// Returns the bytes that may still be written to this folder's file system.
+    ///
+    /// # Errors
+    /// Whatever the system reports.
+    fn free_bytes(&self) -> io::Result<u64>;
+}
+
+/// An open file of a [`Disk`]; a clone is another handle of the same file.
+pub trait DiskFile: Clone + Send + 'static {
+    /// Writes all of `bytes` at `offset`, which is at most the length of the file.
+    ///
+    /// # Errors
+    /// Whatever the system reports; a part of `bytes` may then be in the file.
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Fills `buffer` from `offset`.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] when the file ends before, or whatever the system reports.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// Returns the length of the file in bytes.
+    ///
+    /// # Errors
+    /// Whatever the system reports.
+    fn bytes(&self) -> io::Result<u64>;
+
+    /// Cuts the file to `bytes`.
+    ///
+    /// # Errors
+    /// Whatever the system reports.
+    fn truncate(&self, bytes: u64) -> io::Result<()>;
+
+    /// Makes the content and length of the file durable.
+    ///
+    /// # Errors
+    /// Whatever the system reports; what is durable is then unknown, and a later success proves nothing.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// A folder of the file system.
+#[derive(Clone, Debug)]
+pub struct FsDisk {
+    folder: Arc<PathBuf>,
+}
+
+impl FsDisk {
+    /// Opens `folder`, which is created (with its parents) if it is missing.
+    ///
+    /// # Errors
+    /// Whatever the system reports.
+    pub fn open(folder: impl Into<PathBuf>) -> io::Result<Self> {
+        let folder = folder.into();
+        if !folder.is_dir() {
+            fs::create_dir_all(&folder)?;
+            if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                fs::File::open(parent)?.sync_all()?;
+            }
+        }
+        Ok(Self { folder: Arc::new(folder) })
+    }
+
+    /// Returns the folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+}
+
+impl Disk for FsDisk {
+    type File = FsFile;
+
+    fn create(&self, name: &str) -> io::Result<FsFile> {
+        let path = self.path(name);
+        let file = fs::File::options().read(true).write(true).create(true).truncate(true).open(path)?;
+        Ok(FsFile { file: Arc::new(file) })
+    }
+
+    fn open(&self, name: &str) -> io::Result<FsFile> {
+        let file = fs::File::options().read(true).write(true).open(self.path(name))?;
+        Ok(FsFile { file: Arc::new(file) })
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path(from), self.path(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path(name))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(self.folder())? {
+            let entry = entry?;
+            if !entry.file_type()?.is_file() {
+                continue;
+            }
+            // A name that is not UTF-8 is none of ours.
+            if let Ok(name) = entry.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        fs::File::open(self.folder())?.sync_all()
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(self.folder())?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+/// A file of an [`FsDisk`].
+#[derive(Clone, Debug)]
+pub struct FsFile {
+    file: Arc<fs::File>,
+}
+
+impl DiskFile for FsFile {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(buffer, offset)
+    }
+
+    fn bytes(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn truncate(&self, bytes: u64) -> io::Result<()> {
+        self.file.set_len(bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}

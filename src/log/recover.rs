@@ -1,0 +1,229 @@
+//! Reading the segments back after a start: see *Recovery* in the [module](super).
+
+use std::collections::BTreeMap;
+
+use super::disk::{Disk, DiskFile};
+use super::index::{Index, Place, Replay};
+use super::record::{
+    self, HeaderFault, RecordFault, SEGMENT_HEADER_BYTES, SegmentHeader, WRITE_HEADER_BYTES, WRITE_MAGIC,
+    WriteHeader,
+};
+use super::{LastStop, LogError, Segment, segment_name, segment_sequence};
+
+/// What [`recover`] found; all of it is durable.
+pub(super) struct Recovery<D: Disk> {
+    pub(super) segments: BTreeMap<u32, Segment<D::File>>,
+    pub(super) index: Index,
+    /// Number of the last write.
+    pub(super) written: u64,
+}
+
+/// Where the replay cannot go on, and why.
+struct Stop {
+    segment: u32,
+    offset: usize,
+    what: &'static str,
+}
+
+struct Scan<D: Disk> {
+    segments: BTreeMap<u32, Segment<D::File>>,
+    replay: Replay,
+    written: u64,
+}
+
+/// Replays the segments of `disk`, cuts a torn tail and makes what is left durable.
+pub(super) fn recover<D: Disk>(disk: &D, last_stop: LastStop) -> Result<Recovery<D>, LogError> {
+    let mut scan = Scan::<D> { segments: BTreeMap::new(), replay: Replay::default(), written: 0 };
+    let sequences = list_segments(disk)?;
+    let mut stop: Option<Stop> = None;
+    for &sequence in &sequences {
+        let name = segment_name(sequence);
+        let (file, bytes) = read_segment(disk, &name)?;
+        if stop.is_none() {
+            stop = scan.missing_before(sequence);
+        }
+        match &stop {
+            None => stop = scan.replay_segment(sequence, file, &bytes)?,
+            Some(stop) => check_torn(stop, sequence, 0, &bytes, scan.written, last_stop)?,
+        }
+        if let Some(stop) = stop.as_ref().filter(|stop| stop.segment == sequence) {
+            let rest = bytes.get(stop.offset..).unwrap_or_default();
+            check_torn(stop, sequence, stop.offset, rest, scan.written, last_stop)?;
+        }
+    }
+    if let Some(stop) = stop {
+        cut(disk, &sequences, &stop, &mut scan)?;
+    }
+    for (&sequence, segment) in &scan.segments {
+        segment.file.sync().map_err(|error| LogError::io("sync", segment_name(sequence), error))?;
+    }
+    disk.sync_folder().map_err(|error| LogError::io("sync the folder of", "the log", error))?;
+
+    let last = scan.segments.last_key_value().map(|(&sequence, segment)| (sequence, segment.bytes));
+    let index = scan.replay.finish().map_err(|_missing| {
+        let (sequence, offset) = last.unwrap_or((1, 0));
+        LogError::Damaged {
+            file: segment_name(sequence),
+            offset,
+            what: "entries of an earlier segment are missing",
+        }
+    })?;
+    Ok(Recovery { segments: scan.segments, index, written: scan.written })
+}
+
+fn list_segments<D: Disk>(disk: &D) -> Result<Vec<u32>, LogError> {
+    let names = disk.list().map_err(|error| LogError::io("list the folder of", "the log", error))?;
+    let mut sequences: Vec<u32> = names.iter().filter_map(|name| segment_sequence(name)).collect();
+    sequences.sort_unstable();
+    Ok(sequences)
+}
+
+fn read_segment<D: Disk>(disk: &D, name: &str) -> Result<(D::File, Vec<u8>), LogError> {
+    let read = || {
+        let file = disk.open(name)?;
+        let bytes = usize::try_from(file.bytes()?).map_err(|_| std::io::ErrorKind::FileTooLarge)?;
+        let mut buffer = vec![0; bytes];
+        file.read_at(0, &mut buffer)?;
+        Ok((file, buffer))
+    };
+    read().map_err(|error| LogError::io("read", name, error))
+}
+
+impl<D: Disk> Scan<D> {
+    /// Returns a stop at the end of the last segment when `sequence` does not follow it.
+    fn missing_before(&self, sequence: u32) -> Option<Stop> {
+        let (&last, segment) = self.segments.last_key_value()?;
+        let offset = usize::try_from(segment.bytes).unwrap_or(usize::MAX);
+        (last + 1 != sequence).then_some(Stop {
+            segment: last,
+            offset,
+            what: "the segment after it is missing",
+        })
+    }
+
+    fn replay_segment(
+        &mut self,
+        sequence: u32,
+        file: D::File,
+        bytes: &[u8],
+    ) -> Result<Option<Stop>, LogError> {
+        let stop = |offset, what| Some(Stop { segment: sequence, offset, what });
+        let header = match SegmentHeader::decode(bytes) {
+            Ok(header) if header.sequence == sequence => header,
+            Ok(_) | Err(HeaderFault::Damaged) => {
+                // The first segment that is left was durable before those in front of it were deleted.
+                if self.segments.is_empty() && sequence != 1 {
+                    let what = "the header of the oldest segment does not match its checksum";
+                    return Err(LogError::Damaged { file: segment_name(sequence), offset: 0, what });
+                }
+                return Ok(stop(0, "the header of the segment does not match its checksum"));
+            }
+            Err(HeaderFault::Version(_)) => {
+                return Err(LogError::Version { file: segment_name(sequence), offset: 8 });
+            }
+        };
+        if self.segments.is_empty() {
+            self.written = header.first_write.saturating_sub(1);
+        } else if header.first_write != self.written + 1 {
+            return Ok(stop(0, "the last writes of the segment before it are missing"));
+        }
+        let mut offset = SEGMENT_HEADER_BYTES;
+        let mut fault = None;
+        while offset < bytes.len() {
+            match self.replay_write(sequence, offset, bytes) {
+                Ok(end) => offset = end,
+                Err(RecordFault::Damaged) => {
+                    fault = stop(offset, "a write is incomplete or does not match its checksum");
+                    break;
+                }
+                Err(RecordFault::Unknown) => {
+                    return Err(LogError::Version { file: segment_name(sequence), offset: offset as u64 });
+                }
+            }
+        }
+        if offset == SEGMENT_HEADER_BYTES {
+            // A header is written together with the first write, so it is torn as well.
+            return Ok(stop(
+                0,
+                "the first write of the segment is incomplete or does not match its checksum",
+            ));
+        }
+        let (first_write, last_write) = (header.first_write, self.written);
+        self.segments.insert(sequence, Segment { file, bytes: offset as u64, first_write, last_write });
+        Ok(fault)
+    }
+
+    /// Takes in the write at `offset` if all of it is whole and it is the next one; returns where it ends.
+    fn replay_write(&mut self, segment: u32, offset: usize, bytes: &[u8]) -> Result<usize, RecordFault> {
+        let header =
+            WriteHeader::decode(&bytes[offset..], segment, offset as u64).ok_or(RecordFault::Damaged)?;
+        let start = offset + WRITE_HEADER_BYTES;
+        let end = start.saturating_add(header.records_bytes as usize);
+        let records = bytes.get(start..end).ok_or(RecordFault::Damaged)?;
+        if header.write != self.written + 1 {
+            return Err(RecordFault::Damaged);
+        }
+        // All of it is checked before any of it is taken in.
+        let mut at = 0;
+        for _ in 0..header.records {
+            at += record::decode(records.get(at..).unwrap_or_default())?.bytes;
+        }
+        if at != records.len() {
+            return Err(RecordFault::Damaged);
+        }
+        let mut at = 0;
+        while let Some(framed) = record::parse(&records[at..]) {
+            let place = Place {
+                segment,
+                offset: u32::try_from(start + at).map_err(|_| RecordFault::Unknown)?,
+                bytes: u32::try_from(framed.bytes).map_err(|_| RecordFault::Unknown)?,
+            };
+            self.replay.apply(&framed, place);
+            at += framed.bytes;
+        }
+        self.written = header.write;
+        Ok(end)
+    }
+}
+
+/// Fails when a header of a write in `bytes`, which stand at `offset` of segment `sequence`, proves that what is missing at the stop
+/// was there once.
+fn check_torn(
+    stop: &Stop,
+    sequence: u32,
+    offset: usize,
+    bytes: &[u8],
+    written: u64,
+    last_stop: LastStop,
+) -> Result<(), LogError> {
+    for (at, window) in bytes.windows(WRITE_HEADER_BYTES).enumerate() {
+        if !window.starts_with(WRITE_MAGIC) {
+            continue;
+        }
+        let Some(header) = WriteHeader::decode(window, sequence, (offset + at) as u64) else { continue };
+        let is_proof = match last_stop {
+            LastStop::Machine => written < header.synced,
+            // The torn write itself may have a whole header.
+            LastStop::Process => written + 1 < header.write,
+        };
+        if is_proof {
+            let (file, offset) = (segment_name(stop.segment), stop.offset as u64);
+            return Err(LogError::Damaged { file, offset, what: stop.what });
+        }
+    }
+    Ok(())
+}
+
+/// Removes everything from the stop on, the last segment first, each step durably before the next.
+fn cut<D: Disk>(disk: &D, sequences: &[u32], stop: &Stop, scan: &mut Scan<D>) -> Result<(), LogError> {
+    for &sequence in sequences.iter().rev().filter(|sequence| !scan.segments.contains_key(*sequence)) {
+        let name = segment_name(sequence);
+        disk.remove(&name).map_err(|error| LogError::io("remove", &name, error))?;
+        disk.sync_folder().map_err(|error| LogError::io("sync the folder of", "the log", error))?;
+    }
+    if let Some(segment) = scan.segments.get(&stop.segment) {
+        let name = segment_name(stop.segment);
+        segment.file.truncate(segment.bytes).map_err(|error| LogError::io("cut", &name, error))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! Making writes durable, on another thread than the one that writes.
+
+use std::collections::VecDeque;
+use std::io;
+
+use parking_lot::Mutex;
+
+use super::disk::{Disk, DiskFile};
+use super::{LogError, segment_name};
+use std::sync::Arc;
+
+/// What a [`Log`](super::Log) and its jobs share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// Held while a job runs: jobs of one log run one after the other.
+    running: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// All writes up to this number are durable.
+    synced: u64,
+    /// Jobs were handed out for all writes up to this number.
+    requested: u64,
+    /// A sync has failed: what is durable is unknown.
+    has_failed: bool,
+    /// Sequences of dead segments that are still to be deleted, oldest first.
+    retired: VecDeque<u32>,
+    /// Jobs were handed out for all retired segments up to this sequence.
+    retired_requested: u32,
+}
+
+impl Shared {
+    pub(super) fn new(synced: u64) -> Self {
+        let state = State {
+            synced,
+            requested: synced,
+            has_failed: false,
+            retired: VecDeque::new(),
+            retired_requested: 0,
+        };
+        Self { state: Mutex::new(state), running: Mutex::new(()) }
+    }
+
+    pub(super) fn synced(&self) -> u64 {
+        self.state.lock().synced
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.state.lock().has_failed
+    }
+
+    pub(super) fn retire(&self, sequence: u32) {
+        self.state.lock().retired.push_back(sequence);
+    }
+
+    /// Notes that a job is handed out for the writes up to `written` and returns up to where they are durable; `None` when there is nothing
+    /// to do.
+    pub(super) fn take_request(&self, written: u64) -> Option<u64> {
+        let mut state = self.state.lock();
+        let retired = state.retired.back().copied().unwrap_or(0);
+        if state.has_failed || (written <= state.requested && retired <= state.retired_requested) {
+            return None;
+        }
+        state.requested = written;
+        state.retired_requested = state.retired_requested.max(retired);
+        Some(state.synced)
+    }
+}
+
+/// Makes all writes up to [`Self::through`] durable, then deletes segments that died before.
+///
+/// It may run on any thread, and blocks for as long as the disk takes. Jobs of one log run one after the other; a job that is dropped
+/// without having run is covered by the next.
+#[must_use = "nothing is durable until the job has run"]
+#[derive(Debug)]
+pub struct SyncJob<D: Disk> {
+    disk: D,
+    shared: Arc<Shared>,
+    files: Vec<(u32, D::File)>,
+    has_new_names: bool,
+    through: u64,
+    /// Retired segments up to this sequence may be deleted: each later segment that existed is among `files` or durable.
+    delete_up_to: u32,
+    has_run: bool,
+}
+
+impl<D: Disk> SyncJob<D> {
+    pub(super) fn new(
+        disk: D,
+        shared: Arc<Shared>,
+        files: Vec<(u32, D::File)>,
+        has_new_names: bool,
+        through: u64,
+    ) -> Self {
+        let delete_up_to = shared.state.lock().retired_requested;
+        Self { disk, shared, files, has_new_names, through, delete_up_to, has_run: false }
+    }
+
+    /// Returns the number of the last write that is durable when this job is done.
+    #[must_use]
+    pub fn through(&self) -> u64 {
+        self.through
+    }
+
+    /// Does the work.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] when a sync fails. What is durable is then unknown, and no later sync can tell: the log of this job accepts nothing
+    /// more, every later job fails with [`LogError::Failed`], and the node must stop.
+    pub fn run(mut self) -> Result<(), LogError> {
+        let shared = Arc::clone(&self.shared);
+        let _running = shared.running.lock();
+        self.has_run = true;
+        if shared.has_failed() {
+            return Err(LogError::Failed);
+        }
+        let result = self.sync().and_then(|()| self.delete_retired());
+        if result.is_err() {
+            shared.state.lock().has_failed = true;
+        }
+        result
+    }
+
+    fn sync(&self) -> Result<(), LogError> {
+        for (sequence, file) in &self.files {
+            file.sync().map_err(|error| LogError::io("sync", segment_name(*sequence), error))?;
+        }
+        if self.has_new_names {
+            self.sync_folder()?;
+        }
+        let mut state = self.shared.state.lock();
+        state.synced = state.synced.max(self.through);
+        Ok(())
+    }
+
+    /// Deletes one segment at a time, each durably before the next, so that no crash leaves a gap.
+    fn delete_retired(&self) -> Result<(), LogError> {
+        loop {
+            let first = self.shared.state.lock().retired.front().copied();
+            let Some(sequence) = first.filter(|&sequence| sequence <= self.delete_up_to) else {
+                return Ok(());
+            };
+            let name = segment_name(sequence);
+            match self.disk.remove(&name) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(LogError::io("remove", name, error));
+                }
+                _ => self.sync_folder()?,
+            }
+            self.shared.state.lock().retired.pop_front();
+        }
+    }
+
+    fn sync_folder(&self) -> Result<(), LogError> {
+        self.disk.sync_folder().map_err(|error| LogError::io("sync the folder of", "the log", error))
+    }
+}
+
+impl<D: Disk> Drop for SyncJob<D> {
+    fn drop(&mut self) {
+        if !self.has_run {
+            let mut state = self.shared.state.lock();
+            state.requested = state.requested.min(state.synced);
+            state.retired_requested = 0;
+        }
+    }
+}
