@@ -392,3 +392,139 @@ fn shrink(table: &mut HashTable<Record>) {
         table.shrink_to(table.len() * 2, |record| hash_key(record.key()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ringfort_resp::Command;
+
+    use super::*;
+    use crate::commands::testing::{START_MS, Session};
+
+    /// Two keys of 16 bytes with one hash and one slot.
+    ///
+    /// XXH3 of 9 to 16 bytes adds `hi + swap(lo)` and the folded product `lo * hi` of the masked halves before its final
+    /// mix; with `lo = 0` only `hi` is left, so that any other key's sum can be met.
+    fn colliding_keys() -> (Vec<u8>, Vec<u8>) {
+        const SECRET: [u64; 4] =
+            [0x1f67_b3b7_a4a4_4072, 0x78e5_c0cc_4ee6_79cb, 0x2172_ffcc_7dd0_5a82, 0x8e24_43f7_7446_08b8];
+        let seed = 0x5269_6e67_666f_7274_u64;
+        let mask_lo = (SECRET[0] ^ SECRET[1]).wrapping_add(seed);
+        let mask_hi = (SECRET[2] ^ SECRET[3]).wrapping_sub(seed);
+        let key = |lo: u64, hi: u64| [(lo ^ mask_lo).to_le_bytes(), (hi ^ mask_hi).to_le_bytes()].concat();
+        (1_u64..)
+            .map(|n| {
+                let (lo, hi) = (n.wrapping_mul(0x9e37_79b9_7f4a_7c15), n);
+                let product = u128::from(lo) * u128::from(hi);
+                let fold = (product as u64) ^ (product >> 64) as u64;
+                (key(lo, hi), key(0, lo.swap_bytes().wrapping_add(hi).wrapping_add(fold)))
+            })
+            .find(|(a, b)| a != b && slot_of(a) == slot_of(b))
+            .expect("one pair in 16384 shares its slot")
+    }
+
+    #[test]
+    fn keys_of_equal_hash_stay_apart() {
+        let (a, b) = colliding_keys();
+        assert_eq!(hash_key(&a), hash_key(&b));
+        let mut session = Session::new();
+        let run = |session: &mut Session, command, args: &[&[u8]]| {
+            String::from_utf8(session.run_args(command, args)).unwrap()
+        };
+        run(&mut session, Command::Set, &[&a, b"1", b"PX", b"50"]);
+        run(&mut session, Command::Set, &[&b, b"2", b"PX", b"50"]);
+        assert_eq!(run(&mut session, Command::MGet, &[&a, &b]), "*2\r\n$1\r\n1\r\n$1\r\n2\r\n");
+        let mut keys = [a.clone(), b.clone()];
+        keys.sort();
+        let due: Vec<_> = session.store.due(START_MS + 50, 9).into_iter().map(|due| due.key).collect();
+        assert_eq!(due, keys);
+        assert_eq!(session.store.due(START_MS + 50, 1).len(), 1);
+        run(&mut session, Command::Persist, &[&a]);
+        assert_eq!(session.store.due(START_MS + 50, 9).len(), 1);
+        assert_eq!(session.store.expires_len(), 1);
+        run(&mut session, Command::Del, &[&b]);
+        assert_eq!(session.store.due(START_MS + 50, 9), vec![]);
+        assert_eq!(run(&mut session, Command::Get, &[&a]), "$1\r\n1\r\n");
+    }
+
+    #[test]
+    fn due_is_ordered_by_time_and_bounded() {
+        let mut session = Session::new();
+        session.script("SET c v PX 30 -> +OK\nSET a v PX 10 -> +OK\nSET b v PX 20 -> +OK\nSET x v -> +OK");
+        let due = |max| -> Vec<_> {
+            session
+                .store
+                .due(START_MS + 20, max)
+                .iter()
+                .map(|d| (d.key[0], d.expires_at_ms - START_MS))
+                .collect()
+        };
+        assert_eq!(due(9), [(b'a', 10), (b'b', 20)]);
+        assert_eq!(due(1), [(b'a', 10)]);
+        assert_eq!(due(0), []);
+        assert_eq!(session.store.due(START_MS + 9, 9), []);
+    }
+
+    #[test]
+    fn overwriting_moves_the_expiry() {
+        let mut session = Session::new();
+        session.script("SET k v PX 10 -> +OK\nSET k v PX 20 -> +OK");
+        assert_eq!(session.store.due(START_MS + 10, 9), []);
+        session.script("PEXPIRE k 5 -> :1");
+        assert_eq!(session.store.due(START_MS + 5, 9).len(), 1);
+        session.script("SET k v -> +OK");
+        assert_eq!(session.store.due(u64::MAX, 9), []);
+    }
+
+    #[test]
+    fn keys_of_a_slot_come_in_byte_order() {
+        let mut session = Session::new();
+        session.script("MSET {t}b 1 {t}a 1 {t}c 1 other 1 -> +OK");
+        let slot = slot_of(b"{t}").0;
+        assert_eq!(session.store.keys_in_slot(slot, 2), [b"{t}a", b"{t}b"]);
+        assert_eq!(session.store.slot_len(slot), 3);
+    }
+
+    #[test]
+    fn counts_logical_bytes() {
+        let mut session = Session::new();
+        session.script("SET key value -> +OK");
+        assert_eq!(session.store.logical_bytes(), 32 + 8);
+        session.script("EXPIRE key 10 -> :1\nAPPEND key 12 -> :7");
+        assert_eq!(session.store.logical_bytes(), 32 + 8 + 2 + 8);
+        session.script("DEL key -> :1");
+        assert_eq!(session.store.logical_bytes(), 0);
+    }
+
+    #[test]
+    fn flushed_records_are_freed_in_slices() {
+        let mut session = Session::new();
+        for i in 0..100 {
+            session.run(&format!("SET {i} v EX 10"));
+        }
+        session.run("FLUSHALL");
+        assert!(session.store.reclaim(100), "the index is left at least");
+        let mut steps = 0;
+        while session.store.reclaim(10) {
+            steps += 1;
+        }
+        assert!((10..=40).contains(&steps), "{steps} steps");
+        assert!(!session.store.reclaim(1));
+    }
+
+    #[test]
+    fn tables_shrink_after_mass_deletion() {
+        let mut session = Session::new();
+        for i in 0..1000 {
+            let key = format!("{{t}}{i}");
+            session.run_args(Command::Set, &[key.as_bytes(), b"v"]);
+        }
+        let slot = usize::from(slot_of(b"{t}").0);
+        let full = session.store.tables[slot].capacity();
+        for i in 0..990 {
+            let key = format!("{{t}}{i}");
+            session.run_args(Command::Del, &[key.as_bytes()]);
+        }
+        assert!(session.store.tables[slot].capacity() * 4 < full);
+        assert_eq!(session.store.tables[slot].len(), 10);
+    }
+}

@@ -219,3 +219,95 @@ impl Restorer {
         Ok(Some(END_BYTES))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::testing::Session;
+
+    const LAST: u16 = 16383;
+
+    fn sample() -> (Vec<u8>, u64) {
+        let mut session = Session::new();
+        session.script("MSET a 1 {t}b 2 {t}c 3 -> +OK\nSET d 4 EX 100 -> +OK\nAPPEND e 55555 -> :5");
+        let mut bytes = Vec::new();
+        session.store.snapshot_begin();
+        assert!(session.store.snapshot_next(usize::MAX, &mut bytes));
+        (bytes, session.store.digest())
+    }
+
+    fn restore(bytes: &[u8]) -> Result<Store, RestoreError> {
+        let mut restorer = Store::restorer(0, LAST);
+        restorer.push(bytes)?;
+        restorer.finish()
+    }
+
+    #[test]
+    fn restores_from_pieces_of_any_size() {
+        let (bytes, digest) = sample();
+        for size in 1..=bytes.len() {
+            let mut restorer = Store::restorer(0, LAST);
+            for piece in bytes.chunks(size) {
+                restorer.push(piece).unwrap();
+            }
+            let store = restorer.finish().unwrap();
+            store.check_invariants();
+            assert_eq!(store.digest(), digest);
+        }
+    }
+
+    #[test]
+    fn every_cut_and_every_changed_byte_is_an_error() {
+        let (bytes, _) = sample();
+        for len in 0..bytes.len() {
+            assert_eq!(restore(&bytes[..len]).err(), Some(RestoreError::Truncated));
+        }
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut changed = bytes.clone();
+                changed[at] ^= 1 << bit;
+                assert!(restore(&changed).is_err(), "byte {at}, bit {bit}");
+            }
+        }
+        assert_eq!(restore(&[&bytes[..], b"x"].concat()).err(), Some(RestoreError::Trailing));
+    }
+
+    #[test]
+    fn names_what_is_wrong() {
+        assert_eq!(restore(&[9]).err(), Some(RestoreError::Version(9)));
+        assert_eq!(restore(&[1, 0, 0, 1, 0]).err(), Some(RestoreError::OtherSlots { first: 0, last: 1 }));
+        let head = [1, 0, 0, 0xff, 0x3f];
+        let with = |rest: &[u8]| restore(&[&head[..], rest].concat()).err();
+        assert_eq!(with(&[0, 0x40, 1, 0, 0, 0]), Some(RestoreError::Slot(16384)));
+        assert_eq!(with(&[7, 0, 0, 0, 0, 0]), Some(RestoreError::Slot(7)));
+        let record = |kind: u8, expiry: &[u8]| {
+            let slot = ringfort_ring::slot_of(b"a").0;
+            let head = [kind, 1, 0, 1, 0, 0, 0];
+            let once = [&head[..], expiry, b"av"].concat();
+            (slot, [&slot.to_le_bytes()[..], &[2, 0, 0, 0], &once, &once].concat())
+        };
+        for (slot, bytes) in [record(0, b""), record(1, b""), record(0x80, &[0xff; 8])] {
+            assert_eq!(with(&bytes), Some(RestoreError::Record(slot)));
+        }
+        assert_eq!(with(&[&END.to_le_bytes()[..], &[1; 16]].concat()), Some(RestoreError::Digest));
+    }
+
+    #[test]
+    fn a_failed_restorer_stays_failed() {
+        let mut restorer = Store::restorer(0, LAST);
+        assert_eq!(restorer.push(&[9]), Err(RestoreError::Version(9)));
+        assert_eq!(restorer.push(&sample().0), Err(RestoreError::Failed));
+        assert_eq!(restorer.finish().err(), Some(RestoreError::Failed));
+    }
+
+    #[test]
+    fn claimed_lengths_allocate_nothing() {
+        let mut restorer = Store::restorer(0, LAST);
+        let claims = [1, 0, 0, 0xff, 0x3f, 7, 0, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0, 0, 0, 2];
+        restorer.push(&claims).unwrap();
+        for _ in 0..100 {
+            restorer.push(&[0; 10]).unwrap();
+        }
+        assert!(restorer.rest.capacity() < 4096);
+    }
+}

@@ -191,3 +191,98 @@ fn write_record(record: &Record, out: &mut Vec<u8>) {
     out.extend_from_slice(key);
     out.extend_from_slice(value);
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{Store, commands::testing::Session};
+
+    fn restore(bytes: &[u8]) -> Store {
+        let mut restorer = Store::restorer(0, 16383);
+        restorer.push(bytes).unwrap();
+        let store = restorer.finish().unwrap();
+        store.check_invariants();
+        store
+    }
+
+    #[test]
+    fn flushall_freezes_tables_and_serialises_nothing() {
+        let mut session = Session::new();
+        for i in 0..1000 {
+            session.run(&format!("SET {i} v"));
+        }
+        let digest = session.store.digest();
+        session.store.snapshot_begin();
+        session.run("SET 1 w");
+        session.run("FLUSHALL");
+        let snapshot = session.store.snapshot.as_ref().unwrap();
+        assert_eq!(snapshot.ahead.len(), 2, "the head and the slot of the SET");
+        assert!(!snapshot.frozen.is_empty());
+        session.run("SET 2 new");
+        session.run("FLUSHALL");
+        let mut bytes = Vec::new();
+        assert!(session.store.snapshot_next(usize::MAX, &mut bytes));
+        assert!(!session.store.is_snapshot_running());
+        assert_eq!(restore(&bytes).digest(), digest);
+        while session.store.reclaim(1000) {}
+    }
+
+    #[test]
+    fn parts_are_whole_slots_of_about_the_size_asked_for() {
+        let mut session = Session::new();
+        for i in 0..500 {
+            session.run(&format!("SET {i} 0123456789"));
+        }
+        session.store.snapshot_begin();
+        let mut bytes = vec![];
+        let mut parts = 0;
+        loop {
+            let before = bytes.len();
+            let is_end = session.store.snapshot_next(100, &mut bytes);
+            parts += 1;
+            if is_end {
+                break;
+            }
+            assert!((100..300).contains(&(bytes.len() - before)));
+        }
+        assert!(50 < parts);
+        assert_eq!(restore(&bytes).digest(), session.store.digest());
+        assert!(session.store.snapshot_next(100, &mut bytes), "nothing runs any more");
+    }
+
+    #[test]
+    fn equal_content_gives_equal_bytes() {
+        let (mut one, mut two) = (Session::new(), Session::new());
+        for i in 0..300 {
+            one.run(&format!("SET {{t}}{i} v"));
+            two.run(&format!("SET {{t}}{} v", 299 - i));
+            two.run(&format!("SET {{t}}gone{i} v"));
+            two.run(&format!("DEL {{t}}gone{i}"));
+        }
+        let bytes = [&mut one, &mut two].map(|session| {
+            let mut bytes = Vec::new();
+            session.store.snapshot_begin();
+            assert!(session.store.snapshot_next(usize::MAX, &mut bytes));
+            bytes
+        });
+        assert_eq!(bytes[0], bytes[1]);
+        assert_eq!(one.store.digest(), two.store.digest());
+    }
+
+    #[test]
+    fn abort_and_begin_again() {
+        let mut session = Session::new();
+        session.script("MSET a 1 b 2 -> +OK");
+        session.store.snapshot_begin();
+        let mut bytes = Vec::new();
+        assert!(!session.store.snapshot_next(1, &mut bytes));
+        session.run("FLUSHALL");
+        session.store.snapshot_abort();
+        assert!(!session.store.is_snapshot_running());
+        session.script("SET c 3 -> +OK");
+        session.store.snapshot_begin();
+        session.store.snapshot_begin();
+        bytes.clear();
+        assert!(session.store.snapshot_next(usize::MAX, &mut bytes));
+        assert_eq!(restore(&bytes).keys_in_slot(7365, 9), [b"c"]);
+    }
+}

@@ -146,3 +146,93 @@ impl ExpireOptions {
             || self.lt && current.is_some_and(|at| at <= new))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Session;
+
+    #[test]
+    fn expire_ttl_and_persist() {
+        let mut session = Session::new();
+        session.script(
+            "EXPIRE k 10 -> :0
+             TTL k -> :-2
+             PTTL k -> :-2
+             PERSIST k -> :0
+             SET k v -> +OK
+             TTL k -> :-1
+             PTTL k -> :-1
+             PERSIST k -> :0
+             EXPIRE k 10 -> :1
+             PTTL k -> :10000
+             PEXPIRE k 1499 -> :1
+             TTL k -> :1
+             PEXPIRE k 1500 -> :1
+             TTL k -> :2
+             PERSIST k -> :1
+             TTL k -> :-1
+             GET k -> $1|v
+             PEXPIRE k 7 -> :1",
+        );
+        session.now_ms += 6;
+        session.script("PTTL k -> :1\nTTL k -> :0");
+        session.now_ms += 1;
+        session.script("PERSIST k -> :0\nDBSIZE -> :0");
+    }
+
+    #[test]
+    fn expire_in_the_past_deletes() {
+        Session::new().script(
+            "SET k v -> +OK
+             EXPIRE k 0 -> :1
+             DBSIZE -> :0
+             SET k v -> +OK
+             PEXPIRE k -9223372036854775808 -> :1
+             DBSIZE -> :0
+             SET k v -> +OK
+             EXPIRE k -1 XX -> :0
+             EXPIRE k -1 LT -> :1
+             DBSIZE -> :0",
+        );
+    }
+
+    #[test]
+    fn expire_conditions() {
+        Session::new().script(
+            "SET k v -> +OK
+             EXPIRE k 10 XX -> :0
+             EXPIRE k 10 GT -> :0
+             EXPIRE k 10 NX -> :1
+             EXPIRE k 20 NX -> :0
+             EXPIRE k 10 GT -> :0
+             EXPIRE k 10 LT -> :0
+             EXPIRE k 11 gt -> :1
+             EXPIRE k 9 GT -> :0
+             EXPIRE k 12 LT -> :0
+             EXPIRE k 9 XX LT -> :1
+             TTL k -> :9
+             PERSIST k -> :1
+             EXPIRE k 9 XX LT -> :0
+             EXPIRE k 9 LT -> :1
+             PEXPIRE k 9001 GT XX -> :1
+             PTTL k -> :9001",
+        );
+    }
+
+    #[test]
+    fn expire_errors() {
+        Session::new().script(
+            "EXPIRE k -> -ERR wrong number of arguments for 'expire' command
+             EXPIRE k x -> -ERR value is not an integer or out of range
+             EXPIRE k 1 BAD -> -ERR Unsupported option BAD
+             EXPIRE k x BAD -> -ERR Unsupported option BAD
+             EXPIRE k 1 NX XX -> -ERR NX and XX, GT or LT options at the same time are not compatible
+             EXPIRE k 1 NX GT -> -ERR NX and XX, GT or LT options at the same time are not compatible
+             EXPIRE k 1 GT LT -> -ERR GT and LT options at the same time are not compatible
+             EXPIRE k 9223372036854775807 -> -ERR invalid expire time in 'expire' command
+             EXPIRE k -9223372036854775808 -> -ERR invalid expire time in 'expire' command
+             PEXPIRE k 9223372036854775807 -> -ERR invalid expire time in 'pexpire' command
+             PEXPIRE k -9223372036854775808 -> :0",
+        );
+    }
+}

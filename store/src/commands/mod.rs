@@ -71,3 +71,65 @@ fn is_option(arg: &[u8], name: &str) -> bool {
 fn c_str(arg: &[u8]) -> &[u8] {
     arg.split(|byte| *byte == 0).next().unwrap_or_default()
 }
+
+#[cfg(test)]
+pub(super) mod testing {
+    //! A store and a clock, driven by lines of text.
+
+    use ringfort_resp::{Command, Protocol, ReplyWriter};
+    use ringfort_ring::SLOTS;
+
+    use crate::{ApplyContext, ExpiredKey, Store};
+
+    /// The log time at which every test begins.
+    pub(crate) const START_MS: u64 = 1_700_000_000_000;
+
+    /// A store of all slots at a log time.
+    pub(crate) struct Session {
+        pub(crate) store: Store,
+        pub(crate) now_ms: u64,
+    }
+
+    impl Session {
+        pub(crate) fn new() -> Self {
+            Self { store: Store::new(0, SLOTS - 1), now_ms: START_MS }
+        }
+
+        /// Applies one line (words divided by one space); the reply without its last line break, others as `|`.
+        pub(crate) fn run(&mut self, line: &str) -> String {
+            let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+            let reply = self.run_args(command(line), &words[1..]);
+            String::from_utf8(reply).unwrap().trim_end().replace("\r\n", "|")
+        }
+
+        pub(crate) fn run_args(&mut self, command: Command, args: &[&[u8]]) -> Vec<u8> {
+            let mut out = Vec::new();
+            let ctx = ApplyContext { log_time_ms: self.now_ms, seed: 0 };
+            self.store.apply(&ctx, command, args, &mut ReplyWriter::new(&mut out, Protocol::Resp2));
+            self.store.check_invariants();
+            out
+        }
+
+        /// Reads with one line.
+        pub(crate) fn read(&self, line: &str) -> (String, Vec<ExpiredKey>) {
+            let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+            let (mut out, mut expired) = (Vec::new(), Vec::new());
+            let mut reply = ReplyWriter::new(&mut out, Protocol::Resp2);
+            self.store.read(self.now_ms, command(line), &words[1..], &mut reply, &mut expired);
+            (String::from_utf8(out).unwrap().trim_end().replace("\r\n", "|"), expired)
+        }
+
+        /// Applies each line of a script `command -> reply` and compares.
+        pub(crate) fn script(&mut self, script: &str) {
+            for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
+                let (command, reply) = line.split_once(" -> ").expect("a line is `command -> reply`");
+                assert_eq!(self.run(command), reply, "{command}");
+            }
+        }
+    }
+
+    fn command(line: &str) -> Command {
+        let name = line.split(' ').next().unwrap_or_default();
+        ringfort_resp::commands::lookup(name.as_bytes()).expect("the command is in the table").command
+    }
+}

@@ -213,3 +213,180 @@ impl Unit {
         at.and_then(|at| u64::try_from(at).ok()).ok_or(invalid)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ringfort_resp::Command;
+
+    use super::super::testing::Session;
+    use crate::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+
+    #[test]
+    fn get_and_set() {
+        Session::new().script(
+            "GET k -> $-1
+             SET k v -> +OK
+             GET k -> $1|v
+             SET k w -> +OK
+             GET k -> $1|w
+             DBSIZE -> :1",
+        );
+    }
+
+    #[test]
+    fn set_conditions() {
+        Session::new().script(
+            "SET k v XX -> $-1
+             SET k v NX -> +OK
+             SET k w nx -> $-1
+             SET k w xX -> +OK
+             SET k x GET -> $1|w
+             SET k y NX GET -> $1|x
+             GET k -> $1|x
+             SET n y NX GET -> $-1
+             GET n -> $1|y
+             SET m y XX GET -> $-1
+             EXISTS m -> :0
+             SET k v NX XX -> -ERR syntax error
+             SET k v XX NX -> -ERR syntax error
+             SET k v BAD -> -ERR syntax error
+             SET k v EX -> -ERR syntax error",
+        );
+    }
+
+    #[test]
+    fn set_expiries() {
+        Session::new().script(
+            "SET k v EX 100 -> +OK
+             TTL k -> :100
+             SET k v PX 1500 -> +OK
+             PTTL k -> :1500
+             SET k v EXAT 1700000100 -> +OK
+             TTL k -> :100
+             SET k v PXAT 1700000000001 -> +OK
+             PTTL k -> :1
+             SET k w KEEPTTL -> +OK
+             PTTL k -> :1
+             SET k v -> +OK
+             TTL k -> :-1
+             SET k v EX 1 EX 2 -> +OK
+             TTL k -> :2
+             SET k v EX 1 PX 2 -> -ERR syntax error
+             SET k v EX 1 KEEPTTL -> -ERR syntax error
+             SET k v KEEPTTL EX 1 -> -ERR syntax error
+             SET k v EX 0 -> -ERR invalid expire time in 'set' command
+             SET k v PXAT -1 -> -ERR invalid expire time in 'set' command
+             SET k v EX x -> -ERR value is not an integer or out of range
+             SET k v EX 9223372036854775807 -> -ERR invalid expire time in 'set' command
+             SET k v PX 9223372036854775807 -> -ERR invalid expire time in 'set' command
+             SET k v PXAT 9223372036854775807 -> +OK
+             TTL k -> :9223370336854776",
+        );
+    }
+
+    #[test]
+    fn set_in_the_past_leaves_no_key() {
+        let mut session = Session::new();
+        session.script(
+            "SET k v -> +OK
+             SET k w PXAT 1 GET -> $1|v
+             GET k -> $-1
+             DBSIZE -> :0
+             SET k w EXAT 1700000000 -> +OK
+             DBSIZE -> :0",
+        );
+    }
+
+    #[test]
+    fn writes_treat_an_expired_key_as_absent() {
+        let mut session = Session::new();
+        for (write, reply, value) in [
+            ("SET k w NX", "+OK", "$1|w"),
+            ("SET k w XX", "$-1", "$-1"),
+            ("SET k w GET", "$-1", "$1|w"),
+            ("SET k w KEEPTTL", "+OK", "$1|w"),
+            ("INCR k", ":1", "$1|1"),
+            ("APPEND k w", ":1", "$1|w"),
+            ("MSET k w", "+OK", "$1|w"),
+        ] {
+            session.script("SET k 7 PX 10 -> +OK");
+            session.now_ms += 10;
+            assert_eq!(session.run(write), reply, "{write}");
+            assert_eq!(session.run("GET k"), value, "{write}");
+            assert_eq!(session.store.expires_len(), 0, "{write}");
+            session.run("DEL k");
+        }
+    }
+
+    #[test]
+    fn mget_and_mset() {
+        Session::new().script(
+            "MSET a 1 b 2 a 3 -> +OK
+             MGET a b c a -> *4|$1|3|$1|2|$-1|$1|3
+             SET a v EX 10 -> +OK
+             MSET a 1 -> +OK
+             TTL a -> :-1
+             MSET a -> -ERR wrong number of arguments for 'mset' command
+             MSET a 1 b -> -ERR wrong number of arguments for 'mset' command",
+        );
+    }
+
+    #[test]
+    fn incr_and_incrby() {
+        Session::new().script(
+            "INCR n -> :1
+             INCRBY n 41 -> :42
+             INCRBY n -2 -> :40
+             GET n -> $2|40
+             EXPIRE n 100 -> :1
+             INCR n -> :41
+             TTL n -> :100
+             INCRBY n 1.5 -> -ERR value is not an integer or out of range
+             SET n 01 -> +OK
+             INCR n -> -ERR value is not an integer or out of range
+             SET n 9223372036854775807 -> +OK
+             INCR n -> -ERR increment or decrement would overflow
+             INCRBY n -1 -> :9223372036854775806
+             SET n -9223372036854775808 -> +OK
+             INCRBY n -1 -> -ERR increment or decrement would overflow
+             GET n -> $20|-9223372036854775808",
+        );
+    }
+
+    #[test]
+    fn append_keeps_the_expiry() {
+        let mut session = Session::new();
+        session.script(
+            "APPEND k ab -> :2
+             EXPIRE k 100 -> :1
+             APPEND k cd -> :4
+             GET k -> $4|abcd
+             TTL k -> :100",
+        );
+        assert_eq!(session.run_args(Command::Append, &[b"new", b""]), b":0\r\n");
+        assert_eq!(session.run("EXISTS new"), ":1");
+    }
+
+    #[test]
+    fn refuses_values_and_keys_above_their_limits() {
+        const TOO_LONG: &[u8] = b"-ERR string exceeds maximum allowed size (proto-max-bulk-len)\r\n";
+        const KEY_TOO_LONG: &[u8] = b"-ERR key exceeds maximum allowed size (65535 bytes)\r\n";
+        let mut session = Session::new();
+        let value = vec![b'v'; VALUE_BYTES_MAX + 1];
+        assert_eq!(session.run_args(Command::Set, &[b"k", &value]), TOO_LONG);
+        assert_eq!(session.run_args(Command::MSet, &[b"a", b"1", b"k", &value]), TOO_LONG);
+        assert_eq!(session.run("DBSIZE"), ":0");
+        assert_eq!(session.run_args(Command::Set, &[b"k", &value[1..]]), b"+OK\r\n");
+        assert_eq!(session.run_args(Command::Append, &[b"k", b"x"]), TOO_LONG);
+        assert_eq!(session.run_args(Command::Append, &[b"k", b""]), b":33554432\r\n");
+        let key = vec![b'k'; KEY_BYTES_MAX + 1];
+        assert_eq!(session.run_args(Command::Set, &[&key, b"v"]), KEY_TOO_LONG);
+        assert_eq!(session.run_args(Command::Incr, &[&key]), KEY_TOO_LONG);
+        assert_eq!(session.run_args(Command::Append, &[&key, b"v"]), KEY_TOO_LONG);
+        assert_eq!(session.run_args(Command::MSet, &[b"a", b"1", &key, b"v"]), KEY_TOO_LONG);
+        assert_eq!(session.run_args(Command::Get, &[&key]), b"$-1\r\n");
+        assert_eq!(session.run_args(Command::Del, &[&key]), b":0\r\n");
+        assert_eq!(session.run_args(Command::Set, &[&key[1..], b"v"]), b"+OK\r\n");
+        assert_eq!(session.run_args(Command::Get, &[&key[1..]]), b"$1\r\nv\r\n");
+    }
+}
