@@ -1,0 +1,357 @@
+//! One client's connection: bytes in, commands out, replies back in request order. No I/O, no clock.
+//!
+//! A proxy and a node's client port both hold one [`Session`] for each connection:
+//!
+//! ```text
+//!  socket --push_input--> input --next--> Ask (a command for partitions) --> the host's business
+//!                                   |                                              |
+//!                                   +-- PING, HELLO, CLUSTER, ... answered here    | answer(ticket, reply)
+//!                                                        v                         v
+//!  socket <--sent------- output <---------------- replies in request order <-------+
+//! ```
+
+mod cluster;
+mod connection;
+mod info;
+mod replies;
+
+use connection::Connection;
+use replies::ReplyQueue;
+use ringfort_resp::commands::{unknown_command_error, wrong_arity_error};
+use ringfort_resp::{
+    Command, CommandDecoder, CommandSpec, Limits, Protocol, ReplyWriter, Scope, Status, commands,
+};
+use ringfort_ring::{NodeId, PartitionId, Slot, slot_of};
+use ringfort_wire::ClusterMap;
+
+pub use info::{Facts, Keyspace};
+
+/// Most unanswered commands of one session; at the limit it stops decoding and its caller stops reading the socket.
+pub const PIPELINE_MAX: usize = 1024;
+/// Unsent bytes of replies at which a session stops decoding until the client has read some.
+pub const OUTPUT_PAUSE_BYTES: usize = 1 << 20;
+/// Most bytes of replies held for a client, in order or not; a client that lets them grow further is cut.
+pub const OUTPUT_BYTES_MAX: usize = 64 << 20;
+
+/// Capacity of the input buffer that is kept from one command to the next, bytes.
+const INPUT_KEPT_BYTES: usize = 64 << 10;
+
+/// Which port the session belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// A proxy: commands of [`Scope::Split`] may have keys in several slots.
+    Proxy,
+    /// A node's client port, as in Redis Cluster: all keys of a command lie in one slot.
+    Node,
+}
+
+/// Number of a command of one session that waits for its reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(u64);
+
+/// The slots of a command's keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slots {
+    /// The command has no keys (DBSIZE, FLUSHALL).
+    None,
+    /// All keys are in this slot.
+    One(Slot),
+    /// The keys are in several slots (only in [`Mode::Proxy`] and for [`Scope::Split`]).
+    Many,
+}
+
+/// What RINGFORT asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RingfortQuery {
+    /// The cluster map with the leaders.
+    Map,
+    /// The state of the answering process.
+    Node,
+}
+
+/// What a session must know of the process that holds it.
+pub trait Host {
+    /// The cluster map; `None` until one is known (then commands with keys answer LOADING).
+    fn map(&self) -> Option<&ClusterMap>;
+    /// The node believed to lead a partition; `None` when nobody is known to.
+    fn leader_of(&self, partition: PartitionId) -> Option<&NodeId>;
+    /// The node whose client port this is; `None` for a proxy.
+    fn my_node(&self) -> Option<&NodeId>;
+    /// What INFO shows.
+    fn facts(&self) -> Facts;
+    /// JSON that answers RINGFORT.
+    ///
+    /// # Errors
+    /// The text of the error reply after `ERR `.
+    fn ringfort(&self, query: RingfortQuery) -> Result<String, String>;
+}
+
+/// The arguments of a command, its name first; they borrow the session's input buffer.
+#[derive(Debug, Clone, Copy)]
+pub struct Args<'a> {
+    decoder: &'a CommandDecoder,
+    buf: &'a [u8],
+}
+
+impl<'a> Args<'a> {
+    /// How many there are, the name included; never 0.
+    #[expect(clippy::len_without_is_empty, reason = "a command has at least its name")]
+    pub fn len(&self) -> usize {
+        self.decoder.args().len()
+    }
+
+    /// Argument `i`; 0 is the name.
+    ///
+    /// # Panics
+    /// There is no argument `i`.
+    pub fn get(&self, i: usize) -> &'a [u8] {
+        self.decoder.arg(self.buf, i)
+    }
+
+    /// All of them in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
+        self.decoder.iter(self.buf)
+    }
+}
+
+/// A command that the host has to get answered, by [`Session::answer`] with its ticket.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// Its place among the replies.
+    pub ticket: Ticket,
+    /// Which command it is; its arity is right.
+    pub spec: &'static CommandSpec,
+    /// The form of its reply.
+    pub protocol: Protocol,
+    /// Where its keys are.
+    pub slots: Slots,
+    /// Whether the connection said READONLY.
+    pub is_readonly: bool,
+    /// Its arguments.
+    pub args: Args<'a>,
+}
+
+/// One client's connection.
+///
+/// # Invariants
+/// - Replies leave in the order of the commands.
+/// - At most [`PIPELINE_MAX`] commands are unanswered and at most [`OUTPUT_BYTES_MAX`] bytes of replies are held (one reply
+///   beyond it ends the session); the input buffer holds at most one command of the largest size and what the caller
+///   read with its end.
+#[derive(Debug)]
+pub struct Session {
+    mode: Mode,
+    connection: Connection,
+    input: Vec<u8>,
+    /// Start of the bytes in `input` that are not decoded yet.
+    start: usize,
+    decoder: CommandDecoder,
+    /// Whether the decoder has seen all of the input and needs more.
+    is_starved: bool,
+    /// Whether nothing more is decoded: QUIT, a protocol error, or the caller's wish.
+    is_closing: bool,
+    replies: ReplyQueue,
+}
+
+impl Session {
+    /// A session for a connection just accepted; `id` is its CLIENT ID, `addr` the client's address for CLIENT INFO.
+    pub fn new(mode: Mode, id: u64, addr: String) -> Self {
+        Self {
+            mode,
+            connection: Connection::new(id, addr),
+            input: Vec::new(),
+            start: 0,
+            decoder: CommandDecoder::new(Limits::default()),
+            is_starved: true,
+            is_closing: false,
+            replies: ReplyQueue::default(),
+        }
+    }
+
+    /// Its CLIENT ID.
+    pub fn id(&self) -> u64 {
+        self.connection.id()
+    }
+
+    /// The protocol version that the client speaks now.
+    pub fn protocol(&self) -> Protocol {
+        self.connection.protocol()
+    }
+
+    /// Whether the caller should read the socket: not while too much is unanswered or unread, nor when closing.
+    pub fn wants_input(&self) -> bool {
+        self.has_room() && self.is_starved
+    }
+
+    /// Takes bytes of the client; afterwards call [`Session::next`] until it returns `None`.
+    pub fn push_input(&mut self, bytes: &[u8]) {
+        if self.is_closing || bytes.is_empty() {
+            return;
+        }
+        self.input.extend_from_slice(bytes);
+        self.is_starved = false;
+    }
+
+    /// Whether [`Session::next`] may find a command: call it again after answers and after sent output.
+    pub fn wants_next(&self) -> bool {
+        self.has_room() && !self.is_starved
+    }
+
+    fn has_room(&self) -> bool {
+        !self.is_closing
+            && self.replies.unanswered() < PIPELINE_MAX
+            && self.replies.output().len() < OUTPUT_PAUSE_BYTES
+    }
+
+    /// Decodes on, answering what the connection itself can answer, up to the next command for the host.
+    ///
+    /// `None`: more input is needed, or the session is at a limit ([`Session::wants_next`] tells when to go on), or it is
+    /// closing.
+    pub fn next(&mut self, host: &dyn Host) -> Option<Ask<'_>> {
+        let (start, spec, slots) = self.next_for_host(host)?;
+        Some(Ask {
+            ticket: self.replies.expect_one(),
+            spec,
+            protocol: self.connection.protocol(),
+            slots,
+            is_readonly: self.connection.is_readonly(),
+            args: Args { decoder: &self.decoder, buf: &self.input[start..] },
+        })
+    }
+
+    /// As [`Session::next`]; returns where in the input the command starts.
+    fn next_for_host(&mut self, host: &dyn Host) -> Option<(usize, &'static CommandSpec, Slots)> {
+        while self.wants_next() {
+            let start = self.start;
+            match self.decoder.decode(&self.input[start..]) {
+                Ok(Status::Complete { consumed }) => self.start += consumed,
+                Ok(Status::Incomplete) => {
+                    self.is_starved = true;
+                    break;
+                }
+                Err(error) => {
+                    self.replies.write(self.connection.protocol(), |w| w.protocol_error(&error));
+                    self.close();
+                    break;
+                }
+            }
+            if self.decoder.args().is_empty() {
+                continue;
+            }
+            let args = Args { decoder: &self.decoder, buf: &self.input[start..] };
+            match judge(self.mode, args, host) {
+                Verdict::Host(spec, slots) => return Some((start, spec, slots)),
+                Verdict::Ok => self.replies.write(self.connection.protocol(), |w| w.ok()),
+                Verdict::Error(error) => {
+                    self.replies.write(self.connection.protocol(), |w| w.error(&error));
+                }
+                Verdict::Connection(spec) => {
+                    let connection = &mut self.connection;
+                    let after = self.replies.write_raw(|out| connection.execute(spec, args, host, out));
+                    if after == connection::After::Close {
+                        self.close();
+                    }
+                }
+            }
+        }
+        self.drop_decoded();
+        None
+    }
+
+    /// Forgets the input that is decoded; what is left moves to the front.
+    fn drop_decoded(&mut self) {
+        if self.start == self.input.len() {
+            self.input.clear();
+            self.input.shrink_to(INPUT_KEPT_BYTES);
+        } else {
+            self.input.drain(..self.start);
+        }
+        self.start = 0;
+    }
+
+    /// Answers a command that [`Session::next`] gave out. A ticket that is answered already is ignored.
+    pub fn answer(&mut self, ticket: Ticket, reply: &[u8]) {
+        self.replies.answer(ticket, reply);
+    }
+
+    /// Answers a command with an error such as `CROSSSLOT Keys in request don't hash to the same slot`.
+    pub fn answer_error(&mut self, ticket: Ticket, error: &str) {
+        let mut reply = Vec::with_capacity(error.len() + 3);
+        ReplyWriter::new(&mut reply, self.connection.protocol()).error(error);
+        self.answer(ticket, &reply);
+    }
+
+    /// Decodes nothing more; the session ends when what was asked is answered and sent.
+    pub fn close(&mut self) {
+        self.is_closing = true;
+        self.start = self.input.len();
+        self.drop_decoded();
+    }
+
+    /// Commands given out and not answered.
+    pub fn unanswered(&self) -> usize {
+        self.replies.unanswered()
+    }
+
+    /// Bytes to send to the client.
+    pub fn output(&self) -> &[u8] {
+        self.replies.output()
+    }
+
+    /// Forgets `count` bytes of the output, which have been sent.
+    pub fn sent(&mut self, count: usize) {
+        self.replies.sent(count);
+    }
+
+    /// Whether the connection is to be closed now: all is said, or the client passed [`OUTPUT_BYTES_MAX`].
+    pub fn is_over(&self) -> bool {
+        self.replies.has_overflowed()
+            || (self.is_closing && self.replies.unanswered() == 0 && self.replies.output().is_empty())
+    }
+}
+
+/// Who answers a command.
+enum Verdict {
+    Host(&'static CommandSpec, Slots),
+    Connection(&'static CommandSpec),
+    /// Nobody: the answer is OK.
+    Ok,
+    /// Nobody: the answer is this error.
+    Error(String),
+}
+
+fn judge(mode: Mode, args: Args<'_>, host: &dyn Host) -> Verdict {
+    let name = args.get(0);
+    let Some(spec) = commands::lookup(name) else {
+        // AUTH is no command of the table: without passwords it does nothing.
+        return if name.eq_ignore_ascii_case(b"auth") {
+            connection::auth(args).map_or_else(Verdict::Error, |()| Verdict::Ok)
+        } else {
+            Verdict::Error(unknown_command_error(name, args.iter().skip(1)))
+        };
+    };
+    let is_pairs_odd = spec.command == Command::MSet && args.len().is_multiple_of(2);
+    if !spec.is_arity_ok(args.len()) || is_pairs_odd {
+        return Verdict::Error(wrong_arity_error(spec.name));
+    }
+    if spec.scope == Scope::Connection {
+        return Verdict::Connection(spec);
+    }
+    if host.map().is_none() {
+        return Verdict::Error("LOADING Ringfort is starting: no cluster map yet".to_owned());
+    }
+    let slots = slots_of(spec, args);
+    if slots == Slots::Many && (mode == Mode::Node || spec.scope != Scope::Split) {
+        return Verdict::Error("CROSSSLOT Keys in request don't hash to the same slot".to_owned());
+    }
+    Verdict::Host(spec, slots)
+}
+
+fn slots_of(spec: &CommandSpec, args: Args<'_>) -> Slots {
+    let mut keys = spec.keys(args.len()).map(|i| slot_of(args.get(i)));
+    let Some(first) = keys.next() else { return Slots::None };
+    if keys.all(|slot| slot == first) { Slots::One(first) } else { Slots::Many }
+}
+
+#[cfg(test)]
+mod tests;

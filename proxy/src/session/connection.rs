@@ -1,0 +1,416 @@
+//! The commands that a connection answers by itself.
+
+use super::{Args, Host, RingfortQuery, cluster, info};
+use ringfort_resp::commands::{
+    unknown_subcommand_error, write_command_docs, write_command_info, wrong_arity_error,
+};
+use ringfort_resp::{Command, CommandSpec, Protocol, ReplyWriter, commands};
+
+/// What becomes of the connection after a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum After {
+    /// It goes on.
+    Open,
+    /// It ends when all is sent.
+    Close,
+}
+
+/// The state that connection commands change.
+#[derive(Debug)]
+pub(super) struct Connection {
+    id: u64,
+    addr: String,
+    protocol: Protocol,
+    name: String,
+    lib_name: String,
+    lib_version: String,
+    is_readonly: bool,
+}
+
+/// A reply is written, or the text of an error reply.
+pub(super) type Outcome = Result<(), String>;
+
+impl Connection {
+    pub(super) fn new(id: u64, addr: String) -> Self {
+        Self {
+            id,
+            addr,
+            protocol: Protocol::Resp2,
+            name: String::new(),
+            lib_name: String::new(),
+            lib_version: String::new(),
+            is_readonly: false,
+        }
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(super) fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    pub(super) fn is_readonly(&self) -> bool {
+        self.is_readonly
+    }
+
+    /// Executes a command of [`ringfort_resp::Scope::Connection`] whose arity is right and appends its reply.
+    pub(super) fn execute(
+        &mut self,
+        spec: &'static CommandSpec,
+        args: Args<'_>,
+        host: &dyn Host,
+        out: &mut Vec<u8>,
+    ) -> After {
+        if let Err(error) = self.try_execute(spec, args, host, out) {
+            ReplyWriter::new(out, self.protocol).error(&error);
+        }
+        if spec.command == Command::Quit { After::Close } else { After::Open }
+    }
+
+    /// Appends the reply, or appends nothing and returns the text of the error reply.
+    fn try_execute(
+        &mut self,
+        spec: &'static CommandSpec,
+        args: Args<'_>,
+        host: &dyn Host,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        // HELLO and RESET change the protocol, and their own replies are in the new one.
+        match spec.command {
+            Command::Hello => return self.hello(args, host, out),
+            Command::Reset => {
+                self.protocol = Protocol::Resp2;
+                self.name.clear();
+                self.is_readonly = false;
+                ReplyWriter::new(out, self.protocol).simple("RESET");
+                return Ok(());
+            }
+            _ => {}
+        }
+        let out = &mut ReplyWriter::new(out, self.protocol);
+        match spec.command {
+            Command::Ping => match args.len() {
+                1 => out.simple("PONG"),
+                2 => out.bulk(args.get(1)),
+                _ => return Err(wrong_arity_error(spec.name)),
+            },
+            Command::Echo => out.bulk(args.get(1)),
+            Command::Quit => out.ok(),
+            Command::ReadOnly => {
+                self.is_readonly = true;
+                out.ok();
+            }
+            Command::ReadWrite => {
+                self.is_readonly = false;
+                out.ok();
+            }
+            Command::Select => match integer(args.get(1)) {
+                None => return Err("ERR value is not an integer or out of range".to_owned()),
+                Some(0) => out.ok(),
+                Some(_) => return Err("ERR SELECT is not allowed in cluster mode".to_owned()),
+            },
+            Command::Info => text(out, &info::text(args.iter().skip(1), host)),
+            Command::Client => return self.client(spec, args, out),
+            Command::Command => return command(spec, args, out),
+            Command::Config => return config(spec, args, out),
+            Command::Cluster => return cluster::execute(spec, args, host, out),
+            Command::Ringfort => return ringfort(spec, args, host, out),
+            _ => return Err(format!("ERR '{}' is not a command of a connection", spec.name)),
+        }
+        Ok(())
+    }
+
+    fn hello(&mut self, args: Args<'_>, host: &dyn Host, out: &mut Vec<u8>) -> Outcome {
+        let mut protocol = self.protocol;
+        let mut name = None;
+        if args.len() > 1 {
+            protocol = match integer(args.get(1)) {
+                None => return Err("ERR Protocol version is not an integer or out of range".to_owned()),
+                Some(2) => Protocol::Resp2,
+                Some(3) => Protocol::Resp3,
+                Some(_) => return Err("NOPROTO unsupported protocol version".to_owned()),
+            };
+        }
+        let mut i = 2;
+        while i < args.len() {
+            let (option, left) = (args.get(i), args.len() - i - 1);
+            if option.eq_ignore_ascii_case(b"auth") && left >= 2 {
+                check_user(args.get(i + 1))?;
+                i += 3;
+            } else if option.eq_ignore_ascii_case(b"setname") && left >= 1 {
+                name = Some(plain_text(args.get(i + 1), "Client names")?);
+                i += 2;
+            } else {
+                return Err(format!(
+                    "ERR Syntax error in HELLO option '{}'",
+                    String::from_utf8_lossy(option)
+                ));
+            }
+        }
+        self.protocol = protocol;
+        if let Some(name) = name {
+            self.name = name;
+        }
+        let out = &mut ReplyWriter::new(out, protocol);
+        let mode: &[u8] = if host.my_node().is_some() { b"cluster" } else { b"standalone" };
+        out.map(7);
+        out.bulk(b"server");
+        out.bulk(b"redis");
+        out.bulk(b"version");
+        out.bulk(info::REDIS_VERSION.as_bytes());
+        out.bulk(b"proto");
+        out.integer(if protocol == Protocol::Resp3 { 3 } else { 2 });
+        out.bulk(b"id");
+        out.integer(self.id.cast_signed());
+        out.bulk(b"mode");
+        out.bulk(mode);
+        out.bulk(b"role");
+        out.bulk(b"master");
+        out.bulk(b"modules");
+        out.array(0);
+        Ok(())
+    }
+
+    fn client(&mut self, spec: &'static CommandSpec, args: Args<'_>, out: &mut ReplyWriter<'_>) -> Outcome {
+        match subcommand(
+            spec,
+            args,
+            &[("setname", 3), ("getname", 2), ("setinfo", 4), ("id", 2), ("info", 2)],
+        )? {
+            "setname" => {
+                self.name = plain_text(args.get(2), "Client names")?;
+                out.ok();
+            }
+            "getname" if self.name.is_empty() => out.null(),
+            "getname" => out.bulk(self.name.as_bytes()),
+            "setinfo" => {
+                let option = args.get(2);
+                if option.eq_ignore_ascii_case(b"lib-name") {
+                    self.lib_name = plain_text(args.get(3), "lib-name")?;
+                } else if option.eq_ignore_ascii_case(b"lib-ver") {
+                    self.lib_version = plain_text(args.get(3), "lib-ver")?;
+                } else {
+                    return Err(format!("ERR Unrecognized option '{}'", String::from_utf8_lossy(option)));
+                }
+                out.ok();
+            }
+            "id" => out.integer(self.id.cast_signed()),
+            _ => text(
+                out,
+                &format!(
+                    "id={} addr={} name={} flags={} db=0 sub=0 psub=0 ssub=0 multi=-1 cmd=client|info user=default \
+                     redir=-1 resp={} lib-name={} lib-ver={}\n",
+                    self.id,
+                    self.addr,
+                    self.name,
+                    if self.is_readonly { 'r' } else { 'N' },
+                    if self.protocol == Protocol::Resp3 { 3 } else { 2 },
+                    self.lib_name,
+                    self.lib_version,
+                ),
+            ),
+        }
+        Ok(())
+    }
+}
+
+/// AUTH on a server without passwords, whose only user is `default`; the text of the error reply, if it is one.
+pub(super) fn auth(args: Args<'_>) -> Outcome {
+    match args.len() {
+        2 => Err("ERR AUTH <password> called without any password configured for the default user. Are you sure your \
+                  configuration is correct?"
+            .to_owned()),
+        3 => check_user(args.get(1)),
+        _ => Err(wrong_arity_error("auth")),
+    }
+}
+
+/// The one user there is needs no password, so that any is right.
+fn check_user(user: &[u8]) -> Outcome {
+    if user == b"default" {
+        Ok(())
+    } else {
+        Err("WRONGPASS invalid username-password pair or user is disabled.".to_owned())
+    }
+}
+
+/// The lower-case name of the subcommand, one of `known` with its arity (as in the table of commands).
+pub(super) fn subcommand(
+    spec: &'static CommandSpec,
+    args: Args<'_>,
+    known: &[(&'static str, i16)],
+) -> Result<&'static str, String> {
+    let name = args.get(1);
+    let Some(&(name, arity)) = known.iter().find(|(k, _)| name.eq_ignore_ascii_case(k.as_bytes())) else {
+        return Err(unknown_subcommand_error(spec, name));
+    };
+    let needed = usize::from(arity.unsigned_abs());
+    if args.len() < needed || (arity >= 0 && args.len() > needed) {
+        return Err(wrong_arity_error(&format!("{}|{name}", spec.name)));
+    }
+    Ok(name)
+}
+
+/// Text for people: a verbatim string where the protocol has it.
+pub(super) fn text(out: &mut ReplyWriter<'_>, text: &str) {
+    out.verbatim(b"txt", text.as_bytes());
+}
+
+/// Redis's rule for what stands in one line of CLIENT LIST.
+fn plain_text(bytes: &[u8], what: &str) -> Result<String, String> {
+    match core::str::from_utf8(bytes) {
+        Ok(text) if bytes.iter().all(|b| (b'!'..=b'~').contains(b)) => Ok(text.to_owned()),
+        _ => Err(format!("ERR {what} cannot contain spaces, newlines or special characters.")),
+    }
+}
+
+/// A decimal integer as Redis reads it: no plus sign, no blanks.
+fn integer(bytes: &[u8]) -> Option<i64> {
+    if bytes.starts_with(b"+") {
+        return None;
+    }
+    core::str::from_utf8(bytes).ok()?.parse().ok()
+}
+
+fn command(spec: &'static CommandSpec, args: Args<'_>, out: &mut ReplyWriter<'_>) -> Outcome {
+    if args.len() == 1 {
+        write_all_info(out);
+        return Ok(());
+    }
+    match subcommand(spec, args, &[("count", 2), ("info", -2), ("docs", -2), ("list", -2), ("getkeys", -3)])?
+    {
+        "count" => out.integer(commands::all().len() as i64),
+        "info" if args.len() == 2 => write_all_info(out),
+        "info" => {
+            out.array(args.len() - 2);
+            for name in args.iter().skip(2) {
+                match commands::lookup(name) {
+                    Some(spec) => write_command_info(spec, out),
+                    None => out.null_array(),
+                }
+            }
+        }
+        "docs" if args.len() == 2 => {
+            out.map(commands::all().len());
+            commands::all().iter().for_each(|spec| write_command_docs(spec, out));
+        }
+        "docs" => {
+            out.map(args.iter().skip(2).filter(|name| commands::lookup(name).is_some()).count());
+            args.iter().skip(2).filter_map(commands::lookup).for_each(|spec| write_command_docs(spec, out));
+        }
+        "list" if args.len() > 2 => return Err("ERR syntax error".to_owned()),
+        "list" => {
+            out.array(commands::all().len());
+            commands::all().iter().for_each(|spec| out.bulk(spec.name.as_bytes()));
+        }
+        _ => {
+            let argc = args.len() - 2;
+            let Some(spec) = commands::lookup(args.get(2)) else {
+                return Err("ERR Invalid command specified".to_owned());
+            };
+            let keys = spec.keys(argc);
+            if spec.keys.first == 0 {
+                return Err("ERR The command has no key arguments".to_owned());
+            }
+            if !spec.is_arity_ok(argc) {
+                return Err("ERR Invalid number of arguments specified for command".to_owned());
+            }
+            out.array(keys.len());
+            keys.for_each(|i| out.bulk(args.get(2 + i)));
+        }
+    }
+    Ok(())
+}
+
+fn write_all_info(out: &mut ReplyWriter<'_>) {
+    out.array(commands::all().len());
+    commands::all().iter().for_each(|spec| write_command_info(spec, out));
+}
+
+/// What CONFIG GET knows: what clients and benchmarks ask for.
+const SETTINGS: [(&str, &str); 5] =
+    [("appendonly", "no"), ("databases", "1"), ("maxmemory", "0"), ("save", ""), ("timeout", "0")];
+
+fn config(spec: &'static CommandSpec, args: Args<'_>, out: &mut ReplyWriter<'_>) -> Outcome {
+    match subcommand(spec, args, &[("get", -3), ("set", -4)])? {
+        "get" => {
+            let is_asked =
+                |name: &str| args.iter().skip(2).any(|p| matches(&p.to_ascii_lowercase(), name.as_bytes()));
+            let found: Vec<_> = SETTINGS.into_iter().filter(|(name, _)| is_asked(name)).collect();
+            out.map(found.len());
+            for (name, value) in found {
+                out.bulk(name.as_bytes());
+                out.bulk(value.as_bytes());
+            }
+            Ok(())
+        }
+        _ => {
+            Err("ERR CONFIG SET is not supported: change the cluster's config file and run 'ringfort apply'"
+                .to_owned())
+        }
+    }
+}
+
+/// Whether `text` fits a pattern with `*` and `?`. Linear in both: only the last star is ever tried again.
+fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    let mut retry = None;
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                retry = Some((p, t));
+                p += 1;
+            }
+            Some(&c) if c == b'?' || c == text[t] => {
+                p += 1;
+                t += 1;
+            }
+            _ => {
+                let Some((star, from)) = retry else { return false };
+                retry = Some((star, from + 1));
+                p = star + 1;
+                t = from + 1;
+            }
+        }
+    }
+    pattern[p..].iter().all(|&c| c == b'*')
+}
+
+fn ringfort(
+    spec: &'static CommandSpec,
+    args: Args<'_>,
+    host: &dyn Host,
+    out: &mut ReplyWriter<'_>,
+) -> Outcome {
+    let query = match subcommand(spec, args, &[("map", 2), ("node", 2)])? {
+        "map" => RingfortQuery::Map,
+        _ => RingfortQuery::Node,
+    };
+    let json = host.ringfort(query).map_err(|error| format!("ERR {error}"))?;
+    out.bulk(json.as_bytes());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_as_in_redis() {
+        for (pattern, text, is_match) in [
+            ("save", "save", true),
+            ("*", "save", true),
+            ("", "save", false),
+            ("s*e", "save", true),
+            ("?ave", "save", true),
+            ("*a*", "save", true),
+            ("*ax", "save", false),
+            ("save*", "save", true),
+            ("saves", "save", false),
+        ] {
+            assert_eq!(matches(pattern.as_bytes(), text.as_bytes()), is_match, "{pattern} {text}");
+        }
+    }
+}

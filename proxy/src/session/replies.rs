@@ -1,0 +1,154 @@
+//! Replies in request order, whatever order the answers come in.
+
+use super::{OUTPUT_BYTES_MAX, Ticket};
+use ringfort_resp::{Protocol, ReplyWriter};
+use std::collections::VecDeque;
+
+/// Capacity of the output buffer that is kept when it is empty, bytes.
+const OUTPUT_KEPT_BYTES: usize = 256 << 10;
+
+/// The replies of one session.
+///
+/// # Invariants
+/// - `waiting[i]` belongs to ticket `first + i`; `None` is a command without its answer.
+/// - `waiting` never starts with an answer: that is written to the output at once.
+#[derive(Debug, Default)]
+pub(super) struct ReplyQueue {
+    output: Vec<u8>,
+    /// Bytes of `output` that are sent already.
+    sent: usize,
+    first: u64,
+    waiting: VecDeque<Option<Box<[u8]>>>,
+    /// Bytes in `waiting`.
+    waiting_bytes: usize,
+    has_overflowed: bool,
+}
+
+impl ReplyQueue {
+    /// Replies that are still to be written to the output.
+    pub(super) fn unanswered(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Bytes to send.
+    pub(super) fn output(&self) -> &[u8] {
+        &self.output[self.sent..]
+    }
+
+    /// Whether the client let more than [`OUTPUT_BYTES_MAX`] bytes pile up; what was held is dropped then.
+    pub(super) fn has_overflowed(&self) -> bool {
+        self.has_overflowed
+    }
+
+    /// Makes room for a reply that comes later.
+    pub(super) fn expect_one(&mut self) -> Ticket {
+        self.waiting.push_back(None);
+        Ticket(self.first + (self.waiting.len() - 1) as u64)
+    }
+
+    /// Appends a reply that is known at once.
+    pub(super) fn write(&mut self, protocol: Protocol, write: impl FnOnce(&mut ReplyWriter<'_>)) {
+        self.write_raw(|out| write(&mut ReplyWriter::new(out, protocol)));
+    }
+
+    /// As [`Self::write`], with the buffer itself.
+    pub(super) fn write_raw<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        let result = if self.waiting.is_empty() {
+            write(&mut self.output)
+        } else {
+            let mut reply = Vec::new();
+            let result = write(&mut reply);
+            self.waiting_bytes += reply.len();
+            self.waiting.push_back(Some(reply.into_boxed_slice()));
+            result
+        };
+        self.check_size();
+        result
+    }
+
+    /// Takes the reply for a ticket, unless it has one.
+    pub(super) fn answer(&mut self, ticket: Ticket, reply: &[u8]) {
+        let Some(i) = ticket.0.checked_sub(self.first).and_then(|i| usize::try_from(i).ok()) else { return };
+        let Some(place @ None) = self.waiting.get_mut(i) else { return };
+        if i == 0 {
+            self.waiting.pop_front();
+            self.first += 1;
+            self.output.extend_from_slice(reply);
+            self.write_ready();
+        } else {
+            *place = Some(reply.into());
+            self.waiting_bytes += reply.len();
+        }
+        self.check_size();
+    }
+
+    /// Moves the answers that are next in line to the output.
+    fn write_ready(&mut self) {
+        while let Some(Some(reply)) = self.waiting.front() {
+            self.output.extend_from_slice(reply);
+            self.waiting_bytes -= reply.len();
+            self.waiting.pop_front();
+            self.first += 1;
+        }
+    }
+
+    fn check_size(&mut self) {
+        if self.output().len() + self.waiting_bytes > OUTPUT_BYTES_MAX {
+            self.has_overflowed = true;
+            *self = Self {
+                has_overflowed: true,
+                first: self.first + self.waiting.len() as u64,
+                ..Self::default()
+            };
+        }
+    }
+
+    /// Forgets `count` bytes that have been sent.
+    pub(super) fn sent(&mut self, count: usize) {
+        self.sent += count;
+        debug_assert!(self.sent <= self.output.len(), "more was sent than there was");
+        if self.sent >= self.output.len() {
+            self.output.clear();
+            self.output.shrink_to(OUTPUT_KEPT_BYTES);
+            self.sent = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_leave_in_request_order() {
+        let mut queue = ReplyQueue::default();
+        let tickets = [queue.expect_one(), queue.expect_one()];
+        queue.write_raw(|out| out.extend_from_slice(b"+3\r\n"));
+        queue.answer(tickets[1], b"+2\r\n");
+        assert_eq!((queue.output(), queue.unanswered()), (&b""[..], 3));
+        queue.answer(tickets[1], b"+again\r\n");
+        queue.answer(tickets[0], b"+1\r\n");
+        queue.answer(tickets[0], b"+again\r\n");
+        assert_eq!((queue.output(), queue.unanswered()), (&b"+1\r\n+2\r\n+3\r\n"[..], 0));
+        queue.sent(4);
+        queue.write_raw(|out| out.extend_from_slice(b"+4\r\n"));
+        assert_eq!(queue.output(), b"+2\r\n+3\r\n+4\r\n");
+        queue.sent(12);
+        let next = queue.expect_one();
+        queue.answer(next, b"+5\r\n");
+        assert_eq!(queue.output(), b"+5\r\n");
+    }
+
+    #[test]
+    fn output_beyond_the_limit_ends_the_session() {
+        let mut queue = ReplyQueue::default();
+        let (first, second) = (queue.expect_one(), queue.expect_one());
+        queue.answer(second, &vec![b'x'; OUTPUT_BYTES_MAX]);
+        assert!(!queue.has_overflowed());
+        queue.answer(first, b"+\r\n");
+        assert!(queue.has_overflowed());
+        assert_eq!((queue.output().len(), queue.unanswered()), (0, 0));
+        queue.answer(second, b"+late\r\n");
+        assert_eq!(queue.output().len(), 0);
+    }
+}

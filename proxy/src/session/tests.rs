@@ -1,0 +1,276 @@
+use super::*;
+use crate::testing;
+
+struct Fake {
+    map: Option<ClusterMap>,
+    me: Option<NodeId>,
+}
+
+impl Host for Fake {
+    fn map(&self) -> Option<&ClusterMap> {
+        self.map.as_ref()
+    }
+
+    fn leader_of(&self, _: PartitionId) -> Option<&NodeId> {
+        None
+    }
+
+    fn my_node(&self) -> Option<&NodeId> {
+        self.me.as_ref()
+    }
+
+    fn facts(&self) -> Facts {
+        Facts {
+            run_id: "r".repeat(40),
+            tcp_port: 6379,
+            clients: 3,
+            keyspace: Some(Keyspace { keys: 5, expires: 1 }),
+            ..Facts::default()
+        }
+    }
+
+    fn ringfort(&self, query: RingfortQuery) -> Result<String, String> {
+        match query {
+            RingfortQuery::Map => Ok("{}".to_owned()),
+            RingfortQuery::Node => Err("not a node".to_owned()),
+        }
+    }
+}
+
+fn proxy() -> Fake {
+    Fake { map: Some(testing::map(3, 16)), me: None }
+}
+
+fn node() -> Fake {
+    Fake { map: Some(testing::map(3, 16)), me: Some(NodeId("n2".to_owned())) }
+}
+
+fn session(mode: Mode) -> Session {
+    Session::new(mode, 42, "127.0.0.1:5".to_owned())
+}
+
+/// Feeds `input`; answers each ask with its arguments joined by blanks; returns the output and whether it is over.
+fn talk(mode: Mode, host: &Fake, input: &[u8], piece: usize) -> (String, bool) {
+    let mut session = session(mode);
+    let mut output = Vec::new();
+    for piece in input.chunks(piece) {
+        session.push_input(piece);
+        let mut answers = Vec::new();
+        while let Some(ask) = session.next(host) {
+            let words: Vec<_> = ask.args.iter().map(String::from_utf8_lossy).collect();
+            answers.push((ask.ticket, format!("+{}\r\n", words.join(" "))));
+        }
+        for (ticket, answer) in answers.into_iter().rev() {
+            session.answer(ticket, answer.as_bytes());
+        }
+        output.extend_from_slice(session.output());
+        let sent = session.output().len();
+        session.sent(sent);
+    }
+    (String::from_utf8(output).unwrap(), session.is_over())
+}
+
+fn reply(host: &Fake, command: &str) -> String {
+    let mode = if host.me.is_some() { Mode::Node } else { Mode::Proxy };
+    talk(mode, host, format!("{command}\r\n").as_bytes(), usize::MAX).0
+}
+
+#[test]
+fn connection_commands_answer_as_redis_does() {
+    for (command, expected) in [
+        ("PING", "+PONG\r\n"),
+        ("ping hi", "$2\r\nhi\r\n"),
+        ("PING a b", "-ERR wrong number of arguments for 'ping' command\r\n"),
+        ("ECHO x", "$1\r\nx\r\n"),
+        ("ECHO", "-ERR wrong number of arguments for 'echo' command\r\n"),
+        ("NOPE a b", "-ERR unknown command 'NOPE', with args beginning with: 'a' 'b' \r\n"),
+        ("get", "-ERR wrong number of arguments for 'get' command\r\n"),
+        ("mset a 1 b", "-ERR wrong number of arguments for 'mset' command\r\n"),
+        ("SELECT 0", "+OK\r\n"),
+        ("SELECT 1", "-ERR SELECT is not allowed in cluster mode\r\n"),
+        ("SELECT x", "-ERR value is not an integer or out of range\r\n"),
+        ("CLIENT", "-ERR wrong number of arguments for 'client' command\r\n"),
+        ("CLIENT FOO", "-ERR unknown subcommand 'FOO'. Try CLIENT HELP.\r\n"),
+        ("CLIENT SETNAME", "-ERR wrong number of arguments for 'client|setname' command\r\n"),
+        (
+            "CLIENT SETNAME \"a b\"",
+            "-ERR Client names cannot contain spaces, newlines or special characters.\r\n",
+        ),
+        ("CLIENT GETNAME", "$-1\r\n"),
+        ("CLIENT ID", ":42\r\n"),
+        ("CLIENT SETINFO lib-name x", "+OK\r\n"),
+        ("CLIENT SETINFO foo x", "-ERR Unrecognized option 'foo'\r\n"),
+        ("HELLO x", "-ERR Protocol version is not an integer or out of range\r\n"),
+        ("HELLO 4", "-NOPROTO unsupported protocol version\r\n"),
+        ("HELLO 2 FOO", "-ERR Syntax error in HELLO option 'FOO'\r\n"),
+        ("HELLO 2 AUTH a b", "-WRONGPASS invalid username-password pair or user is disabled.\r\n"),
+        ("AUTH default b", "+OK\r\n"),
+        ("AUTH", "-ERR wrong number of arguments for 'auth' command\r\n"),
+        ("CONFIG GET save", "*2\r\n$4\r\nsave\r\n$0\r\n\r\n"),
+        ("CONFIG GET append* nope", "*2\r\n$10\r\nappendonly\r\n$2\r\nno\r\n"),
+        ("CONFIG GET nope", "*0\r\n"),
+        ("CONFIG FOO", "-ERR unknown subcommand 'FOO'. Try CONFIG HELP.\r\n"),
+        ("COMMAND INFO nope", "*1\r\n*-1\r\n"),
+        ("COMMAND GETKEYS mset a 1 b 2", "*2\r\n$1\r\na\r\n$1\r\nb\r\n"),
+        ("COMMAND GETKEYS ping x", "-ERR The command has no key arguments\r\n"),
+        ("COMMAND FOO", "-ERR unknown subcommand 'FOO'. Try COMMAND HELP.\r\n"),
+        ("RINGFORT MAP", "$2\r\n{}\r\n"),
+        ("RINGFORT NODE", "-ERR not a node\r\n"),
+        ("READONLY", "+OK\r\n"),
+        ("READWRITE", "+OK\r\n"),
+        ("RESET", "+RESET\r\n"),
+        ("CLUSTER KEYSLOT foo", ":12182\r\n"),
+        ("CLUSTER MYID", "-ERR a proxy has no node id\r\n"),
+    ] {
+        assert_eq!(reply(&proxy(), command), expected, "{command}");
+    }
+}
+
+#[test]
+fn hello_switches_the_protocol_from_its_own_reply_on() {
+    let (out, _) = talk(
+        Mode::Proxy,
+        &proxy(),
+        b"HELLO 3 SETNAME me\r\nCLIENT GETNAME\r\nRESET\r\nCLIENT GETNAME\r\n",
+        7,
+    );
+    assert!(out.starts_with("%7\r\n$6\r\nserver\r\n$5\r\nredis\r\n"), "{out}");
+    assert!(out.contains("$5\r\nproto\r\n:3\r\n") && out.contains("standalone"), "{out}");
+    assert!(out.ends_with("$2\r\nme\r\n+RESET\r\n$-1\r\n"), "{out}");
+    assert!(reply(&node(), "HELLO").contains("$7\r\ncluster\r\n"));
+}
+
+#[test]
+fn info_has_the_sections_asked_for() {
+    let all = reply(&node(), "INFO");
+    for line in [
+        "redis_version:7.2.4",
+        "redis_mode:cluster",
+        "connected_clients:3",
+        "cluster_enabled:1",
+        "role:master",
+    ] {
+        assert!(all.contains(&format!("{line}\r\n")), "{line} in {all}");
+    }
+    assert!(all.contains("\r\n\r\n# Keyspace\r\ndb0:keys=5,expires=1,avg_ttl=0\r\n"), "{all}");
+    assert_eq!(reply(&proxy(), "INFO cluster"), "$30\r\n# Cluster\r\ncluster_enabled:0\r\n\r\n");
+    assert_eq!(reply(&proxy(), "INFO nope"), "$0\r\n\r\n");
+}
+
+#[test]
+fn cluster_shows_the_nodes_with_their_own_addresses() {
+    let slots = reply(&proxy(), "CLUSTER SLOTS");
+    assert!(
+        slots.starts_with("*16\r\n*5\r\n:0\r\n:1023\r\n*4\r\n$9\r\n127.0.0.1\r\n:7001\r\n$40\r\n"),
+        "{slots}"
+    );
+    let shards = reply(&node(), "CLUSTER SHARDS");
+    assert!(shards.starts_with("*3\r\n*4\r\n$5\r\nslots\r\n*12\r\n:0\r\n:1023\r\n:3072\r\n"), "{shards}");
+    let info = reply(&proxy(), "CLUSTER INFO");
+    for line in
+        ["cluster_state:ok", "cluster_known_nodes:3", "cluster_size:3", "cluster_slots_assigned:16384"]
+    {
+        assert!(info.contains(&format!("{line}\r\n")), "{line} in {info}");
+    }
+    let nodes = reply(&node(), "CLUSTER NODES");
+    assert!(nodes.contains(" 127.0.0.1:7001@7101 master - 0 0 1 connected 0-1023 3072-4095 "), "{nodes}");
+    assert!(nodes.contains(" 127.0.0.1:7002@7102 myself,master - "), "{nodes}");
+    assert!(nodes.contains(&reply(&node(), "CLUSTER MYID")[5..45]), "{nodes}");
+    assert!(reply(&Fake { map: None, me: None }, "CLUSTER SLOTS").starts_with("-CLUSTERDOWN "));
+}
+
+#[test]
+fn command_lists_every_command() {
+    let count = commands::all().len();
+    assert!(reply(&proxy(), "COMMAND").starts_with(&format!("*{count}\r\n*10\r\n")));
+    assert_eq!(reply(&proxy(), "COMMAND COUNT"), format!(":{count}\r\n"));
+    assert!(reply(&proxy(), "COMMAND LIST").starts_with(&format!("*{count}\r\n$6\r\nappend\r\n")));
+    assert!(reply(&proxy(), "COMMAND DOCS get nope").starts_with("*2\r\n$3\r\nget\r\n"));
+}
+
+#[test]
+fn keys_of_several_slots_are_refused_where_they_cannot_be_split() {
+    assert_eq!(reply(&proxy(), "MGET a b"), "+MGET a b\r\n");
+    assert_eq!(reply(&node(), "MGET a b"), "-CROSSSLOT Keys in request don't hash to the same slot\r\n");
+    assert_eq!(reply(&node(), "MGET {t}a {t}b"), "+MGET {t}a {t}b\r\n");
+    let mut session = session(Mode::Proxy);
+    session.push_input(b"GET foo\r\nMGET a b\r\nDBSIZE\r\n");
+    let mut slots = Vec::new();
+    while let Some(ask) = session.next(&proxy()) {
+        slots.push(ask.slots);
+    }
+    assert_eq!(slots, [Slots::One(Slot(12182)), Slots::Many, Slots::None]);
+}
+
+#[test]
+fn keyed_commands_wait_for_a_map() {
+    let host = Fake { map: None, me: None };
+    assert_eq!(reply(&host, "GET a"), "-LOADING Ringfort is starting: no cluster map yet\r\n");
+    assert_eq!(reply(&host, "PING"), "+PONG\r\n");
+}
+
+#[test]
+fn any_split_of_the_bytes_gives_the_same_replies() {
+    let input =
+        b"*2\r\n$3\r\nGET\r\n$3\r\nfoo\r\nPING\r\n\r\n*0\r\nSET a \"b c\"\r\n*1\r\n$4\r\nQUIT\r\nPING\r\n";
+    let expected = ("+GET foo\r\n+PONG\r\n+SET a b c\r\n+OK\r\n".to_owned(), true);
+    for piece in 1..=input.len() {
+        assert_eq!(talk(Mode::Proxy, &proxy(), input, piece), expected, "pieces of {piece}");
+    }
+}
+
+#[test]
+fn protocol_error_closes_after_what_came_before() {
+    let mut session = session(Mode::Proxy);
+    session.push_input(b"GET a\r\n*1\r\n:1\r\nPING\r\n");
+    let ticket = session.next(&proxy()).unwrap().ticket;
+    assert!(session.next(&proxy()).is_none());
+    assert!(!session.wants_input() && !session.is_over());
+    session.answer(ticket, b"+v\r\n");
+    assert_eq!(session.output(), b"+v\r\n-ERR Protocol error: expected '$', got ':'\r\n");
+    assert!(!session.is_over());
+    session.sent(session.output().len());
+    assert!(session.is_over());
+}
+
+#[test]
+fn full_pipeline_stops_decoding_until_an_answer_comes() {
+    let mut session = session(Mode::Proxy);
+    session.push_input(&b"GET a\r\n".repeat(PIPELINE_MAX + 5));
+    let mut tickets = Vec::new();
+    while let Some(ask) = session.next(&proxy()) {
+        tickets.push(ask.ticket);
+    }
+    assert_eq!(tickets.len(), PIPELINE_MAX);
+    assert!(!session.wants_input() && !session.wants_next());
+    session.answer(tickets[0], b"$-1\r\n");
+    assert!(session.wants_next());
+    assert!(session.next(&proxy()).is_some() && session.next(&proxy()).is_none());
+    for ticket in &tickets[1..] {
+        session.answer(*ticket, b"$-1\r\n");
+    }
+    let rest = core::iter::from_fn(|| session.next(&proxy()).map(|_| ())).count();
+    assert_eq!(rest, 4);
+    assert!(session.wants_input());
+}
+
+#[test]
+fn unread_output_stops_decoding_then_ends_the_session() {
+    let mut session = session(Mode::Proxy);
+    session.push_input(b"GET a\r\nGET b\r\n");
+    let tickets = [session.next(&proxy()).unwrap().ticket, session.next(&proxy()).unwrap().ticket];
+    session.push_input(b"PING\r\n");
+    session.answer(tickets[0], &vec![b'x'; OUTPUT_PAUSE_BYTES]);
+    assert!(!session.wants_next() && session.next(&proxy()).is_none());
+    session.sent(1);
+    assert!(session.wants_next());
+    session.answer(tickets[1], &vec![b'x'; OUTPUT_BYTES_MAX]);
+    assert!(session.is_over() && session.output().is_empty());
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_bytes_are_survived(input: Vec<u8>, piece in 1..50usize) {
+        talk(Mode::Proxy, &proxy(), String::from_utf8_lossy(&input).as_bytes(), piece);
+    }
+}

@@ -1,0 +1,39 @@
+//! Maps for tests.
+
+use ringfort_ring::{NodeId, PartitionCount};
+use ringfort_wire::ClusterMap;
+use ringfort_wire::map::{MapGroup, MapNode, MapSeat};
+
+/// Nodes n1 to n`nodes`, each partition on three of them (or all), the preferred leaders taking turns.
+pub(crate) fn map(nodes: u16, partitions: u16) -> ClusterMap {
+    let id = |i: u16| NodeId(format!("n{}", i % nodes + 1));
+    let group = |p: u16| {
+        let mut seats: Vec<_> = (0..nodes.min(3))
+            .map(|i| MapSeat { node: id(p + i), replica: u64::from(p * 8 + i + 1) })
+            .collect();
+        seats.sort_by(|a, b| a.node.cmp(&b.node));
+        MapGroup { incarnation: 0, seats, leader: id(p) }
+    };
+    ClusterMap {
+        cluster_id: 7,
+        name: "test".to_owned(),
+        epoch: 1,
+        partitions: PartitionCount::new(partitions).expect("a test asks for a valid count"),
+        replicas: nodes.min(3),
+        fsync: false,
+        nodes: (0..nodes)
+            .map(|i| MapNode {
+                id: id(i),
+                client: format!("127.0.0.1:{}", 7001 + i),
+                peer: format!("127.0.0.1:{}", 7101 + i),
+                weight: 1,
+                zone: String::new(),
+                store_id: u128::from(i) + 1,
+            })
+            .collect(),
+        meta: group(0),
+        groups: (0..partitions).map(group).collect(),
+        next_replica: 10_000,
+        feature_level: 1,
+    }
+}
