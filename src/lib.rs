@@ -1,5 +1,6 @@
 //! Ringfort: a sharded cache cluster for Redis clients, replicated by Raft.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod log;

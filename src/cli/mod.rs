@@ -1,0 +1,112 @@
+//! The command line: one file per subcommand.
+//!
+//! Exit codes: 0 done, 1 failed, 2 usage. An error is one clear line on stderr, `error: ...`.
+
+mod check_config;
+mod client;
+mod node;
+mod output;
+mod process;
+mod proxy;
+mod status;
+mod up;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The config file that is used when none is named.
+const DEFAULT_CONFIG: &str = "configs/local.toml";
+
+/// Name of the built-in config in messages.
+const BUILT_IN_CONFIG: &str = "the built-in local.toml";
+
+/// A sharded cache cluster for Redis clients, replicated by Raft: an acknowledged write is never lost.
+#[derive(Debug, Parser)]
+#[command(name = "ringfort", version, arg_required_else_help = true, after_help = TOUR)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const TOUR: &str = "\
+First steps:
+  ringfort up                              three nodes and a proxy on this machine
+  redis-cli -p 6379 set greeting hello     any Redis client, one address
+  redis-cli -c -p 7001 get greeting        a cluster-aware client, straight to the nodes
+  ringfort status                          who leads what
+
+Environment:
+  RINGFORT_LOG   what the log shows: error, warn, info (default), debug, or per module, such as info,ringfort=debug";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Up(up::Args),
+    Node(node::Args),
+    Proxy(proxy::Args),
+    Status(status::Args),
+    CheckConfig(check_config::Args),
+}
+
+/// Runs one subcommand to its end.
+pub fn run(cli: Cli) -> ExitCode {
+    let result = match cli.command {
+        Command::Up(args) => up::run(args),
+        Command::Node(args) => node::run(args),
+        Command::Proxy(args) => proxy::run(args),
+        Command::Status(args) => status::run(args),
+        Command::CheckConfig(args) => check_config::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            for line in format!("{error:#}").lines() {
+                output::err(&format!("error: {line}"));
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The config file to use: the one named, else [`DEFAULT_CONFIG`] when it is there, else `None` for the built-in text.
+fn config_path(named: Option<PathBuf>) -> Option<PathBuf> {
+    named.or_else(|| Some(PathBuf::from(DEFAULT_CONFIG)).filter(|path| path.exists()))
+}
+
+/// Where the data of a cluster lies when no folder is named; each node has a folder of its id in it.
+fn default_data_dir(cluster: &str) -> PathBuf {
+    Path::new("data").join(cluster)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_subcommand_teaches_by_example() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.clone().render_long_help().to_string();
+            let example = format!("ringfort {}", command.get_name());
+            assert!(help.contains("Examples:") && help.contains(&example), "{example}: {help}");
+        }
+    }
+
+    #[test]
+    fn hidden_flags_stay_hidden() {
+        for command in Cli::command().get_subcommands() {
+            assert!(!command.clone().render_long_help().to_string().contains("parent-pipe"));
+        }
+    }
+
+    #[test]
+    fn a_named_config_wins_over_the_default() {
+        assert_eq!(config_path(Some("x.toml".into())), Some(PathBuf::from("x.toml")));
+    }
+}

@@ -1,0 +1,44 @@
+//! `ringfort proxy`: one proxy.
+
+use std::num::NonZeroU8;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+
+use crate::config::Config;
+
+use super::process;
+
+/// Run one proxy: any Redis client, one address, the whole cluster.
+///
+/// It listens on [proxy] listen of the file and finds the cluster through the peer addresses of the nodes. Any number of
+/// proxies may run; they hold no data.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ringfort proxy --config configs/local.toml
+  redis-cli -p 6379 ping")]
+pub(super) struct Args {
+    /// The file that describes the cluster
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Worker threads, 1 to 255 [default: one per core]
+    #[arg(long, value_name = "N")]
+    workers: Option<NonZeroU8>,
+    /// Stop when stdin ends
+    #[arg(long, hide = true)]
+    parent_pipe: bool,
+}
+
+pub(super) fn run(args: Args) -> anyhow::Result<()> {
+    let config = Config::load(&args.config)?;
+    let proxy = config.proxy.as_ref();
+    let listen = proxy.with_context(|| format!("{} has no [proxy] section", args.config.display()))?.listen;
+    process::start_log()?;
+    process::raise_open_files();
+    if args.parent_pipe {
+        process::stop_with_parent()?;
+    }
+    let _workers = args.workers.map_or_else(process::default_workers, |workers| workers.get().into());
+    anyhow::bail!("proxy {listen}: not part of this build yet")
+}

@@ -1,0 +1,286 @@
+//! The cluster's map and the answers of its nodes -> [`Status`]: pure.
+
+use anyhow::Context as _;
+use ringfort_ring::{NodeId, PartitionCount, PartitionId, Seats};
+use serde::{Deserialize, Serialize};
+
+/// Reply of `RINGFORT MAP`.
+#[derive(Debug, Deserialize)]
+pub(super) struct ClusterMap {
+    pub(super) name: String,
+    pub(super) epoch: u64,
+    pub(super) partitions: u16,
+    pub(super) nodes: Vec<MapNode>,
+    pub(super) placement: Vec<Seats>,
+}
+
+/// A node in the map.
+#[derive(Debug, Deserialize)]
+pub(super) struct MapNode {
+    pub(super) id: NodeId,
+    pub(super) client: String,
+    pub(super) peer: String,
+}
+
+/// Reply of `RINGFORT NODE`.
+#[derive(Debug, Deserialize)]
+pub(super) struct NodeAnswer {
+    id: NodeId,
+    groups: Vec<Group>,
+}
+
+/// One replica on a node.
+#[derive(Debug, Deserialize)]
+struct Group {
+    /// `None` for the meta group.
+    partition: Option<PartitionId>,
+    role: String,
+    term: u64,
+    keys: u64,
+    bytes: u64,
+}
+
+/// What `ringfort status --json` prints.
+#[derive(Debug, Serialize)]
+pub(super) struct Status {
+    pub(super) name: String,
+    pub(super) epoch: u64,
+    /// Keys of the partitions that have a leader, as the leader counts them.
+    pub(super) keys: u64,
+    /// Logical bytes of the same.
+    pub(super) bytes: u64,
+    pub(super) nodes: Vec<NodeStatus>,
+    pub(super) partitions: Vec<PartitionStatus>,
+    pub(super) moves: Moves,
+}
+
+/// One node.
+#[derive(Debug, Serialize)]
+pub(super) struct NodeStatus {
+    pub(super) id: NodeId,
+    pub(super) client: String,
+    pub(super) peer: String,
+    pub(super) state: NodeState,
+    /// Why it is down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) problem: Option<String>,
+    /// Partitions that it leads.
+    pub(super) leaders: usize,
+    /// Partitions placed on it.
+    pub(super) replicas: usize,
+    /// Keys in all its replicas; `None` when it is down.
+    pub(super) keys: Option<u64>,
+    /// Logical bytes of the same.
+    pub(super) bytes: Option<u64>,
+}
+
+/// Whether a node answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum NodeState {
+    /// It does.
+    Up,
+    /// It does not.
+    Down,
+}
+
+impl NodeState {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// One partition.
+#[derive(Debug, Serialize)]
+pub(super) struct PartitionStatus {
+    pub(super) id: PartitionId,
+    /// First and last slot.
+    slots: [u16; 2],
+    /// The node that leads it in the highest term that any node tells of.
+    pub(super) leader: Option<NodeId>,
+    replicas: Vec<NodeId>,
+    preferred: NodeId,
+}
+
+/// Progress of a change of the placement.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Moves {
+    total: u64,
+    done: u64,
+    active: u64,
+    bytes_left: u64,
+    seconds_left: u64,
+}
+
+impl core::fmt::Display for Moves {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        if self.done == self.total {
+            return f.write_str("no moves");
+        }
+        write!(f, "moves {} of {} done, {} s left", self.done, self.total, self.seconds_left)
+    }
+}
+
+/// Joins the map with one answer per node of it, in the same order.
+///
+/// # Errors
+/// The map contradicts itself, so it comes from another version.
+pub(super) fn merge(map: &ClusterMap, answers: Vec<anyhow::Result<NodeAnswer>>) -> anyhow::Result<Status> {
+    let count = PartitionCount::new(map.partitions)
+        .filter(|count| usize::from(count.get()) == map.placement.len())
+        .with_context(|| {
+            format!("the map has {} partitions, {} placed", map.partitions, map.placement.len())
+        })?;
+    let answers: Vec<Result<NodeAnswer, String>> =
+        map.nodes.iter().zip(answers).map(|(node, answer)| check_id(node, answer)).collect();
+    let up: Vec<&NodeAnswer> = answers.iter().flatten().collect();
+    let leaders: Vec<Option<Leader<'_>>> = count.iter().map(|partition| leader_of(partition, &up)).collect();
+
+    let partitions = count.iter().zip(&map.placement).zip(&leaders).map(|((id, seats), leader)| {
+        let (first, last) = count.slots(id);
+        PartitionStatus {
+            id,
+            slots: [first.0, last.0],
+            leader: leader.as_ref().map(|leader| leader.node.clone()),
+            replicas: seats.replicas.clone(),
+            preferred: seats.leader.clone(),
+        }
+    });
+    let nodes = map.nodes.iter().zip(&answers).map(|(node, answer)| {
+        let groups =
+            answer.as_ref().ok().map(|answer| answer.groups.iter().filter(|group| group.partition.is_some()));
+        NodeStatus {
+            id: node.id.clone(),
+            client: node.client.clone(),
+            peer: node.peer.clone(),
+            state: if answer.is_ok() { NodeState::Up } else { NodeState::Down },
+            problem: answer.as_ref().err().cloned(),
+            leaders: leaders.iter().flatten().filter(|leader| *leader.node == node.id).count(),
+            replicas: map.placement.iter().filter(|seats| seats.replicas.contains(&node.id)).count(),
+            keys: groups.clone().map(|groups| groups.map(|group| group.keys).sum()),
+            bytes: groups.map(|groups| groups.map(|group| group.bytes).sum()),
+        }
+    });
+    Ok(Status {
+        name: map.name.clone(),
+        epoch: map.epoch,
+        keys: leaders.iter().flatten().map(|leader| leader.group.keys).sum(),
+        bytes: leaders.iter().flatten().map(|leader| leader.group.bytes).sum(),
+        nodes: nodes.collect(),
+        partitions: partitions.collect(),
+        moves: Moves::default(),
+    })
+}
+
+fn check_id(node: &MapNode, answer: anyhow::Result<NodeAnswer>) -> Result<NodeAnswer, String> {
+    let answer = answer.map_err(|error| format!("{error:#}"))?;
+    if answer.id != node.id {
+        return Err(format!("at {} answers node {}", node.client, answer.id));
+    }
+    Ok(answer)
+}
+
+struct Leader<'a> {
+    node: &'a NodeId,
+    group: &'a Group,
+}
+
+/// The replica that says it leads `partition`; of several the one with the highest term, as the others were deposed.
+fn leader_of<'a>(partition: PartitionId, nodes: &[&'a NodeAnswer]) -> Option<Leader<'a>> {
+    let all = nodes.iter().flat_map(|node| node.groups.iter().map(|group| Leader { node: &node.id, group }));
+    all.filter(|leader| leader.group.partition == Some(partition) && leader.group.role == "leader")
+        .max_by_key(|leader| leader.group.term)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn map() -> ClusterMap {
+        let seats = json!({"replicas": ["n1", "n2"], "leader": "n1"});
+        serde_json::from_value(json!({
+            "cluster_id": "c", "name": "demo", "epoch": 7, "partitions": 16,
+            "nodes": [
+                {"id": "n1", "client": "127.0.0.1:7001", "peer": "127.0.0.1:7101", "weight": 1, "zone": "a"},
+                {"id": "n2", "client": "127.0.0.1:7002", "peer": "127.0.0.1:7102", "weight": 1, "zone": "b"},
+            ],
+            "placement": vec![seats; 16],
+        }))
+        .expect("the shape of RINGFORT MAP")
+    }
+
+    /// `groups`: partition, role, term, keys.
+    fn answer(id: &str, groups: &[(Option<u16>, &str, u64, u64)]) -> NodeAnswer {
+        let group = |(partition, role, term, keys): &(Option<u16>, &str, u64, u64)| {
+            json!({"partition": partition, "role": role, "leader": null, "term": term, "commit": 1, "applied": 1,
+                   "last": 1, "keys": keys, "bytes": keys * 2})
+        };
+        let groups: Vec<_> = groups.iter().map(group).collect();
+        serde_json::from_value(json!({
+            "id": id, "state": "up", "store_id": "s", "workers": 1, "term_meta": 1, "groups": groups,
+        }))
+        .expect("the shape of RINGFORT NODE")
+    }
+
+    pub(in super::super) fn two_nodes_one_down() -> (ClusterMap, Vec<anyhow::Result<NodeAnswer>>) {
+        let groups = [
+            (None, "leader", 9, 99_999),
+            (Some(0), "leader", 2, 1_000),
+            (Some(1), "leader", 2, 200),
+            (Some(2), "follower", 2, 3),
+        ];
+        (map(), vec![Ok(answer("n1", &groups)), Err(anyhow::anyhow!("connection refused"))])
+    }
+
+    #[test]
+    fn the_leader_is_the_one_of_the_highest_term() {
+        let stale = answer("n1", &[(Some(0), "leader", 4, 10)]);
+        let fresh = answer("n2", &[(Some(0), "leader", 5, 20), (Some(1), "follower", 9, 0)]);
+        let status = merge(&map(), vec![Ok(stale), Ok(fresh)]).unwrap();
+        assert_eq!(status.partitions[0].leader, Some(NodeId("n2".to_owned())));
+        assert_eq!(status.partitions[1].leader, None);
+        assert_eq!([status.nodes[0].leaders, status.nodes[1].leaders], [0, 1]);
+        assert_eq!((status.keys, status.bytes), (20, 40));
+    }
+
+    #[test]
+    fn json_has_the_agreed_shape() {
+        let (map, answers) = two_nodes_one_down();
+        let status = serde_json::to_value(merge(&map, answers).unwrap()).unwrap();
+        assert_eq!(status["epoch"], 7);
+        assert_eq!(
+            status["nodes"][0],
+            json!({"id": "n1", "client": "127.0.0.1:7001", "peer": "127.0.0.1:7101", "state": "up", "leaders": 2,
+                   "replicas": 16, "keys": 1203, "bytes": 2406})
+        );
+        assert_eq!(status["nodes"][1]["state"], "down");
+        assert_eq!(status["nodes"][1]["problem"], "connection refused");
+        assert_eq!(
+            status["partitions"][15],
+            json!({"id": 15, "slots": [15360, 16383], "leader": null, "replicas": ["n1", "n2"], "preferred": "n1"})
+        );
+        assert_eq!(
+            status["moves"],
+            json!({"total": 0, "done": 0, "active": 0, "bytes_left": 0, "seconds_left": 0})
+        );
+    }
+
+    #[test]
+    fn another_node_at_an_address_counts_as_down() {
+        let status = merge(&map(), vec![Ok(answer("n1", &[])), Ok(answer("n9", &[]))]).unwrap();
+        assert_eq!(status.nodes[1].state, NodeState::Down);
+        assert_eq!(status.nodes[1].problem.as_deref(), Some("at 127.0.0.1:7002 answers node n9"));
+    }
+
+    #[test]
+    fn a_map_that_contradicts_itself_is_refused() {
+        let mut map = map();
+        map.placement.pop();
+        let error = merge(&map, Vec::new()).unwrap_err().to_string();
+        assert_eq!(error, "the map has 16 partitions, 15 placed");
+    }
+}

@@ -1,0 +1,202 @@
+//! What is checked before anything is started: the file, the folder, the ports.
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use rustix::fs::{FlockOperation, flock};
+
+use crate::cli::{BUILT_IN_CONFIG, config_path, default_data_dir};
+use crate::config::{Config, LOCAL_TOML, reason};
+
+/// The config that was named, else `configs/local.toml`, else the built-in text, which is written to the data folder for
+/// the children unless it is there from an earlier start. Returns it with its file.
+pub(super) fn config(named: Option<PathBuf>, data_dir: Option<&Path>) -> anyhow::Result<(Config, PathBuf)> {
+    if let Some(path) = config_path(named) {
+        return Ok((Config::load(&path)?, path));
+    }
+    let built_in = Config::parse(LOCAL_TOML, BUILT_IN_CONFIG)?;
+    let folder = data_dir.map_or_else(|| default_data_dir(&built_in.cluster.name), Path::to_path_buf);
+    make_folder(&folder)?;
+    let path = folder.join("local.toml");
+    if !path.exists() {
+        // Written aside and renamed, so that a crash leaves no half of it.
+        let aside = folder.join("local.toml.new");
+        std::fs::write(&aside, LOCAL_TOML)
+            .and_then(|()| std::fs::rename(&aside, &path))
+            .map_err(|error| anyhow::anyhow!("cannot write {}: {}", path.display(), reason(&error)))?;
+    }
+    Ok((Config::load(&path)?, path))
+}
+
+/// Makes the data folder and takes its lock, which ends with the returned file.
+pub(super) fn lock(data_dir: &Path) -> anyhow::Result<File> {
+    make_folder(data_dir)?;
+    let path = data_dir.join("up.lock");
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(|error| anyhow::anyhow!("cannot write {}: {}", path.display(), reason(&error)))?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut holder = String::new();
+        let _ = (&mut file).take(16).read_to_string(&mut holder);
+        anyhow::bail!(
+            "another `ringfort up` (pid {}) runs on {}: stop it, or name another folder with --data-dir",
+            holder.trim(),
+            data_dir.display()
+        );
+    }
+    file.set_len(0)
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(file)
+}
+
+fn make_folder(folder: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder).map_err(|error| {
+        anyhow::anyhow!("cannot make the data folder {}: {}", folder.display(), reason(&error))
+    })
+}
+
+/// Opens every port of the file for a moment, all at once.
+pub(super) fn check_ports(config: &Config, file: &Path) -> anyhow::Result<()> {
+    let mut open = Vec::new();
+    for Port { address, key, of } in ports(config) {
+        let listener = TcpListener::bind(address).map_err(|error| {
+            let file = file.display();
+            match error.kind() {
+                ErrorKind::AddrInUse => anyhow::anyhow!(
+                    "port {address} ({key} of {of}) is taken: stop what uses it or change '{key}' of {of} in {file}"
+                ),
+                ErrorKind::AddrNotAvailable => anyhow::anyhow!(
+                    "{address} ({key} of {of}) is no address of this machine, and `up` runs the whole cluster here: \
+                     change it in {file}, or run `ringfort node` on each machine"
+                ),
+                _ => anyhow::anyhow!("cannot listen on {address} ({key} of {of}): {}", reason(&error)),
+            }
+        })?;
+        open.push(listener);
+    }
+    Ok(())
+}
+
+struct Port {
+    address: SocketAddr,
+    /// The key of the file that names it.
+    key: &'static str,
+    /// Whose key it is.
+    of: String,
+}
+
+fn ports(config: &Config) -> Vec<Port> {
+    let mut ports = Vec::new();
+    if let Some(proxy) = &config.proxy {
+        ports.push(Port { address: proxy.listen, key: "listen", of: "[proxy]".to_owned() });
+    }
+    for node in &config.nodes {
+        let all = [
+            ("client", Some(node.client)),
+            ("peer", Some(node.peer)),
+            ("proxy", node.proxy),
+            ("metrics", node.metrics),
+        ];
+        let of = format!("node {}", node.id);
+        ports.extend(
+            all.into_iter()
+                .filter_map(|(key, address)| Some(Port { address: address?, key, of: of.clone() })),
+        );
+    }
+    ports
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder of its own for each test; removed at the end.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            Self(std::env::temp_dir().join(format!("ringfort-up-{name}-{}", std::process::id())))
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn the_second_up_on_a_folder_is_refused() {
+        let folder = Folder::new("lock");
+        let first = lock(&folder.0).unwrap();
+        let error = lock(&folder.0).unwrap_err().to_string();
+        let expected = format!(
+            "another `ringfort up` (pid {}) runs on {}: stop it, or name another folder with --data-dir",
+            std::process::id(),
+            folder.0.display()
+        );
+        assert_eq!(error, expected);
+        drop(first);
+        lock(&folder.0).unwrap();
+    }
+
+    #[test]
+    fn an_impossible_folder_is_one_clear_line() {
+        let error = lock(Path::new("/dev/null/x")).unwrap_err().to_string();
+        assert_eq!(error, "cannot make the data folder /dev/null/x: not a directory");
+    }
+
+    #[test]
+    fn a_taken_port_names_the_key_and_the_file() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let mut config = Config::parse(LOCAL_TOML, "local.toml").unwrap();
+        config.proxy = None;
+        config.nodes.truncate(1);
+        config.nodes[0].client = address;
+        let error = check_ports(&config, Path::new("x.toml")).unwrap_err().to_string();
+        let expected = format!(
+            "port {address} (client of node n1) is taken: stop what uses it or change 'client' of node n1 in x.toml"
+        );
+        assert_eq!(error, expected);
+    }
+
+    #[test]
+    fn an_address_of_another_machine_is_refused() {
+        let mut config = Config::parse(LOCAL_TOML, "local.toml").unwrap();
+        // TEST-NET-1: no machine has it.
+        config.proxy.as_mut().unwrap().listen = "192.0.2.1:6379".parse().unwrap();
+        let error = check_ports(&config, Path::new("x.toml")).unwrap_err().to_string();
+        assert!(
+            error.starts_with("192.0.2.1:6379 (listen of [proxy]) is no address of this machine"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn all_ports_of_the_file_are_checked() {
+        let mut config = Config::parse(LOCAL_TOML, "local.toml").unwrap();
+        config.nodes[2].metrics = Some("127.0.0.1:7303".parse().unwrap());
+        let ports: Vec<u16> = ports(&config).iter().map(|port| port.address.port()).collect();
+        assert_eq!(ports, [6379, 7001, 7101, 7002, 7102, 7003, 7103, 7303]);
+    }
+
+    #[test]
+    fn the_built_in_config_is_kept_once_written() {
+        let folder = Folder::new("built-in");
+        std::fs::create_dir_all(&folder.0).unwrap();
+        let edited = LOCAL_TOML.replace("\"demo\"", "\"edited\"");
+        std::fs::write(folder.0.join("local.toml"), &edited).unwrap();
+        // Named explicitly, as the tests run where configs/local.toml exists.
+        let (config, _) = config(Some(folder.0.join("local.toml")), Some(&folder.0)).unwrap();
+        assert_eq!(config.cluster.name, "edited");
+    }
+}
