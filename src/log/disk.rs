@@ -3,6 +3,7 @@
 //! The twin in memory, with crash images and failure injection, is [`MemDisk`](super::MemDisk).
 //! A disk is a flat folder: names are file names without separators, made by this module only.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 /// A clone is another handle of the same folder.
 /// Nothing here is durable until it is synced: the data of a file by [`DiskFile::sync`], the creation, renaming and
 /// removal of names by [`Disk::sync_folder`].
-pub trait Disk: Clone + Send + 'static {
+pub trait Disk: Clone + fmt::Debug + Send + 'static {
     /// A handle of one file of this folder.
     type File: DiskFile;
 
@@ -62,7 +63,7 @@ pub trait Disk: Clone + Send + 'static {
 }
 
 /// An open file of a [`Disk`]; a clone is another handle of the same file.
-pub trait DiskFile: Clone + Send + 'static {
+pub trait DiskFile: Clone + fmt::Debug + Send + 'static {
     /// Writes all of `bytes` at `offset`, which is at most the length of the file.
     ///
     /// # Errors

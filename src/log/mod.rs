@@ -8,7 +8,8 @@
 //! `log-<sequence>.seg`, sequence in ten decimal digits from 1, without gaps. Only the last one is written to, only the first one is
 //! ever deleted. Integers are little-endian, checksums are CRC32C (Castagnoli).
 //!
-//! A segment starts with a header, written together with its first write:
+//! A segment starts with a header, written together with its first write (that of the very first segment alone, and durable before the log
+//! is used; so the oldest segment that is left always begins with a durable header):
 //!
 //! | offset | size | field |
 //! | --- | --- | --- |
@@ -336,7 +337,7 @@ impl<D: Disk> Log<D> {
     /// [`LogError::Io`]: the system's error.
     pub fn open(disk: D, options: LogOptions) -> Result<(Self, Vec<Recovered>), LogError> {
         let options = LogOptions { segment_bytes: options.segment_bytes.min(SEGMENT_BYTES_MAX), ..options };
-        let recovery = recover::recover(&disk, options.last_stop)?;
+        let recovery = recover::recover(&disk, options.last_stop, options.feature_level)?;
         let recovered = recovery.index.groups.iter().map(|(&id, group)| group.recovered(id)).collect();
         let log = Self {
             disk,
@@ -625,6 +626,43 @@ impl<D: Disk> Log<D> {
                 Err(error)
             }
         }
+    }
+
+    /// Asserts what must always hold, at a cost of `O(all live entries)`: for tests.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn check_invariants(&self) {
+        let mut live: BTreeMap<u32, u64> = BTreeMap::new();
+        for (id, group) in &self.index.groups {
+            let state = [group.identity.place, group.hard_state.place, group.mark.place];
+            assert_eq!(
+                group.first,
+                group.mark.value.index + 1,
+                "group {id}: the log must start after the mark"
+            );
+            let entries: u64 = group.places.iter().map(|place| u64::from(place.bytes)).sum();
+            assert_eq!(group.entries_bytes, entries, "group {id}: bytes of entries");
+            assert_eq!(group.terms.is_empty(), group.places.is_empty(), "group {id}: terms without entries");
+            for place in state.into_iter().flatten().chain(group.places.iter().copied()) {
+                let segment =
+                    self.segments.get(&place.segment).expect("a live record lies in a segment that exists");
+                let end = u64::from(place.offset) + u64::from(place.bytes);
+                assert!(end <= segment.bytes, "group {id}: a live record lies beyond its segment");
+                *live.entry(place.segment).or_default() += u64::from(place.bytes);
+            }
+        }
+        for &sequence in self.segments.keys() {
+            let counted = live.get(&sequence).copied().unwrap_or(0);
+            assert_eq!(
+                self.index.ledger.usage(sequence).live_bytes,
+                counted,
+                "live bytes of segment {sequence}"
+            );
+        }
+        let sequences: Vec<u32> = self.segments.keys().copied().collect();
+        assert!(sequences.windows(2).all(|pair| pair[0] + 1 == pair[1]), "segments without a gap");
+        assert!(self.shared.synced() <= self.written, "only what is written can be durable");
     }
 
     fn check_usable(&self) -> Result<(), LogError> {

@@ -32,9 +32,13 @@ struct Scan<D: Disk> {
 }
 
 /// Replays the segments of `disk`, cuts a torn tail and makes what is left durable.
-pub(super) fn recover<D: Disk>(disk: &D, last_stop: LastStop) -> Result<Recovery<D>, LogError> {
+pub(super) fn recover<D: Disk>(
+    disk: &D,
+    last_stop: LastStop,
+    feature_level: u16,
+) -> Result<Recovery<D>, LogError> {
     let mut scan = Scan::<D> { segments: BTreeMap::new(), replay: Replay::default(), written: 0 };
-    let sequences = list_segments(disk)?;
+    let sequences = list_or_begin(disk, feature_level)?;
     let mut stop: Option<Stop> = None;
     for &sequence in &sequences {
         let name = segment_name(sequence);
@@ -78,6 +82,29 @@ fn list_segments<D: Disk>(disk: &D) -> Result<Vec<u32>, LogError> {
     Ok(sequences)
 }
 
+/// Returns the sequences of all segments, after making the first one, durably, if there is none.
+fn list_or_begin<D: Disk>(disk: &D, feature_level: u16) -> Result<Vec<u32>, LogError> {
+    let sequences = list_segments(disk)?;
+    let name = segment_name(1);
+    let is_begun = match sequences[..] {
+        [] => false,
+        // A crash may have cut the beginning short; nothing but the header was written then.
+        [1] => {
+            let (_, bytes) = read_segment(disk, &name)?;
+            SEGMENT_HEADER_BYTES < bytes.len() || SegmentHeader::decode(&bytes) != Err(HeaderFault::Damaged)
+        }
+        _ => true,
+    };
+    if is_begun {
+        return Ok(sequences);
+    }
+    let header = SegmentHeader { feature_level, sequence: 1, first_write: 1 }.encode();
+    let file = disk.create(&name).map_err(|error| LogError::io("create", &name, error))?;
+    file.write_at(0, &header).map_err(|error| LogError::io("write", &name, error))?;
+    // The end of recovery syncs it, before anything relies on it.
+    Ok(vec![1])
+}
+
 fn read_segment<D: Disk>(disk: &D, name: &str) -> Result<(D::File, Vec<u8>), LogError> {
     let read = || {
         let file = disk.open(name)?;
@@ -108,21 +135,22 @@ impl<D: Disk> Scan<D> {
         bytes: &[u8],
     ) -> Result<Option<Stop>, LogError> {
         let stop = |offset, what| Some(Stop { segment: sequence, offset, what });
+        let is_oldest = self.segments.is_empty();
         let header = match SegmentHeader::decode(bytes) {
             Ok(header) if header.sequence == sequence => header,
             Ok(_) | Err(HeaderFault::Damaged) => {
-                // The first segment that is left was durable before those in front of it were deleted.
-                if self.segments.is_empty() && sequence != 1 {
-                    let what = "the header of the oldest segment does not match its checksum";
+                let what = "the header of the segment does not match its checksum";
+                // The oldest segment was durable before the log was used, or before those in front of it were deleted.
+                if is_oldest {
                     return Err(LogError::Damaged { file: segment_name(sequence), offset: 0, what });
                 }
-                return Ok(stop(0, "the header of the segment does not match its checksum"));
+                return Ok(stop(0, what));
             }
             Err(HeaderFault::Version(_)) => {
                 return Err(LogError::Version { file: segment_name(sequence), offset: 8 });
             }
         };
-        if self.segments.is_empty() {
+        if is_oldest {
             self.written = header.first_write.saturating_sub(1);
         } else if header.first_write != self.written + 1 {
             return Ok(stop(0, "the last writes of the segment before it are missing"));
@@ -141,8 +169,8 @@ impl<D: Disk> Scan<D> {
                 }
             }
         }
-        if offset == SEGMENT_HEADER_BYTES {
-            // A header is written together with the first write, so it is torn as well.
+        if offset == SEGMENT_HEADER_BYTES && !is_oldest {
+            // The header was written together with the first write, so it is of no use either.
             return Ok(stop(
                 0,
                 "the first write of the segment is incomplete or does not match its checksum",
