@@ -69,6 +69,7 @@ mod index;
 mod mem_disk;
 mod record;
 mod recover;
+mod snapshot;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -81,6 +82,10 @@ use bytes::{Bytes, BytesMut};
 
 pub use disk::{Disk, DiskFile, FsDisk, FsFile};
 pub use mem_disk::{MemDisk, MemFile};
+pub use snapshot::{
+    CHUNK_BYTES_MAX, CONF_BYTES_MAX, IncomingSnapshot, SnapshotFiles, SnapshotHeader, SnapshotJob,
+    SnapshotReader, SnapshotWriter,
+};
 pub use sync::SyncJob;
 
 use index::{Group, Index, Place};
@@ -256,6 +261,14 @@ pub enum LogError {
         index: u64,
         /// The index of the last entry.
         last: u64,
+    },
+    /// A snapshot that another node sends is not whole: drop it and ask for it again.
+    #[error("the received snapshot is damaged at or after byte {offset}: {what}")]
+    Received {
+        /// Bytes that were still right.
+        offset: u64,
+        /// What is wrong.
+        what: &'static str,
     },
     /// More bytes than a record, a write or a chunk may have.
     #[error("{bytes} bytes are more than the allowed {max}")]
