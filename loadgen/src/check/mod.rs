@@ -1,0 +1,379 @@
+//! The checker of acknowledged writes.
+//!
+//! Clients write and read for a while; then everything is read once more. What they did and saw is judged by
+//! [`history::History`]. Three kinds of keys, spread evenly over the slots:
+//!
+//! | kind | write | what its history shows |
+//! | --- | --- | --- |
+//! | register | SET of a value written once | stale reads; lost last writes; the whole history is linearizable (exact) |
+//! | counter | INCR | lost and duplicated increments, by the replies and by the final value |
+//! | list | APPEND of a token sent once | lost, duplicated and reordered appends, one by one |
+//!
+//! Three quarters of the keys are written by one client alone, the others by all; every client reads every key, half of
+//! the time one that was written a moment ago. Each client has one batch of up to `pipeline` commands on the way. A list
+//! that has grown to its full length is replaced by a fresh key, and read again at the end like all others.
+//!
+//! # Outcomes
+//! An operation is *acknowledged* (answered), *failed* (an error that says it was not done, see [`classify`]) or
+//! *unknown*: a time-out, a connection that broke after the request was sent, any other error. An unknown operation may take
+//! effect once at any later time or never; both are right.
+//!
+//! # Outage
+//! Writes are timed by 64 buckets of slots: from the begin of the first write that did not succeed (waiting for a
+//! connection counts) to the next success in that bucket. One client that failed on a bucket goes on trying there, every
+//! few milliseconds, so that an outage's end is seen at once; the others go elsewhere.
+//!
+//! # Counting
+//! `lost` counts acknowledged writes that are gone; `stale` counts operations that saw an older state than one known to
+//! be complete before they began; `duplicated` counts surplus effects, also those of operations answered as not done.
+//! Each is a lower bound; 0 means that none was found.
+
+pub mod history;
+pub mod outage;
+
+mod client;
+mod counter;
+mod list;
+mod plan;
+mod register;
+mod verify;
+
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Write as _;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+use tokio::task::LocalSet;
+
+use crate::conn::Conn;
+use history::{History, Tally};
+use outage::{BUCKETS, Outages};
+use plan::Plan;
+
+pub use client::{Failure, classify};
+
+/// Longest that a first connection is tried for.
+const FIRST_CONNECT_MAX: Duration = Duration::from_secs(5);
+/// Longest that the last reads are retried for.
+const VERIFY_MAX: Duration = Duration::from_secs(30);
+/// Operations after which a run ends early, so that its history stays below a few gigabytes.
+const RECORDED_MAX: u64 = 50_000_000;
+/// Different error texts that are counted apart.
+const ERROR_TEXTS_MAX: usize = 32;
+
+/// What to check.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Addresses (host:port). Clients spread over them, and go on to the next when one fails.
+    pub targets: Vec<String>,
+    /// Clients, each with a connection of its own.
+    pub clients: u16,
+    /// How long to write and read.
+    pub duration: Duration,
+    /// Operations a second over all clients; `None`: as fast as answers come.
+    pub rate: Option<f64>,
+    /// Keys in use at a time.
+    pub keys: u32,
+    /// Longest batch of commands that a client has on the way.
+    pub pipeline: u16,
+    /// Share of reads, in percent.
+    pub reads_percent: u8,
+    /// Time after which an unanswered operation is given up as unknown, and its connection closed.
+    pub timeout: Duration,
+    /// Names of keys, choice of operations; two runs with one seed differ only in timing and in the keys' prefix.
+    pub seed: u64,
+    /// Leave the keys on the server.
+    pub keep: bool,
+    /// A line each second to standard error.
+    pub progress: bool,
+}
+
+impl Options {
+    /// The defaults, for `target`: 16 clients, 30 s, 1,024 keys, batches of up to 4, 40 % reads.
+    pub fn new(target: impl Into<String>) -> Self {
+        Self {
+            targets: vec![target.into()],
+            clients: 16,
+            duration: Duration::from_secs(30),
+            rate: None,
+            keys: 1024,
+            pipeline: 4,
+            reads_percent: 40,
+            timeout: Duration::from_secs(10),
+            seed: 1,
+            keep: false,
+            progress: false,
+        }
+    }
+
+    fn validate(&self) -> Result<(), CheckError> {
+        let least = u32::from(self.clients) + 3;
+        let problem = if self.clients == 0 || self.pipeline == 0 || self.targets.is_empty() {
+            "at least one target, one client and a pipeline of 1 are needed".to_owned()
+        } else if self.keys < least {
+            format!("{} clients need at least {least} keys", self.clients)
+        } else if self.keys >= 1 << 18 {
+            format!("at most {} keys are supported", (1 << 18) - 1)
+        } else if self.reads_percent > 100 {
+            "the share of reads is above 100 %".to_owned()
+        } else if self.rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
+            "the rate must be above 0".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(CheckError::Usage(problem))
+    }
+}
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The options contradict each other.
+    #[error("{0}")]
+    Usage(String),
+    /// No connection came about.
+    #[error("cannot connect to {target}: {source}")]
+    Connect {
+        /// The last address tried.
+        target: String,
+        /// Its error.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The machine refused a thread or a runtime.
+    #[error("cannot start: {0}")]
+    Start(#[source] std::io::Error),
+}
+
+/// What was found.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Report {
+    /// Names this run; its keys begin with `rfcheck:RUN:`.
+    pub run: String,
+    /// The seed it ran with.
+    pub seed: u64,
+    /// Acknowledged writes.
+    pub acknowledged: u64,
+    /// Acknowledged writes that are gone.
+    pub lost: u64,
+    /// Operations that saw a state older than one acknowledged before they began.
+    pub stale: u64,
+    /// Surplus effects of writes.
+    pub duplicated: u64,
+    /// Writes of which nobody knows whether they took effect.
+    pub unknown: u64,
+    /// Writes answered as not done.
+    pub failed: u64,
+    /// Reads that were answered.
+    pub reads: u64,
+    /// Reads that were not.
+    pub reads_failed: u64,
+    /// Keys written.
+    pub keys: u64,
+    /// Keys that the last reads could not reach within 30 s; nothing is known about them.
+    pub keys_unread: u64,
+    /// The longest time in which no write to some bucket of slots succeeded while a client tried, in milliseconds.
+    pub longest_outage_ms: f64,
+    /// When it began, in seconds from the start.
+    pub longest_outage_at_s: f64,
+    /// First and last slot of its bucket.
+    pub longest_outage_slots: [u16; 2],
+    /// Buckets (of 64) whose longest outage was above 100 ms.
+    pub buckets_out_100_ms: u64,
+    /// Connections that broke or could not be made.
+    pub connections_broken: u64,
+    /// How long the clients ran, in seconds.
+    pub seconds: f64,
+    /// Error replies and how often each came (the first 32 texts).
+    pub errors: BTreeMap<String, u64>,
+    /// The first violations, in words.
+    pub violations: Vec<String>,
+}
+
+impl Report {
+    /// Whether nothing was lost, stale or duplicated, and every key could be read at the end.
+    pub fn is_clean(&self) -> bool {
+        self.lost == 0 && self.stale == 0 && self.duplicated == 0 && self.keys_unread == 0
+    }
+}
+
+/// The one line that a run ends with.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "acknowledged {}, lost {}, stale {}, duplicated {}, unknown {}, longest outage {:.0} ms",
+            self.acknowledged,
+            self.lost,
+            self.stale,
+            self.duplicated,
+            self.unknown,
+            self.longest_outage_ms.ceil()
+        )
+    }
+}
+
+/// Runs a check to its end, on a thread of its own (so it may be called from within a runtime). Blocks for the duration,
+/// the last time-out, and up to 30 s of last reads.
+///
+/// # Errors
+/// The options are wrong, or no connection came about within 5 s.
+pub fn run(options: &Options) -> Result<Report, CheckError> {
+    options.validate()?;
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("check".to_owned()).spawn_scoped(scope, || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            LocalSet::new().block_on(&runtime.map_err(CheckError::Start)?, drive(options))
+        });
+        match thread.map_err(CheckError::Start)?.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+/// What all clients of a run share; they live on one thread.
+#[derive(Debug)]
+struct Shared {
+    options: Options,
+    start: Instant,
+    history: History,
+    outages: Outages,
+    plan: Plan,
+    batches: u64,
+    report: Report,
+}
+
+impl Shared {
+    /// Nanoseconds since the start.
+    fn now(&self) -> u64 {
+        self.start.elapsed().as_nanos() as u64
+    }
+
+    fn next_batch(&mut self) -> u64 {
+        self.batches += 1;
+        self.batches
+    }
+
+    fn is_over(&self) -> bool {
+        self.start.elapsed() >= self.options.duration || self.history.recorded() >= RECORDED_MAX
+    }
+
+    fn count_error(&mut self, text: &str) {
+        let errors = &mut self.report.errors;
+        if let Some(n) = errors.get_mut(text) {
+            *n += 1;
+        } else if errors.len() < ERROR_TEXTS_MAX {
+            errors.insert(text.to_owned(), 1);
+        }
+    }
+}
+
+async fn drive(options: &Options) -> Result<Report, CheckError> {
+    connect_once(options).await?;
+    let run = format!("{:016x}", run_id(options.seed));
+    let mut history = History::default();
+    let plan = Plan::new(&run, options, &mut history);
+    let report = Report { run, seed: options.seed, ..Report::default() };
+    let shared = Rc::new(RefCell::new(Shared {
+        options: options.clone(),
+        start: Instant::now(),
+        history,
+        outages: Outages::new(),
+        plan,
+        batches: 0,
+        report,
+    }));
+    let clients: Vec<_> = (0..options.clients)
+        .map(|id| tokio::task::spawn_local(client::run(Rc::clone(&shared), id)))
+        .collect();
+    let progress = options.progress.then(|| tokio::task::spawn_local(show_progress(Rc::clone(&shared))));
+    for client in clients {
+        if let Err(error) = client.await
+            && error.is_panic()
+        {
+            std::panic::resume_unwind(error.into_panic());
+        }
+    }
+    if let Some(progress) = progress {
+        progress.abort();
+    }
+    let seconds = shared.borrow().start.elapsed().as_secs_f64();
+    verify::run(&shared).await;
+    let mut shared = shared.borrow_mut();
+    shared.report.seconds = seconds;
+    Ok(conclude(&mut shared))
+}
+
+fn conclude(shared: &mut Shared) -> Report {
+    shared.history.finish();
+    let end = (shared.report.seconds * 1e9) as u64;
+    let longest = shared.outages.finish(end);
+    let Tally { lost, stale, duplicated } = shared.history.tally();
+    let width = ringfort_ring::slot::SLOTS / BUCKETS as u16;
+    let first = longest.bucket as u16 * width;
+    Report {
+        lost,
+        stale,
+        duplicated,
+        keys: shared.history.objects().count() as u64,
+        keys_unread: shared.history.unread(),
+        longest_outage_ms: longest.length as f64 / 1e6,
+        longest_outage_at_s: longest.from as f64 / 1e9,
+        longest_outage_slots: [first, first + (width - 1)],
+        buckets_out_100_ms: shared.outages.by_bucket().filter(|&length| length > 100_000_000).count() as u64,
+        violations: shared.history.complaints().to_vec(),
+        ..std::mem::take(&mut shared.report)
+    }
+}
+
+/// Tries until one target accepts a connection.
+async fn connect_once(options: &Options) -> Result<(), CheckError> {
+    let deadline = Instant::now() + FIRST_CONNECT_MAX;
+    for target in options.targets.iter().cycle() {
+        let Err(source) = Conn::connect(target, Duration::from_secs(1)).await else { return Ok(()) };
+        if Instant::now() >= deadline {
+            return Err(CheckError::Connect { target: target.clone(), source });
+        }
+        tokio::time::sleep(client::BACK_OFF).await;
+    }
+    Ok(())
+}
+
+/// Another number for each run, so that no run meets the keys of another.
+fn run_id(seed: u64) -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
+    crate::rng::mix(since_epoch ^ (u64::from(std::process::id()) << 40)) ^ seed
+}
+
+async fn show_progress(shared: Rc<RefCell<Shared>>) {
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    ticks.tick().await;
+    let mut before = 0;
+    loop {
+        ticks.tick().await;
+        let shared = shared.borrow();
+        let Tally { lost, stale, duplicated } = shared.history.tally();
+        let report = &shared.report;
+        let operations = report.acknowledged + report.reads;
+        // A closed standard error is no reason to stop a check.
+        let _ = writeln!(
+            std::io::stderr(),
+            "{:4.0} s  {:8} op/s  acknowledged {}, lost {lost}, stale {stale}, duplicated {duplicated}, \
+             unknown {}, not done {}, longest outage {} ms",
+            shared.start.elapsed().as_secs_f64(),
+            operations - before,
+            report.acknowledged,
+            report.unknown,
+            report.failed,
+            shared.outages.longest().length / 1_000_000,
+        );
+        before = operations;
+    }
+}
