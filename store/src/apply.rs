@@ -4,8 +4,9 @@ use ringfort_resp::{Command, ReplyWriter};
 
 use crate::{Store, commands, keyspace::Reader};
 
-/// Records of flushed tables that each apply frees: at least as fast as a log of writes can make new ones.
-const RECLAIM_PER_APPLY: usize = 16;
+/// Records of flushed tables that each apply frees for each of its arguments. A new key takes at least one argument, so
+/// that memory is given back faster than writes can fill it again, and garbage never adds up over several flushes.
+const RECLAIM_PER_ARG: usize = 8;
 
 /// What the log entry says beside its commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +39,7 @@ impl Store {
         args: &[&[u8]],
         reply: &mut ReplyWriter<'_>,
     ) {
-        self.reclaim(RECLAIM_PER_APPLY);
+        self.reclaim(args.len().saturating_add(1).saturating_mul(RECLAIM_PER_ARG));
         let done = if commands::is_read(command) {
             self.apply_read(ctx.log_time_ms, command, args, reply)
         } else {

@@ -26,7 +26,7 @@ const SHRINK_RATIO: usize = 8;
 /// - The expiry index holds exactly one entry for each (expiry, slot, hash) among the records with an expiry.
 /// - A slot that a running snapshot has not written yet holds what it held when the snapshot began.
 ///
-/// Only [`Store::put`], [`Store::update`], [`Store::remove`] and [`Store::flush`] change a table.
+/// Only `put`, `update`, `remove` and `flush` change a table.
 #[derive(Debug)]
 pub struct Store {
     first: u16,

@@ -54,6 +54,7 @@ pub(crate) struct Snapshot {
     is_written: Vec<bool>,
     /// Parts that are ready to be handed out: the head, then blocks of slots that were written to.
     ahead: VecDeque<Vec<u8>>,
+    ahead_bytes: usize,
     /// Tables that FLUSHALL took away before they were serialised.
     frozen: BTreeMap<usize, HashTable<Record>>,
     keys: u64,
@@ -74,6 +75,7 @@ impl Store {
         let enough = out.len().saturating_add(bytes.max(1));
         while out.len() < enough {
             if let Some(part) = snapshot.ahead.pop_front() {
+                snapshot.ahead_bytes -= part.len();
                 out.extend_from_slice(&part);
             } else if let Some(table) = self.tables().get(snapshot.next) {
                 let frozen = snapshot.step(table, out);
@@ -96,6 +98,12 @@ impl Store {
         }
     }
 
+    /// Bytes of slots that were serialised ahead of the walk, because they were written to, and wait to be taken; at most
+    /// the size of the snapshot. A caller that sees much of it calls [`Store::snapshot_next`] before it applies more.
+    pub fn snapshot_ahead_bytes(&self) -> usize {
+        self.snapshot.as_ref().map_or(0, |snapshot| snapshot.ahead_bytes)
+    }
+
     /// Whether a snapshot is running.
     pub fn is_snapshot_running(&self) -> bool {
         self.snapshot.is_some()
@@ -111,6 +119,7 @@ impl Snapshot {
             first,
             next: 0,
             is_written: vec![false; usize::from(last - first) + 1],
+            ahead_bytes: head.len(),
             ahead: VecDeque::from([head]),
             frozen: BTreeMap::new(),
             keys: 0,
@@ -128,6 +137,7 @@ impl Snapshot {
         if !core::mem::replace(&mut self.is_written[i], true) && !table.is_empty() {
             let mut block = Vec::new();
             self.write(i, table, &mut block);
+            self.ahead_bytes += block.len();
             self.ahead.push_back(block);
         }
     }
@@ -173,6 +183,8 @@ impl Snapshot {
 
     /// Checks the invariants of the type.
     pub(crate) fn check_invariants(&self, tables_len: usize) {
+        let ahead_bytes: usize = self.ahead.iter().map(Vec::len).sum();
+        assert_eq!(self.ahead_bytes, ahead_bytes, "bytes ahead are counted");
         assert_eq!(self.is_written.len(), tables_len, "a snapshot knows every table");
         assert!(self.next <= tables_len, "the walk stays within the tables");
         assert!(self.is_written[..self.next].iter().all(|w| *w), "the walk wrote what it passed");
@@ -217,8 +229,11 @@ mod tests {
         let snapshot = session.store.snapshot.as_ref().unwrap();
         assert_eq!(snapshot.ahead.len(), 2, "the head and the slot of the SET");
         assert!(!snapshot.frozen.is_empty());
+        let ahead_bytes = session.store.snapshot_ahead_bytes();
+        assert!((10..1000).contains(&ahead_bytes), "{ahead_bytes} bytes of one slot");
         session.run("SET 2 new");
         session.run("FLUSHALL");
+        assert_eq!(session.store.snapshot_ahead_bytes(), ahead_bytes);
         let mut bytes = Vec::new();
         assert!(session.store.snapshot_next(usize::MAX, &mut bytes));
         assert!(!session.store.is_snapshot_running());
