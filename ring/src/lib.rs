@@ -1,5 +1,6 @@
 //! Slots, the hash ring, exact placement and the plan of moves: pure functions, no I/O.
 //!
+//! Reading order: [`slot`], [`ring`], [`placement`] and its solver `flow`, [`plan`].
 //! key -> [`slot`] -> [`PartitionId`] never changes; only partition -> nodes does ([`placement`]).
 
 mod flow;
@@ -11,7 +12,7 @@ pub mod slot;
 pub use placement::{NodeSpec, PlaceError, Placement, Seats, minimum_moves, place, shares};
 pub use plan::{Move, Plan, plan};
 pub use ring::HashRing;
-pub use slot::{PartitionCount, PartitionId, SLOTS, Slot, slot_of};
+pub use slot::{PartitionCount, PartitionCountError, PartitionId, SLOTS, Slot, slot_of};
 
 /// Name of a node as the config file gives it; never reused.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]

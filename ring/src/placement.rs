@@ -16,7 +16,10 @@
 //! then the nearest one is taken.)
 //!
 //! Why it must know the previous placement: a function of the set of nodes alone that never moves a partition between
-//! two survivors is a rendezvous hash, and hence no better balanced than random throws (`research` of the design, 1.3).
+//! two survivors chooses by one fixed order of all nodes for each partition, so it is a rendezvous hash in disguise, and its
+//! balance is that of random throws. Exact balance with the fewest moves needs memory.
+//!
+//! One change may move several replicas of one partition; whoever carries it out does them one after the other.
 
 use std::collections::BTreeMap;
 
@@ -134,7 +137,7 @@ pub fn place(
 /// Replicas that each node should hold: its share by weight, largest remainders rounded up, nodes that already hold more
 /// than the rounded-down share first, since that saves a move. Drained nodes have 0.
 ///
-/// [`place`] may round up another node of the same claim where zones or moves ask for it; floor and ceiling are the same.
+/// [`place`] may round up another node where zones or moves ask for it; floor and ceiling are the same.
 ///
 /// # Errors
 /// As [`place`].

@@ -14,8 +14,27 @@ pub struct PartitionId(pub u16);
 
 /// P, the number of partitions: a power of two from 16 to 1024.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "u16", into = "u16")]
 pub struct PartitionCount(u16);
+
+/// A number of partitions that is not a power of two from 16 to 1024.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0} partitions are not possible: the number is a power of two from 16 to 1024")]
+pub struct PartitionCountError(pub u16);
+
+impl TryFrom<u16> for PartitionCount {
+    type Error = PartitionCountError;
+
+    fn try_from(count: u16) -> Result<Self, Self::Error> {
+        Self::new(count).ok_or(PartitionCountError(count))
+    }
+}
+
+impl From<PartitionCount> for u16 {
+    fn from(count: PartitionCount) -> Self {
+        count.get()
+    }
+}
 
 impl PartitionCount {
     /// Checks `count`; `None` when it is not a power of two from 16 to 1024.
@@ -33,7 +52,7 @@ impl PartitionCount {
         PartitionId(slot.0 / (SLOTS / self.0))
     }
 
-    /// First and last slot of a partition.
+    /// First and last slot of a partition; `partition` must be below the count.
     pub const fn slots(self, partition: PartitionId) -> (Slot, Slot) {
         let width = SLOTS / self.0;
         (Slot(partition.0 * width), Slot(partition.0 * width + (width - 1)))
@@ -211,6 +230,7 @@ mod tests {
     fn refuses_partition_counts_that_are_no_power_of_two_in_range() {
         for count in [0, 1, 8, 15, 17, 48, 1000, 2048, u16::MAX] {
             assert_eq!(PartitionCount::new(count), None, "{count}");
+            assert_eq!(PartitionCount::try_from(count), Err(PartitionCountError(count)));
         }
     }
 }
