@@ -1,7 +1,7 @@
 //! `check`.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -73,7 +73,7 @@ pub(super) fn main(args: Args) -> ExitCode {
     };
     // A closed standard output is no reason to change the exit code.
     let _ = out.write_all(describe(&report).as_bytes());
-    let is_written = json.is_none_or(|path| write_json(&path, &report));
+    let is_written = json.is_none_or(|path| super::write_json(&path, &report));
     let _ = writeln!(out, "{report}");
     if report.is_clean() && is_written { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
@@ -129,14 +129,4 @@ fn describe(report: &Report) -> String {
         report.buckets_out_100_ms,
     );
     text
-}
-
-fn write_json(path: &Path, report: &Report) -> bool {
-    let result = serde_json::to_vec_pretty(report)
-        .map_err(std::io::Error::other)
-        .and_then(|bytes| std::fs::write(path, bytes));
-    if let Err(error) = &result {
-        let _ = writeln!(std::io::stderr(), "ringfort-loadgen: cannot write {}: {error}", path.display());
-    }
-    result.is_ok()
 }

@@ -1,7 +1,10 @@
 //! The command line. Exit codes: 0 done, 1 failed (or a violation was found), 2 usage or no connection.
 
 mod check;
+mod load;
 
+use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -17,12 +20,16 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Fill(load::FillArgs),
+    Run(load::RunArgs),
     Check(check::Args),
 }
 
 /// Runs the command line.
 pub(crate) fn main() -> ExitCode {
     match Cli::parse().command {
+        Command::Fill(args) => load::fill(args),
+        Command::Run(args) => load::run(args),
         Command::Check(args) => check::main(args),
     }
 }
@@ -48,6 +55,17 @@ fn address(text: &str) -> Result<String, String> {
         Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(text.to_owned()),
         _ => Err("expected host:port, such as 127.0.0.1:6379".to_owned()),
     }
+}
+
+/// Writes `report` to a file; says so when it cannot.
+fn write_json(path: &Path, report: &impl serde::Serialize) -> bool {
+    let result = serde_json::to_vec_pretty(report)
+        .map_err(std::io::Error::other)
+        .and_then(|bytes| std::fs::write(path, bytes));
+    if let Err(error) = &result {
+        let _ = writeln!(std::io::stderr(), "ringfort-loadgen: cannot write {}: {error}", path.display());
+    }
+    result.is_ok()
 }
 
 #[cfg(test)]

@@ -1,0 +1,237 @@
+//! The open loop: requests leave at their scheduled time, whether or not answers came, and latency counts from then.
+//!
+//! A closed loop slows down with the server, so it never sees the requests that users would have sent meanwhile
+//! ("coordinated omission", Tene 2013). Here request k of a thread is due at `start + k / rate` and goes to client k
+//! modulo their number. A pacer thread sleeps with the kernel's precision (the runtime's timers have one of a
+//! millisecond) and wakes the sender, which sends all that is due. While a connection is broken its requests wait, and
+//! their latency goes on counting.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+use super::replies;
+use super::stats::SharedCounts;
+use super::workload::Generator;
+
+/// The sender is woken no more often than this: at high rates several requests leave together, at most this late.
+const TICK: Duration = Duration::from_micros(50);
+/// Longest sleep of the pacer, so that it sees the end of a slow run.
+const SLEEP_MAX: Duration = Duration::from_millis(50);
+/// Pause after a connection broke.
+const BACK_OFF: Duration = Duration::from_millis(20);
+/// Bytes of requests that wait for one connection at most; what is due beyond is counted as not sent.
+const WAITING_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Requests of one connection without an answer at most.
+const UNANSWERED_MAX: usize = 1_000_000;
+/// Time for the last answers.
+pub(super) const DRAIN_MAX: Duration = Duration::from_secs(2);
+/// Bytes asked for in one read.
+const READ_BYTES: usize = 64 * 1024;
+
+/// The clients of one thread.
+pub(super) struct Clients<'a> {
+    pub(super) target: &'a str,
+    pub(super) generators: Vec<Generator>,
+    /// Requests a second, over all clients of the thread.
+    pub(super) rate: f64,
+    pub(super) counts: &'a Arc<SharedCounts>,
+}
+
+#[derive(Debug, Default)]
+struct Client {
+    stream: Option<Rc<TcpStream>>,
+    /// Requests not yet taken by the socket.
+    out: Vec<u8>,
+    /// When each unanswered request was due, nanoseconds since the start; those in `out` included.
+    due: VecDeque<u64>,
+}
+
+impl Clients<'_> {
+    /// Sends from `start` to `deadline`, then waits a little for the last answers.
+    pub(super) async fn run(self, start: Instant, deadline: Instant) {
+        let clients: Vec<_> =
+            self.generators.iter().map(|_| Rc::new(RefCell::new(Client::default()))).collect();
+        let readers: Vec<_> = clients
+            .iter()
+            .map(|client| {
+                let read = read(Rc::clone(client), self.target.to_owned(), start, Arc::clone(self.counts));
+                tokio::task::spawn_local(read)
+            })
+            .collect();
+        let pacer = Pacer::start(start, deadline, self.rate);
+        let counts = self.counts;
+        self.send(&clients, &pacer, start, deadline).await;
+        let end = Instant::now() + DRAIN_MAX;
+        while Instant::now() < end && clients.iter().any(|client| !client.borrow().due.is_empty()) {
+            for client in &clients {
+                client.borrow_mut().flush();
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        // Only now: it waits for its thread, and would hold up the last answers.
+        drop(pacer);
+        for reader in readers {
+            reader.abort();
+        }
+        counts.lock().broken += clients.iter().map(|client| client.borrow().due.len() as u64).sum::<u64>();
+    }
+
+    async fn send(
+        mut self,
+        clients: &[Rc<RefCell<Client>>],
+        pacer: &Pacer,
+        start: Instant,
+        deadline: Instant,
+    ) {
+        let interval_ns = 1e9 / self.rate;
+        let end_ns = deadline.saturating_duration_since(start).as_nanos() as u64;
+        let mut request: u64 = 0;
+        loop {
+            let now_ns = start.elapsed().as_nanos() as u64;
+            let mut touched = 0..0;
+            let (mut due_ns, first) = ((request as f64 * interval_ns) as u64, request);
+            while due_ns <= now_ns && due_ns < end_ns {
+                let at = (request % clients.len() as u64) as usize;
+                if !clients[at].borrow_mut().add(&mut self.generators[at], due_ns) {
+                    self.counts.lock().not_sent += 1;
+                }
+                request += 1;
+                due_ns = (request as f64 * interval_ns) as u64;
+                touched = first as usize..request as usize;
+            }
+            // A socket that was full is tried again when its turn comes round.
+            for at in touched.take(clients.len()) {
+                clients[at % clients.len()].borrow_mut().flush();
+            }
+            if due_ns >= end_ns {
+                return;
+            }
+            pacer.wake.notified().await;
+        }
+    }
+}
+
+impl Client {
+    /// Adds the next request; false when too many wait.
+    fn add(&mut self, generator: &mut Generator, due_ns: u64) -> bool {
+        if self.out.len() > WAITING_BYTES_MAX || self.due.len() >= UNANSWERED_MAX {
+            return false;
+        }
+        generator.next(&mut self.out);
+        self.due.push_back(due_ns);
+        true
+    }
+
+    /// Writes what the socket takes. An error shows up at the reader.
+    fn flush(&mut self) {
+        let Some(stream) = &self.stream else { return };
+        let mut sent = 0;
+        while sent < self.out.len() {
+            match stream.try_write(&self.out[sent..]) {
+                Ok(n) => sent += n,
+                Err(_) => break,
+            }
+        }
+        self.out.drain(..sent);
+    }
+}
+
+/// Connects, takes replies, and connects again.
+async fn read(client: Rc<RefCell<Client>>, target: String, start: Instant, counts: Arc<SharedCounts>) {
+    loop {
+        if let Ok(stream) = TcpStream::connect(&target).await
+            && stream.set_nodelay(true).is_ok()
+        {
+            let stream = Rc::new(stream);
+            {
+                let mut client = client.borrow_mut();
+                client.stream = Some(Rc::clone(&stream));
+                client.flush();
+            }
+            // Whatever the reason, the connection is of no more use.
+            let _ = take_replies(&client, &stream, start, &counts).await;
+            let mut client = client.borrow_mut();
+            counts.lock().broken += client.due.len() as u64;
+            *client = Client::default();
+        }
+        tokio::time::sleep(BACK_OFF).await;
+    }
+}
+
+async fn take_replies(
+    client: &RefCell<Client>,
+    stream: &TcpStream,
+    start: Instant,
+    counts: &SharedCounts,
+) -> io::Result<()> {
+    let mut buf = Vec::new();
+    loop {
+        stream.readable().await?;
+        buf.reserve(READ_BYTES);
+        match stream.try_read_buf(&mut buf) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(error),
+        }
+        let now_ns = start.elapsed().as_nanos() as u64;
+        let counted = replies::count(&buf).map_err(io::Error::other)?;
+        buf.drain(..counted.bytes);
+        let mut client = client.borrow_mut();
+        let mut counts = counts.lock();
+        for _ in 0..counted.replies {
+            let due_ns =
+                client.due.pop_front().ok_or_else(|| io::Error::other("more replies than commands"))?;
+            counts.record(now_ns.saturating_sub(due_ns), 1);
+        }
+        if counted.errors > 0 {
+            counts.record_errors(counted.errors, counted.first_error);
+        }
+    }
+}
+
+/// A thread that wakes the sender when the next request is due. Dropping it ends the thread.
+struct Pacer {
+    wake: Arc<Notify>,
+    is_over: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Pacer {
+    fn start(start: Instant, deadline: Instant, rate: f64) -> Self {
+        let (wake, is_over) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
+        let sleep_min = if rate * TICK.as_secs_f64() > 1.0 { TICK } else { Duration::ZERO };
+        let thread = {
+            let (wake, is_over) = (Arc::clone(&wake), Arc::clone(&is_over));
+            std::thread::spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    let now = Instant::now();
+                    let passed = now.saturating_duration_since(start).as_secs_f64();
+                    let next = start + Duration::from_secs_f64(((passed * rate).floor() + 1.0) / rate);
+                    let sleep = next.min(deadline).saturating_duration_since(now);
+                    std::thread::sleep(sleep.max(sleep_min).min(SLEEP_MAX));
+                    wake.notify_one();
+                }
+            })
+        };
+        Self { wake, is_over, thread: Some(thread) }
+    }
+}
+
+impl Drop for Pacer {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // It holds nothing that could panic.
+            let _ = thread.join();
+        }
+    }
+}
