@@ -38,7 +38,8 @@ First steps:
   ringfort status                          who leads what
 
 Environment:
-  RINGFORT_LOG   what the log shows: error, warn, info (default), debug, or per module, such as info,ringfort=debug";
+  RINGFORT_LOG   what the log shows: error, warn, info (default), debug; or per module,
+                 such as info,ringfort=debug";
 
 #[derive(Debug, Subcommand)]
 enum Command {

@@ -31,9 +31,9 @@ use child::{Child, ChildSpec, Phase};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  ringfort up                                         three nodes, proxy on 127.0.0.1:6379, data in data/demo
+  ringfort up                                  everything from configs/local.toml
   ringfort up --config my.toml --data-dir /tmp/demo
-  redis-cli -p 6379 set greeting hello                in another terminal")]
+  redis-cli -p 6379 set greeting hello         in another terminal")]
 pub(super) struct Args {
     /// The file that describes the cluster [default: configs/local.toml, or a built-in copy of it]
     #[arg(long, value_name = "FILE")]
