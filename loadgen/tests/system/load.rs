@@ -1,0 +1,120 @@
+//! `fill` and `run`.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use ringfort_loadgen::load::workload::{Distribution, Workload};
+use ringfort_loadgen::load::{self, LoadError, Options};
+
+use crate::server::{Data, Fault, serve, serve_data};
+
+const KEYS: u64 = 1_000;
+
+fn options(target: String) -> Options {
+    Options {
+        target,
+        clients: 7,
+        threads: 2,
+        pipeline: 16,
+        duration: Duration::from_millis(500),
+        rate: None,
+        workload: Workload {
+            mix: "get=1,set=1".parse().expect("a mix"),
+            distribution: Distribution::Uniform,
+            keys: KEYS,
+            value_bytes: 10,
+            multi_keys: 1,
+            seed: 1,
+        },
+        progress: false,
+    }
+}
+
+fn start(fault: Fault) -> (String, Arc<Mutex<Data>>) {
+    let data = Arc::new(Mutex::new(Data::default()));
+    (serve_data(Arc::clone(&data), fault), data)
+}
+
+fn assert_filled(data: &Mutex<Data>) {
+    let data = data.lock().expect("no thread panicked");
+    let keys: Vec<_> = (0..KEYS).map(|n| format!("key:{n:012}").into_bytes()).collect();
+    assert_eq!(data.values.keys().cloned().collect::<Vec<_>>(), keys);
+    assert!(data.values.values().all(|value| value.len() == 10));
+}
+
+#[test]
+fn fill_writes_every_key_once() {
+    let (target, data) = start(Fault::None);
+    let summary = load::fill(&options(target)).expect("the server runs");
+    assert_eq!((summary.operations, summary.errors, summary.broken), (KEYS, 0, 0), "{summary:?}");
+    assert_filled(&data);
+    assert_eq!(data.lock().expect("no thread panicked").count, KEYS);
+}
+
+#[test]
+fn fill_repeats_what_was_refused_or_cut() {
+    for fault in [Fault::Refuses, Fault::CutsConnections] {
+        let (target, data) = start(fault);
+        load::fill(&options(target)).expect("the server runs");
+        assert_filled(&data);
+    }
+}
+
+#[test]
+fn closed_loop_counts_every_operation() {
+    let (target, data) = start(Fault::None);
+    let mut options = options(target);
+    options.workload.mix = "set".parse().expect("a mix");
+    let summary = load::run(&options).expect("the server runs");
+    assert!(summary.operations > 1_000, "{summary:?}");
+    assert_eq!(summary.operations, data.lock().expect("no thread panicked").count);
+    assert_eq!(summary.operations, summary.timeline.iter().map(|second| second.operations).sum::<u64>());
+    assert_eq!((summary.errors, summary.broken), (0, 0), "{summary:?}");
+    assert!(summary.latency.p50_us > 0.0 && summary.latency.p50_us <= summary.latency.max_us, "{summary:?}");
+}
+
+#[test]
+fn broken_connections_and_errors_are_counted_and_the_run_goes_on() {
+    for rate in [None, Some(5_000.0)] {
+        let summary =
+            load::run(&Options { rate, ..options(serve(Fault::CutsConnections)) }).expect("the server runs");
+        assert!(summary.broken > 0 && summary.operations > 200, "{summary:?}");
+        let summary =
+            load::run(&Options { rate, ..options(serve(Fault::Refuses)) }).expect("the server runs");
+        assert!(summary.errors > 0 && summary.operations > summary.errors, "{summary:?}");
+        assert_eq!(summary.first_error.as_deref(), Some("TRYAGAIN later"));
+    }
+}
+
+#[test]
+fn open_loop_keeps_its_schedule_and_counts_a_stall_in_full() {
+    let (target, data) = start(Fault::None);
+    let stall = std::thread::spawn(move || {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while data.lock().expect("no thread panicked").values.len() < 10 {
+            assert!(Instant::now() < deadline, "no writes arrive");
+            std::thread::yield_now();
+        }
+        let _held = data.lock().expect("no thread panicked");
+        // The length of the stall is what is measured, so this sleep is no wait for a condition.
+        std::thread::sleep(Duration::from_millis(400));
+    });
+    let options = Options { rate: Some(1_000.0), duration: Duration::from_secs(1), ..options(target) };
+    let summary = load::run(&options).expect("the server runs");
+    stall.join().expect("no panic");
+    // Each of the two threads rounds its share up.
+    assert!((1_000..=1_002).contains(&summary.operations), "{summary:?}");
+    assert_eq!((summary.broken, summary.not_sent), (0, 0), "{summary:?}");
+    // 400 of the 1,000 requests were due within the stall and waited 200 ms on average; a closed loop of 7 clients would
+    // have seen 7 slow ones.
+    assert!(summary.latency.p90_us > 200_000.0, "{summary:?}");
+}
+
+#[test]
+fn wrong_options_and_no_server_are_refused() {
+    let good = options("127.0.0.1:1".to_owned());
+    for wrong in [Options { clients: 0, ..good.clone() }, Options { rate: Some(-1.0), ..good.clone() }] {
+        assert!(matches!(load::run(&wrong), Err(LoadError::Usage(_))), "{wrong:?}");
+    }
+    assert!(matches!(load::run(&good), Err(LoadError::Connect { .. })));
+}
