@@ -24,6 +24,7 @@ use ringfort_resp::{
 use ringfort_ring::{NodeId, PartitionId, Slot, slot_of};
 use ringfort_wire::ClusterMap;
 
+pub use cluster::map_json;
 pub use info::{Facts, Keyspace};
 
 /// Most unanswered commands of one session; at the limit it stops decoding and its caller stops reading the socket.

@@ -43,6 +43,20 @@ fn redis_id(node: &NodeId) -> String {
     format!("{a:016x}{b:016x}{:08x}", c >> 32)
 }
 
+/// The reply to RINGFORT MAP: the cluster map as JSON, with the replicas of each partition by node and its present leader.
+pub fn map_json<'a>(map: &ClusterMap, leader_of: impl Fn(PartitionId) -> Option<&'a NodeId>) -> String {
+    let mut json: serde_json::Value =
+        serde_json::from_slice(&map.to_json()).expect("the map was JSON a moment ago");
+    let leaders: Vec<_> = map.partitions.iter().map(leader_of).collect();
+    let placement = map.groups.iter().map(|group| {
+        let replicas: Vec<_> = group.seats.iter().map(|seat| &seat.node).collect();
+        serde_json::json!({"replicas": replicas, "leader": group.leader})
+    });
+    json["placement"] = placement.collect();
+    json["leaders"] = serde_json::json!(leaders);
+    json.to_string()
+}
+
 /// Consecutive partitions with the same leader and the same followers.
 struct Range<'a> {
     first_slot: u16,

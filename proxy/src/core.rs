@@ -1,0 +1,370 @@
+//! One proxy worker without its sockets: bytes, frames and the time go in, bytes and wishes come out.
+//!
+//! ```text
+//!  client_data -> Session -> route -> Lane (exactly-once session) --turn--> link_output
+//!                    ^                  |
+//!  client_output <---+---- gather <-----+<------------------------- link_frame (Reply)
+//! ```
+//!
+//! Equal inputs in equal order give equal outputs: there is no clock and no other source of randomness than the seed.
+
+use crate::gather::{Gather, Join};
+use crate::lane::WriteNumber;
+use crate::session::{Ask, Facts, Mode, Session, Ticket};
+use crate::slab::Slab;
+use crate::upstream::{Failure, LinkId, Origin, Outcome, Upstream, WantedLink};
+use ringfort_resp::{Protocol, ReplyWriter};
+use ringfort_wire::{ClusterMap, Reply, Status};
+use std::collections::BTreeMap;
+
+/// Interval at which deadlines and silence are looked at, µs.
+const SWEEP_US: u64 = 10_000;
+
+/// A client connection of one [`Proxy`]; never used again for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientId(u64);
+
+#[derive(Debug)]
+struct Client {
+    session: Session,
+    /// Its last write in each partition, to make its later reads see it; cleared when everything is answered.
+    last_writes: BTreeMap<u16, WriteNumber>,
+    /// Whether a full lane holds it up.
+    is_blocked: bool,
+    /// Whether it is in `Proxy::touched`.
+    is_touched: bool,
+    /// Whether it is in `Proxy::to_decode`.
+    is_to_decode: bool,
+}
+
+impl Client {
+    fn wants_next(&self) -> bool {
+        !self.is_blocked && self.session.wants_next()
+    }
+}
+
+/// A command in parts.
+#[derive(Debug)]
+pub(crate) struct Gathering {
+    client: u64,
+    ticket: Ticket,
+    gather: Gather,
+}
+
+impl Gathering {
+    pub(crate) fn new(client: u64, ask: &Ask<'_>, join: Join, parts: usize) -> Self {
+        Self { client, ticket: ask.ticket, gather: Gather::new(join, ask.protocol, parts) }
+    }
+}
+
+/// One proxy worker.
+///
+/// Inputs may come at any time; [`Proxy::turn`] then does what follows from them. Times are µs of any clock that does not
+/// go back.
+#[derive(Debug)]
+pub struct Proxy {
+    clients: Slab<Client>,
+    gatherings: Slab<Gathering>,
+    upstream: Upstream,
+    touched: Vec<ClientId>,
+    /// Clients whose sessions may hold a command.
+    to_decode: Vec<u64>,
+    commands: u64,
+    next_sweep_us: u64,
+}
+
+impl Proxy {
+    /// A worker without clients, links and map. `deadline_us`: how long a command may take before its client gets an error.
+    pub fn new(seed: u64, deadline_us: u64) -> Self {
+        Self {
+            clients: Slab::default(),
+            gatherings: Slab::default(),
+            upstream: Upstream::new(seed, deadline_us),
+            touched: Vec::new(),
+            to_decode: Vec::new(),
+            commands: 0,
+            next_sweep_us: 0,
+        }
+    }
+
+    // The client side.
+
+    /// A client connected. `id` is its CLIENT ID, `addr` its address.
+    pub fn client_open(&mut self, id: u64, addr: String) -> ClientId {
+        ClientId(self.clients.insert(Client {
+            session: Session::new(Mode::Proxy, id, addr),
+            last_writes: BTreeMap::new(),
+            is_blocked: false,
+            is_touched: false,
+            is_to_decode: false,
+        }))
+    }
+
+    /// A client is gone. What it asked for is done all the same; the replies are dropped.
+    pub fn client_close(&mut self, id: ClientId) {
+        self.clients.remove(id.0);
+    }
+
+    /// Bytes of a client came; the next turn decodes them.
+    pub fn client_data(&mut self, id: ClientId, bytes: &[u8]) {
+        if let Some(client) = self.clients.get_mut(id.0) {
+            client.session.push_input(bytes);
+            self.plan_decode(id.0);
+        }
+    }
+
+    /// Whether the client's socket should be read now.
+    pub fn client_wants_input(&self, id: ClientId) -> bool {
+        self.clients.get(id.0).is_some_and(|client| !client.is_blocked && client.session.wants_input())
+    }
+
+    /// Bytes to send to the client.
+    pub fn client_output(&self, id: ClientId) -> &[u8] {
+        self.clients.get(id.0).map_or(&[], |client| client.session.output())
+    }
+
+    /// Forgets `count` bytes of the client's output, which have been sent. More may be decoded after it: run a turn when
+    /// [`Proxy::has_work`].
+    pub fn client_sent(&mut self, id: ClientId, count: usize) {
+        if let Some(client) = self.clients.get_mut(id.0) {
+            client.session.sent(count);
+            self.plan_decode(id.0);
+        }
+    }
+
+    /// Whether the client's connection is to be closed now.
+    pub fn client_is_over(&self, id: ClientId) -> bool {
+        self.clients.get(id.0).is_none_or(|client| client.session.is_over())
+    }
+
+    /// Ends a client's session when what it asked for is answered: nothing more is decoded.
+    pub fn client_finish(&mut self, id: ClientId) {
+        if let Some(client) = self.clients.get_mut(id.0) {
+            client.session.close();
+            self.touch(id.0);
+        }
+    }
+
+    /// Clients whose output, wish for input or end may have changed since this was called last.
+    pub fn take_touched(&mut self) -> Vec<ClientId> {
+        let touched = core::mem::take(&mut self.touched);
+        for id in &touched {
+            if let Some(client) = self.clients.get_mut(id.0) {
+                client.is_touched = false;
+            }
+        }
+        touched
+    }
+
+    /// Open clients.
+    pub fn clients(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// Commands asked of the cluster so far.
+    pub fn commands(&self) -> u64 {
+        self.commands
+    }
+
+    /// Commands that wait for the cluster (a split one counts for each part).
+    pub fn unanswered(&self) -> usize {
+        self.upstream.calls()
+    }
+
+    /// What INFO shows.
+    pub fn set_facts(&mut self, facts: Facts) {
+        self.upstream.set_facts(facts);
+    }
+
+    // The node side.
+
+    /// Takes a cluster map; one that is not newer than the known one, or is of another cluster, is ignored. Returns whether
+    /// it was taken.
+    pub fn update_map(&mut self, map: ClusterMap) -> bool {
+        self.upstream.update_map(map)
+    }
+
+    /// The cluster map.
+    pub fn map(&self) -> Option<&ClusterMap> {
+        use crate::session::Host as _;
+        self.upstream.map()
+    }
+
+    /// Whether a newer map should be fetched at once; asking takes the wish back.
+    pub fn take_map_wish(&mut self) -> bool {
+        self.upstream.take_map_wish()
+    }
+
+    /// The links to hold.
+    pub fn wanted_links(&self) -> Vec<WantedLink> {
+        self.upstream.wanted_links()
+    }
+
+    /// Whether [`Proxy::wanted_links`] may have changed since this was asked last.
+    pub fn take_links_changed(&mut self) -> bool {
+        self.upstream.take_links_changed()
+    }
+
+    /// A link's handshake is done; the node has so many workers. `false`: the link is of no use, close it.
+    pub fn link_up(&mut self, link: LinkId, workers: u16, now_us: u64) -> bool {
+        self.upstream.set_now(now_us);
+        self.upstream.link_up(link, workers)
+    }
+
+    /// A link is lost, with its unsent output.
+    pub fn link_down(&mut self, link: LinkId, now_us: u64) {
+        self.upstream.set_now(now_us);
+        self.upstream.link_down(link);
+    }
+
+    /// Moves the frames to send on a link to the end of `out`.
+    pub fn take_link_output(&mut self, link: LinkId, out: &mut Vec<u8>) {
+        if let Some(output) = self.upstream.link_output(link) {
+            if out.is_empty() {
+                core::mem::swap(out, output);
+            } else {
+                out.append(output);
+            }
+        }
+    }
+
+    /// Links with frames to send.
+    pub fn links_with_output(&self) -> Vec<LinkId> {
+        self.upstream.links_with_output().collect()
+    }
+
+    /// A reply came on a link.
+    pub fn link_reply(&mut self, link: LinkId, reply: &Reply<'_>, now_us: u64) {
+        self.upstream.set_now(now_us);
+        let (p, outcome) = self.upstream.handle_reply(link, reply);
+        let bytes = match reply.status {
+            Status::Done(bytes) | Status::Refused(bytes) => bytes,
+            _ => &[],
+        };
+        match outcome {
+            Outcome::Nothing => {}
+            Outcome::Deliver(origin) => self.deliver(origin, bytes),
+            Outcome::DeliverAll(origins) => {
+                origins.into_iter().for_each(|origin| self.deliver(origin, bytes))
+            }
+            Outcome::Lost(origins) => {
+                origins.into_iter().for_each(|origin| self.deliver_failure(p, origin, Failure::Unknown));
+            }
+        }
+    }
+
+    // The turn.
+
+    /// Decodes what came, fills the links' outputs, and gives up what took too long.
+    pub fn turn(&mut self, now_us: u64) {
+        self.upstream.set_now(now_us);
+        if self.next_sweep_us <= now_us {
+            self.next_sweep_us = now_us + SWEEP_US;
+            for (p, origin, failure) in self.upstream.sweep() {
+                self.deliver_failure(p, origin, failure);
+            }
+        }
+        let mut unblocked = Vec::new();
+        loop {
+            for id in core::mem::take(&mut self.to_decode) {
+                self.decode(id);
+            }
+            self.upstream.send(&mut unblocked);
+            for id in unblocked.drain(..) {
+                if let Some(client) = self.clients.get_mut(id) {
+                    client.is_blocked = false;
+                    self.plan_decode(id);
+                    self.touch(id);
+                }
+            }
+            if self.to_decode.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Whether a turn has something to do at once.
+    pub fn has_work(&self) -> bool {
+        !self.to_decode.is_empty()
+    }
+
+    /// The latest time for the next turn; `None`: not before something comes.
+    pub fn next_wakeup_us(&self) -> Option<u64> {
+        let sweep = (self.upstream.calls() > 0).then_some(self.next_sweep_us);
+        sweep.into_iter().chain(self.upstream.next_wakeup_us()).min()
+    }
+
+    fn plan_decode(&mut self, id: u64) {
+        if let Some(client) = self.clients.get_mut(id)
+            && client.wants_next()
+            && !client.is_to_decode
+        {
+            client.is_to_decode = true;
+            self.to_decode.push(id);
+        }
+    }
+
+    fn decode(&mut self, id: u64) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        client.is_to_decode = false;
+        if client.session.unanswered() == 0 {
+            client.last_writes.clear();
+        }
+        while !client.is_blocked
+            && let Some(ask) = client.session.next(&self.upstream)
+        {
+            self.commands += 1;
+            let full = self.upstream.submit(id, &mut client.last_writes, &ask, &mut self.gatherings);
+            if let Some(p) = full {
+                client.is_blocked = true;
+                self.upstream.block(p, id);
+            }
+        }
+        self.touch(id);
+    }
+
+    fn touch(&mut self, id: u64) {
+        if let Some(client) = self.clients.get_mut(id)
+            && !client.is_touched
+        {
+            client.is_touched = true;
+            self.touched.push(ClientId(id));
+        }
+    }
+
+    fn deliver(&mut self, origin: Origin, reply: &[u8]) {
+        match origin {
+            Origin::Whole { client, ticket } => self.answer(client, ticket, reply),
+            Origin::Part { gather, part } => {
+                let Some(gathering) = self.gatherings.get_mut(gather) else { return };
+                if let Some(joined) = gathering.gather.answer(part as usize, reply) {
+                    let (client, ticket) = (gathering.client, gathering.ticket);
+                    self.gatherings.remove(gather);
+                    self.answer(client, ticket, &joined);
+                }
+            }
+        }
+    }
+
+    fn deliver_failure(&mut self, p: u16, origin: Origin, failure: Failure) {
+        let mut reply = Vec::new();
+        ReplyWriter::new(&mut reply, Protocol::Resp2).error(&failure.text(p));
+        self.deliver(origin, &reply);
+    }
+
+    fn answer(&mut self, id: u64, ticket: Ticket, reply: &[u8]) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        client.session.answer(ticket, reply);
+        self.plan_decode(id);
+        self.touch(id);
+    }
+
+    /// Checks the invariants.
+    #[cfg(test)]
+    pub(crate) fn check_invariants(&self) {
+        self.upstream.check_invariants();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,653 @@
+//! A proxy worker against a model of the nodes, under a virtual clock and a seeded scheduler.
+//!
+//! The model of a partition is what consensus promises: one state, a leader that may change or be absent, sessions that
+//! execute `seq = last + 1` only. Links are FIFO while they last. Every APPEND writes a token of its own, so that the model
+//! sees what was executed how often; GET shows all tokens.
+
+use super::*;
+use crate::testing::{self, Random};
+use ringfort_resp::{Command, reply};
+use ringfort_ring::{PartitionId, slot_of};
+use ringfort_wire::frame;
+use ringfort_wire::request::{CREDIT_REQUESTS, CommandBody, SESSION_WINDOW};
+use ringfort_wire::{Request, RequestKind};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+const DEADLINE_US: u64 = 5_000_000;
+const PARTITIONS: u16 = 16;
+
+/// How often things go wrong: once in so many times, 0 = never.
+#[derive(Debug, Clone, Copy, Default)]
+struct Chaos {
+    /// Per step: a leader changes.
+    leader: u64,
+    /// Per step: a link is cut.
+    link: u64,
+    /// Per write: the leader says Busy.
+    busy: u64,
+    /// Per write: it says Retry, having executed it or not.
+    retry: u64,
+    /// Per write: all sessions of the partition are forgotten.
+    forget: u64,
+    /// Per write: it is refused for good.
+    refuse: u64,
+    /// Per reply: it comes twice.
+    twice: u64,
+    /// Per step: a node pauses for up to 3 s, its links open.
+    pause: u64,
+}
+
+#[derive(Default)]
+struct Session {
+    last: u64,
+    replies: BTreeMap<u64, Vec<u8>>,
+}
+
+#[derive(Default)]
+struct Group {
+    leader: Option<usize>,
+    sessions: BTreeMap<u64, Session>,
+    next_session: u64,
+    data: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+#[derive(Default)]
+struct LinkModel {
+    /// Grows with each connection; what belongs to an older one never arrives.
+    connection: u64,
+    is_up: bool,
+    /// Arrival time of the newest message, each way: FIFO.
+    to_node_us: u64,
+    to_proxy_us: u64,
+    unanswered: usize,
+}
+
+enum Event {
+    Request { link: LinkId, connection: u64, body: Vec<u8> },
+    Reply { link: LinkId, connection: u64, frame: Vec<u8>, is_copy: bool },
+    LinkUp(LinkId),
+    Leader(u16),
+    Wake,
+}
+
+#[derive(Debug, Clone)]
+enum Asked {
+    Append { key: String, token: String },
+    Get { key: String },
+    MGet { keys: Vec<String> },
+    Del,
+    Echo(String),
+    DbSize,
+}
+
+struct ClientModel {
+    id: ClientId,
+    asked: VecDeque<(Asked, u64)>,
+    /// Everything asked, with its reply.
+    history: Vec<(Asked, Vec<u8>)>,
+    received: Vec<u8>,
+}
+
+struct Sim {
+    random: Random,
+    chaos: Chaos,
+    now_us: u64,
+    proxy: Proxy,
+    workers: Vec<u16>,
+    paused_until_us: Vec<u64>,
+    groups: Vec<Group>,
+    links: BTreeMap<LinkId, LinkModel>,
+    events: BTreeMap<(u64, u64), Event>,
+    next_event: u64,
+    clients: Vec<ClientModel>,
+    next_token: u64,
+    /// How often each token was executed, and the reply it was given.
+    executed: BTreeMap<String, (u32, Vec<u8>)>,
+    slowest_us: u64,
+}
+
+impl Sim {
+    fn new(seed: u64, chaos: Chaos, clients: usize) -> Self {
+        let mut random = Random(seed);
+        let mut proxy = Proxy::new(seed, DEADLINE_US);
+        assert!(proxy.update_map(testing::map(3, PARTITIONS)));
+        let workers: Vec<u16> = (0..3).map(|_| 1 + random.below(3) as u16).collect();
+        let groups = (0..PARTITIONS).map(|p| Group {
+            leader: Some(usize::from((p + random.below(2) as u16) % 3)),
+            next_session: u64::from(p) * 1_000_000 + 1,
+            ..Group::default()
+        });
+        let groups = groups.collect();
+        let clients = (0..clients)
+            .map(|i| ClientModel {
+                id: proxy.client_open(i as u64, String::new()),
+                asked: VecDeque::new(),
+                history: Vec::new(),
+                received: Vec::new(),
+            })
+            .collect();
+        Self {
+            random,
+            chaos,
+            now_us: 1,
+            proxy,
+            workers,
+            paused_until_us: vec![0; 3],
+            groups,
+            links: BTreeMap::new(),
+            events: BTreeMap::new(),
+            next_event: 0,
+            clients,
+            next_token: 0,
+            executed: BTreeMap::new(),
+            slowest_us: 0,
+        }
+    }
+
+    fn happens(&mut self, one_in: u64) -> bool {
+        one_in > 0 && self.random.one_in(one_in)
+    }
+
+    fn at(&mut self, time_us: u64, event: Event) {
+        self.next_event += 1;
+        self.events.insert((time_us, self.next_event), event);
+    }
+
+    /// Connects the links that the proxy wants and that are not there.
+    fn connect(&mut self) {
+        for wanted in self.proxy.wanted_links() {
+            if let Entry::Vacant(place) = self.links.entry(wanted.link) {
+                place.insert(LinkModel::default());
+                let delay = self.random.below(20_000);
+                self.at(self.now_us + delay, Event::LinkUp(wanted.link));
+            }
+        }
+    }
+
+    fn cut(&mut self, link: LinkId) {
+        let model = self.links.get_mut(&link).unwrap();
+        if model.is_up {
+            model.is_up = false;
+            model.connection += 1;
+            model.unanswered = 0;
+            self.proxy.link_down(link, self.now_us);
+            let delay = self.random.below(300_000);
+            self.at(self.now_us + delay, Event::LinkUp(link));
+        }
+    }
+
+    fn disturb(&mut self) {
+        if self.happens(self.chaos.leader) {
+            let p = self.random.below(u64::from(PARTITIONS)) as u16;
+            self.groups[usize::from(p)].leader = None;
+            let delay = self.random.below(600_000);
+            self.at(self.now_us + delay, Event::Leader(p));
+        }
+        if self.happens(self.chaos.link) {
+            let links: Vec<_> = self.links.keys().copied().collect();
+            let link = links[self.random.below(links.len() as u64) as usize];
+            self.cut(link);
+        }
+        if self.happens(self.chaos.pause) {
+            let node = self.random.below(3) as usize;
+            self.paused_until_us[node] = self.now_us + self.random.below(3_000_000);
+            // The others elect new leaders meanwhile.
+            for p in 0..PARTITIONS {
+                if self.groups[usize::from(p)].leader == Some(node) {
+                    self.groups[usize::from(p)].leader = None;
+                    let delay = 400_000 + self.random.below(300_000);
+                    self.at(self.now_us + delay, Event::Leader(p));
+                }
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Wake => {}
+            Event::Leader(p) => {
+                let up: Vec<_> = (0..3).filter(|n| self.paused_until_us[*n] <= self.now_us).collect();
+                let group = &mut self.groups[usize::from(p)];
+                if group.leader.is_some() {
+                    return;
+                }
+                if up.is_empty() {
+                    self.at(self.now_us + 100_000, Event::Leader(p));
+                } else {
+                    group.leader = Some(up[self.random.below(up.len() as u64) as usize]);
+                }
+            }
+            Event::LinkUp(link) => {
+                let workers = self.workers[link.node];
+                if link.worker >= workers || self.links[&link].is_up {
+                    return;
+                }
+                if self.proxy.link_up(link, workers, self.now_us) {
+                    let model = self.links.get_mut(&link).unwrap();
+                    model.is_up = true;
+                    (model.to_node_us, model.to_proxy_us) = (self.now_us, self.now_us);
+                }
+                self.connect();
+            }
+            Event::Request { link, connection, body } => {
+                if self.links[&link].connection == connection {
+                    let paused_until_us = self.paused_until_us[link.node];
+                    if self.now_us < paused_until_us {
+                        // FIFO: what comes later was put behind it by its arrival time, so move them all alike.
+                        self.at(paused_until_us, Event::Request { link, connection, body });
+                    } else {
+                        self.serve(link, &body);
+                    }
+                }
+            }
+            Event::Reply { link, connection, frame, is_copy } => {
+                let model = self.links.get_mut(&link).unwrap();
+                if model.connection == connection {
+                    if !is_copy {
+                        model.unanswered -= 1;
+                    }
+                    let frame = frame::next(&frame).unwrap().unwrap();
+                    let reply = Reply::decode(frame.body).unwrap();
+                    self.proxy.link_reply(link, &reply, self.now_us);
+                }
+            }
+        }
+    }
+
+    fn send_reply(&mut self, link: LinkId, id: u64, status: Status<'_>) {
+        let mut frame = Vec::new();
+        Reply { id, status }.encode(&mut frame);
+        let copies = if self.happens(self.chaos.twice) { 2 } else { 1 };
+        for copy in 0..copies {
+            let delay = 50 + self.random.below(500);
+            let model = self.links.get_mut(&link).unwrap();
+            model.to_proxy_us = model.to_proxy_us.max(self.now_us + delay);
+            let (time, connection) = (model.to_proxy_us, model.connection);
+            self.at(time, Event::Reply { link, connection, frame: frame.clone(), is_copy: copy > 0 });
+        }
+    }
+
+    /// What a node does with a request.
+    fn serve(&mut self, link: LinkId, body: &[u8]) {
+        let request = Request::decode(body).unwrap();
+        let p = usize::from(request.partition.0);
+        assert_eq!(
+            p % usize::from(self.workers[link.node]),
+            usize::from(link.worker),
+            "a wrong worker was asked"
+        );
+        let leader = self.groups[p].leader;
+        if leader != Some(link.node) {
+            // A deposed or uninformed node may know the leader, or not.
+            let hint = leader.filter(|_| !self.random.one_in(3)).map(|n| format!("n{}", n + 1));
+            return self.send_reply(link, request.id, Status::NotLeader(hint.as_deref().unwrap_or("")));
+        }
+        let is_write = request.kind == RequestKind::Write;
+        if is_write && self.happens(self.chaos.forget) {
+            self.groups[p].sessions.clear();
+        }
+        if is_write && self.happens(self.chaos.busy) {
+            return self.send_reply(link, request.id, Status::Busy);
+        }
+        if is_write && self.happens(self.chaos.refuse) {
+            return self.send_reply(link, request.id, Status::Refused(b"-ERR disk full\r\n"));
+        }
+        let is_retry = request.kind != RequestKind::Read && self.happens(self.chaos.retry);
+        if is_retry && self.random.one_in(2) {
+            return self.send_reply(link, request.id, Status::Retry);
+        }
+        let answer = self.execute(p, &request);
+        let status = match &answer {
+            _ if is_retry => Status::Retry,
+            Ok(reply) => Status::Done(reply),
+            Err(status) => *status,
+        };
+        self.send_reply(link, request.id, status);
+    }
+
+    fn execute(&mut self, p: usize, request: &Request<'_>) -> Result<Vec<u8>, Status<'static>> {
+        if request.kind == RequestKind::OpenSession {
+            let group = &mut self.groups[p];
+            let id = group.next_session;
+            group.next_session += 1;
+            group.sessions.insert(id, Session::default());
+            return Err(Status::Opened(id));
+        }
+        if request.kind == RequestKind::Read {
+            if request.seq > 0 {
+                let Some(session) = self.groups[p].sessions.get(&request.session) else {
+                    return Err(Status::NoSession);
+                };
+                if session.last < request.seq {
+                    return Err(Status::Busy);
+                }
+            }
+            return Ok(self.run(p, request.command));
+        }
+        let group = &mut self.groups[p];
+        let Some(session) = group.sessions.get_mut(&request.session) else { return Err(Status::NoSession) };
+        assert!(request.acked < request.seq, "an acknowledged write was sent again");
+        assert!(request.seq - request.acked <= SESSION_WINDOW, "the window was passed");
+        session.replies.retain(|seq, _| request.acked < *seq);
+        if request.seq <= session.last {
+            return match session.replies.get(&request.seq) {
+                Some(reply) => Ok(reply.clone()),
+                // A copy from an earlier round that was long under way: its reply is known and forgotten. Whatever the
+                // node says to it must do no harm.
+                None if request.seq.is_multiple_of(2) => Err(Status::NoSession),
+                None => Err(Status::Refused(b"-ERR an old copy\r\n")),
+            };
+        }
+        if session.last + 1 < request.seq {
+            return Err(Status::Gap(session.last));
+        }
+        session.last = request.seq;
+        let reply = if request.kind == RequestKind::Skip {
+            b"+SKIPPED\r\n".to_vec()
+        } else {
+            self.run(p, request.command)
+        };
+        let session = self.groups[p].sessions.get_mut(&request.session).unwrap();
+        session.replies.insert(request.seq, reply.clone());
+        Ok(reply)
+    }
+
+    fn run(&mut self, p: usize, command: &[u8]) -> Vec<u8> {
+        let body = CommandBody::decode(command).unwrap();
+        let mut args = Vec::new();
+        body.args(&mut args).unwrap();
+        let partitions = self.proxy.map().unwrap().partitions;
+        let command = Command::from_u16(body.command).unwrap();
+        for key in command.spec().keys(args.len() + 1) {
+            assert_eq!(
+                partitions.of(slot_of(args[key - 1])),
+                PartitionId(p as u16),
+                "a key is in another partition"
+            );
+        }
+        let data = &mut self.groups[p].data;
+        let mut out = Vec::new();
+        let writer = &mut ReplyWriter::new(&mut out, body.protocol);
+        match command {
+            Command::Append => {
+                let value = data.entry(args[0].to_vec()).or_insert_with(|| [args[0], b"="].concat());
+                value.extend_from_slice(args[1]);
+                writer.integer(value.len() as i64);
+                let token = String::from_utf8(args[1].to_vec()).unwrap();
+                self.executed.entry(token).or_insert_with(|| (0, out.clone())).0 += 1;
+            }
+            Command::Get => match data.get(args[0]) {
+                Some(value) => writer.bulk(value),
+                None => writer.null(),
+            },
+            Command::MGet => {
+                writer.array(args.len());
+                for key in &args {
+                    match data.get(*key) {
+                        Some(value) => writer.bulk(value),
+                        None => writer.null(),
+                    }
+                }
+            }
+            Command::Del => writer.integer(args.len() as i64),
+            Command::DbSize => writer.integer(data.len() as i64),
+            other => panic!("the model does not know {other:?}"),
+        }
+        out
+    }
+
+    /// Lets a client ask for something.
+    fn ask(&mut self, client: usize) {
+        let key = |random: &mut Random| format!("k{}", random.below(12));
+        let asked = match self.random.below(10) {
+            0..=4 => {
+                self.next_token += 1;
+                Asked::Append { key: key(&mut self.random), token: format!("<{}>", self.next_token) }
+            }
+            5 | 6 => Asked::Get { key: key(&mut self.random) },
+            7 => Asked::MGet { keys: (0..1 + self.random.below(8)).map(|_| key(&mut self.random)).collect() },
+            8 => Asked::Echo(format!("e{}", self.random.next())),
+            _ => match self.random.below(8) {
+                0 => Asked::DbSize,
+                _ => Asked::Del,
+            },
+        };
+        let words: Vec<String> = match &asked {
+            Asked::Append { key, token } => vec!["APPEND".into(), key.clone(), token.clone()],
+            Asked::Get { key } => vec!["GET".into(), key.clone()],
+            Asked::MGet { keys } => core::iter::once("MGET".into()).chain(keys.iter().cloned()).collect(),
+            Asked::Del => vec!["DEL".into(), "x1".into(), "x2".into(), "x3".into()],
+            Asked::Echo(text) => vec!["ECHO".into(), text.clone()],
+            Asked::DbSize => vec!["DBSIZE".into()],
+        };
+        let model = &mut self.clients[client];
+        model.asked.push_back((asked, self.now_us));
+        self.proxy.client_data(model.id, format!("{}\r\n", words.join(" ")).as_bytes());
+    }
+
+    /// Runs the proxy's turn and moves what it gives out.
+    fn turn(&mut self) {
+        self.proxy.turn(self.now_us);
+        self.proxy.check_invariants();
+        for link in self.proxy.links_with_output() {
+            let mut bytes = Vec::new();
+            self.proxy.take_link_output(link, &mut bytes);
+            let mut rest = &bytes[..];
+            while let Some(frame) = frame::next(rest).unwrap() {
+                let delay = 50 + self.random.below(500);
+                let model = self.links.get_mut(&link).unwrap();
+                assert!(model.is_up, "frames for a link that is down");
+                model.unanswered += 1;
+                assert!(model.unanswered <= CREDIT_REQUESTS, "the credit was passed");
+                model.to_node_us = model.to_node_us.max(self.now_us + delay);
+                let (time, connection) = (model.to_node_us, model.connection);
+                self.at(time, Event::Request { link, connection, body: frame.body.to_vec() });
+                rest = &rest[frame.consumed..];
+            }
+            assert!(rest.is_empty());
+        }
+        for id in self.proxy.take_touched() {
+            let output = self.proxy.client_output(id).to_vec();
+            self.proxy.client_sent(id, output.len());
+            let client = self.clients.iter_mut().find(|client| client.id == id).unwrap();
+            client.received.extend_from_slice(&output);
+            while let Some(len) = reply::frame_len(&client.received).unwrap() {
+                let reply = client.received.drain(..len).collect();
+                let (asked, asked_us) = client.asked.pop_front().expect("a reply answers a command");
+                self.slowest_us = self.slowest_us.max(self.now_us - asked_us);
+                client.history.push((asked, reply));
+            }
+        }
+        if let Some(at) = self.proxy.next_wakeup_us() {
+            self.at(at.max(self.now_us + 1), Event::Wake);
+        }
+    }
+
+    /// Handles events up to a time.
+    fn run_until(&mut self, end_us: u64) {
+        loop {
+            self.turn();
+            match self.events.first_key_value() {
+                Some(((at, _), _)) if *at <= end_us => {
+                    self.now_us = self.now_us.max(*at);
+                    // What is due together comes together, as a shell reads all ready sockets before a turn.
+                    while let Some(entry) = self.events.first_entry()
+                        && entry.key().0 <= self.now_us
+                    {
+                        let event = entry.remove();
+                        self.handle(event);
+                    }
+                }
+                _ => break,
+            }
+        }
+        self.now_us = end_us;
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.clients.iter().all(|client| client.asked.is_empty())
+    }
+
+    /// Checks every promise against the model.
+    fn check(&self) {
+        let mut acknowledged = BTreeSet::new();
+        for client in &self.clients {
+            // Tokens whose append was acknowledged to this client before, by key.
+            let mut own: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+            for (asked, reply) in &client.history {
+                let text = String::from_utf8_lossy(reply);
+                match asked {
+                    Asked::Append { key, token } => {
+                        let executed = self.executed.get(token);
+                        let count = executed.map_or(0, |(count, _)| *count);
+                        if text.starts_with("-CLUSTERDOWN") || text.starts_with("-ERR disk full") {
+                            assert_eq!(count, 0, "{token} was executed but {text}");
+                        } else if text.starts_with("-ERR outcome unknown") {
+                            assert!(count <= 1, "{token} was executed {count} times");
+                        } else {
+                            assert_eq!(count, 1, "{token} was executed {count} times: {text}");
+                            assert_eq!(executed.map(|(_, r)| r), Some(reply), "{token} got another's reply");
+                            own.entry(key).or_default().push(token);
+                            acknowledged.insert(token);
+                        }
+                    }
+                    Asked::Get { key } => check_value(key, &text, own.get(&key[..])),
+                    Asked::MGet { keys } if text.starts_with('*') => {
+                        let elements = reply::array_elements(reply).unwrap();
+                        assert_eq!(elements.len(), keys.len());
+                        for (key, element) in keys.iter().zip(elements) {
+                            check_value(key, &String::from_utf8_lossy(element), own.get(&key[..]));
+                        }
+                    }
+                    Asked::MGet { .. } => assert!(text.starts_with("-CLUSTERDOWN"), "{text}"),
+                    Asked::Echo(word) => {
+                        assert!(text.contains(word), "{text} is not the reply to ECHO {word}")
+                    }
+                    Asked::Del => assert!(text == ":3\r\n" || text.starts_with('-'), "{text}"),
+                    Asked::DbSize => {
+                        assert!(text.starts_with(':') || text.starts_with("-CLUSTERDOWN"), "{text}")
+                    }
+                }
+            }
+        }
+        for (token, (count, _)) in &self.executed {
+            assert_eq!(*count, 1, "{token} was executed {count} times");
+        }
+        assert!(!acknowledged.is_empty(), "nothing was acknowledged");
+    }
+}
+
+fn check_value(key: &str, text: &str, own: Option<&Vec<&str>>) {
+    if text.starts_with("-CLUSTERDOWN") {
+        return;
+    }
+    for token in own.into_iter().flatten() {
+        assert!(text.contains(token), "the client's own {token} is missing in {key}: {text}");
+    }
+    assert!(text == "$-1\r\n" || text.contains(&format!("{key}=")), "{text} is not the value of {key}");
+}
+
+/// A run with trouble for some seconds, then one without, which must succeed.
+fn run(seed: u64, chaos: Chaos) -> Sim {
+    let clients = 1 + (seed % 5) as usize;
+    let mut sim = Sim::new(seed, chaos, clients);
+    sim.connect();
+    let steps = 100 + sim.random.below(150);
+    for _ in 0..steps {
+        let client = sim.random.below(clients as u64) as usize;
+        // A few commands at a time, as a pipeline.
+        for _ in 0..1 + sim.random.below(12) {
+            sim.ask(client);
+        }
+        sim.disturb();
+        let pause = sim.random.below(20_000);
+        sim.run_until(sim.now_us + pause);
+    }
+    sim.chaos = Chaos { twice: sim.chaos.twice, ..Chaos::default() };
+    sim.run_until(sim.now_us + DEADLINE_US + 4_000_000);
+    assert!(sim.is_quiet(), "commands were left without an answer");
+    assert!(sim.slowest_us <= DEADLINE_US + 2 * SWEEP_US, "a command took {} us", sim.slowest_us);
+    let healed = sim.clients.iter().map(|client| client.history.len()).collect::<Vec<_>>();
+    for client in 0..clients {
+        for _ in 0..40 {
+            sim.ask(client);
+        }
+    }
+    sim.run_until(sim.now_us + 1_500_000);
+    assert!(sim.is_quiet(), "the healed cluster does not answer");
+    for (client, from) in sim.clients.iter().zip(healed) {
+        for (asked, reply) in &client.history[from..] {
+            assert!(!reply.starts_with(b"-"), "{asked:?}: {}", String::from_utf8_lossy(reply));
+        }
+    }
+    sim.check();
+    sim
+}
+
+/// Runs many seeds; `SEED=n` runs one.
+fn run_seeds(count: u64, chaos: impl Fn(u64) -> Chaos) {
+    let seeds = match std::env::var("SEED") {
+        Ok(seed) => seed.parse().map(|seed: u64| seed..seed + 1).expect("SEED is a number"),
+        Err(_) => 1..count + 1,
+    };
+    for seed in seeds {
+        let chaos = chaos(seed);
+        if let Err(panic) = std::panic::catch_unwind(|| run(seed, chaos)) {
+            eprintln!("failed with SEED={seed} and {chaos:?}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+#[test]
+fn without_trouble_nothing_fails() {
+    run_seeds(20, |_| Chaos::default());
+}
+
+#[test]
+fn leaders_change() {
+    run_seeds(60, |_| Chaos { leader: 3, ..Chaos::default() });
+}
+
+#[test]
+fn links_break() {
+    run_seeds(60, |_| Chaos { link: 3, ..Chaos::default() });
+}
+
+#[test]
+fn writes_are_turned_away() {
+    run_seeds(60, |_| Chaos { busy: 20, retry: 10, refuse: 40, twice: 5, ..Chaos::default() });
+}
+
+#[test]
+fn sessions_are_forgotten() {
+    run_seeds(60, |_| Chaos { forget: 40, leader: 20, ..Chaos::default() });
+}
+
+#[test]
+fn nodes_pause() {
+    run_seeds(40, |_| Chaos { pause: 25, twice: 5, ..Chaos::default() });
+}
+
+#[test]
+fn everything_goes_wrong() {
+    run_seeds(150, |seed| Chaos {
+        leader: 5 + seed % 7,
+        link: 5 + seed % 11,
+        busy: 30,
+        retry: 20,
+        forget: 200 * (seed % 2),
+        refuse: 100 * (seed % 3),
+        twice: 10,
+        pause: 60,
+    });
+}
+
+#[test]
+fn equal_seeds_give_equal_runs() {
+    let chaos = Chaos { leader: 5, link: 7, busy: 20, retry: 20, twice: 5, ..Chaos::default() };
+    let [a, b] = [run(7, chaos), run(7, chaos)];
+    let histories = |sim: &Sim| sim.clients.iter().map(|c| format!("{:?}", c.history)).collect::<Vec<_>>();
+    assert_eq!((a.now_us, a.next_event, histories(&a)), (b.now_us, b.next_event, histories(&b)));
+}

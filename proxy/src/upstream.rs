@@ -1,0 +1,752 @@
+//! The proxy's node side: lanes to the partitions, links to the nodes' workers, and what becomes of replies.
+
+use crate::gather::Join;
+use crate::lane::{Call, Lane, What, WriteNumber};
+use crate::route::{Part, Route, encode_part, encode_whole, route};
+use crate::session::{Ask, Facts, Host, RingfortQuery, Ticket, map_json};
+use crate::slab::Slab;
+use core::cell::Cell;
+use ringfort_resp::Command;
+use ringfort_ring::{NodeId, PartitionId};
+use ringfort_wire::frame::FRAME_HEADER_BYTES;
+use ringfort_wire::request::{CREDIT_BYTES, CREDIT_REQUESTS};
+use ringfort_wire::{ClusterMap, Reply, Request, Status};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// First pause of a lane after a failed round, µs; it doubles with each further one.
+pub(crate) const RETRY_BACKOFF_US: u64 = 10_000;
+/// Longest pause.
+pub(crate) const RETRY_BACKOFF_MAX_US: u64 = 100_000;
+/// How long a node may leave a lane without any reply before the lane asks another replica, µs: a paused process keeps
+/// its connections, and a new leader is elected in less.
+pub(crate) const LANE_SILENCE_US: u64 = 1_000_000;
+/// Requests that a lane sends before the next lane has its turn.
+const LANE_QUANTUM: usize = 64;
+/// Most workers of a node; a handshake that tells of more is refused.
+pub const NODE_WORKERS_MAX: u16 = 256;
+
+/// Bytes of a request beside its command.
+const REQUEST_BYTES: usize = FRAME_HEADER_BYTES + 35;
+
+/// A link: one worker of one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId {
+    /// The node's number in this proxy; numbers are never used again.
+    pub node: usize,
+    /// The node's worker.
+    pub worker: u16,
+}
+
+/// A link that should be held, and where it leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedLink {
+    /// The link.
+    pub link: LinkId,
+    /// The node.
+    pub node: NodeId,
+    /// The node's peer address.
+    pub peer: String,
+}
+
+/// Who waits for a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A client's command, as it is.
+    Whole { client: u64, ticket: Ticket },
+    /// A part of one that is gathered.
+    Part { gather: u64, part: u32 },
+}
+
+/// What became of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// It was not executed and will not be.
+    NotExecuted,
+    /// It may or may not be executed.
+    Unknown,
+}
+
+impl Failure {
+    /// The error reply.
+    pub(crate) fn text(self, partition: u16) -> String {
+        match self {
+            Self::NotExecuted => {
+                format!(
+                    "CLUSTERDOWN partition {partition} did not answer in time: the command was not executed"
+                )
+            }
+            Self::Unknown => format!(
+                "ERR outcome unknown: partition {partition} did not confirm the command in time; it may or may not be \
+                 executed"
+            ),
+        }
+    }
+}
+
+/// What a reply of a node means for the clients.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// Nothing.
+    Nothing,
+    /// The bytes that came with it answer this command.
+    Deliver(Origin),
+    /// They answer all of these: no copy of any is in doubt.
+    DeliverAll(Vec<Origin>),
+    /// The session of the lane is lost: nobody knows of these.
+    Lost(Vec<Origin>),
+}
+
+/// A node that the map names or named.
+#[derive(Debug)]
+struct Node {
+    id: NodeId,
+    is_member: bool,
+    /// One for each of its workers; only one until a handshake tells how many there are.
+    links: Vec<Link>,
+}
+
+/// One link. Its output is bounded by the credit.
+#[derive(Debug, Default)]
+struct Link {
+    is_up: bool,
+    /// Frames to send.
+    output: Vec<u8>,
+    /// Unanswered requests.
+    requests: usize,
+    /// Bytes of unanswered requests.
+    bytes: usize,
+    /// Lanes that wait for credit, in turn.
+    starved: Vec<u16>,
+}
+
+impl Link {
+    fn has_credit(&self, command_bytes: usize) -> bool {
+        let bytes = self.bytes + REQUEST_BYTES + command_bytes;
+        self.requests < CREDIT_REQUESTS && (bytes <= CREDIT_BYTES || self.requests == 0)
+    }
+}
+
+/// A request on a link.
+#[derive(Debug)]
+struct Flight {
+    link: LinkId,
+    lane: u16,
+    round: u64,
+    what: What,
+    /// Credit that it holds.
+    bytes: usize,
+}
+
+/// One partition's lane and where it goes.
+#[derive(Debug, Default)]
+struct Place {
+    lane: Lane<Origin>,
+    /// The node believed to lead.
+    leader: Option<usize>,
+    /// Nothing is sent before.
+    resume_at_us: u64,
+    /// Whether it is in `Upstream::ready`.
+    is_ready: bool,
+    /// Clients that are held up because the lane is full.
+    blocked: Vec<u64>,
+}
+
+/// Where to go on after a failed round.
+#[derive(Debug, Clone, Copy)]
+enum Next {
+    /// The same node, at once if this was the first failure.
+    Again,
+    /// The same node, after a pause.
+    Later,
+    /// The node that was named, at once if this was the first failure.
+    Node(usize),
+    /// Another replica, after a pause.
+    Other,
+}
+
+/// Everything behind the client sessions.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    random: u64,
+    deadline_us: u64,
+    now_us: u64,
+    facts: Facts,
+    map: Option<ClusterMap>,
+    nodes: Vec<Node>,
+    places: Vec<Place>,
+    flights: Slab<Flight>,
+    /// Lanes that may have something to send, in turn.
+    ready: VecDeque<u16>,
+    /// Lanes that pause, by the time at which they go on.
+    asleep: BTreeSet<(u64, u16)>,
+    /// Calls in lanes.
+    calls: usize,
+    wants_map: bool,
+    /// Whether the set of wanted links may have changed.
+    links_changed: bool,
+}
+
+impl Upstream {
+    pub(crate) fn new(seed: u64, deadline_us: u64) -> Self {
+        Self {
+            random: seed,
+            deadline_us,
+            now_us: 0,
+            facts: Facts::default(),
+            map: None,
+            nodes: Vec::new(),
+            places: Vec::new(),
+            flights: Slab::default(),
+            ready: VecDeque::new(),
+            asleep: BTreeSet::new(),
+            calls: 0,
+            wants_map: true,
+            links_changed: false,
+        }
+    }
+
+    /// Sets the time for all that follows; it never goes back.
+    pub(crate) fn set_now(&mut self, now_us: u64) {
+        self.now_us = self.now_us.max(now_us);
+    }
+
+    pub(crate) fn set_facts(&mut self, facts: Facts) {
+        self.facts = facts;
+    }
+
+    /// Calls that wait for a reply.
+    pub(crate) fn calls(&self) -> usize {
+        self.calls
+    }
+
+    /// Whether a newer map is wanted; asking takes the wish back.
+    pub(crate) fn take_map_wish(&mut self) -> bool {
+        core::mem::take(&mut self.wants_map)
+    }
+
+    /// Whether [`Self::wanted_links`] may have changed since this was asked.
+    pub(crate) fn take_links_changed(&mut self) -> bool {
+        core::mem::take(&mut self.links_changed)
+    }
+
+    /// The time at which a pausing lane wants to go on.
+    pub(crate) fn next_wakeup_us(&self) -> Option<u64> {
+        self.asleep.first().map(|(at, _)| *at)
+    }
+
+    /// Splitmix64 (Steele et al. 2014).
+    fn next_random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.random ^ (self.random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    // The map and the links.
+
+    /// Takes a map, unless it is older than the one known or of another cluster. Returns whether it was taken.
+    pub(crate) fn update_map(&mut self, map: ClusterMap) -> bool {
+        if let Some(old) = &self.map
+            && (map.epoch <= old.epoch
+                || map.cluster_id != old.cluster_id
+                || map.partitions != old.partitions)
+        {
+            return false;
+        }
+        for node in &mut self.nodes {
+            node.is_member = map.node(&node.id).is_some();
+        }
+        for member in &map.nodes {
+            if !self.nodes.iter().any(|node| node.id == member.id) {
+                let links = vec![Link::default()];
+                self.nodes.push(Node { id: member.id.clone(), is_member: true, links });
+            }
+        }
+        self.places.resize_with(usize::from(map.partitions.get()), Place::default);
+        for (place, group) in self.places.iter_mut().zip(&map.groups) {
+            let is_seated = |n: usize| group.replica_on(&self.nodes[n].id).is_some();
+            if !place.leader.is_some_and(is_seated) {
+                place.leader = self.nodes.iter().position(|node| node.id == group.leader);
+            }
+        }
+        self.map = Some(map);
+        self.links_changed = true;
+        self.ready_all();
+        true
+    }
+
+    /// The links that should be held now.
+    pub(crate) fn wanted_links(&self) -> Vec<WantedLink> {
+        let Some(map) = &self.map else { return Vec::new() };
+        let mut wanted = Vec::new();
+        for (n, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.is_member) {
+            let Some(member) = map.node(&node.id) else { continue };
+            wanted.extend((0..node.links.len() as u16).map(|worker| WantedLink {
+                link: LinkId { node: n, worker },
+                node: node.id.clone(),
+                peer: member.peer.clone(),
+            }));
+        }
+        wanted
+    }
+
+    fn link_mut(&mut self, id: LinkId) -> Option<&mut Link> {
+        self.nodes.get_mut(id.node)?.links.get_mut(usize::from(id.worker))
+    }
+
+    /// The handshake of a link is done; `workers` is the node's number of workers. Returns whether the link is used.
+    pub(crate) fn link_up(&mut self, id: LinkId, workers: u16) -> bool {
+        if workers == 0 || workers > NODE_WORKERS_MAX || self.link_mut(id).is_none() {
+            return false;
+        }
+        let known = self.nodes[id.node].links.len();
+        if known != usize::from(workers) {
+            // The node came back with another number of workers: what is open leads to workers that are gone.
+            for worker in 0..known {
+                self.link_down(LinkId { node: id.node, worker: worker as u16 });
+            }
+            self.nodes[id.node].links.resize_with(usize::from(workers), Link::default);
+            self.links_changed = true;
+        }
+        let Some(link) = self.link_mut(id) else { return false };
+        link.is_up = true;
+        self.ready_all();
+        true
+    }
+
+    /// A link is lost: what was sent on it and has no reply is sent again elsewhere.
+    pub(crate) fn link_down(&mut self, id: LinkId) {
+        let Some(link) = self.link_mut(id) else { return };
+        let starved = core::mem::take(&mut link.starved);
+        *link = Link::default();
+        self.flights.remove_if(|flight| flight.link == id);
+        let workers = self.nodes[id.node].links.len();
+        for p in 0..self.places.len() as u16 {
+            let place = &self.places[usize::from(p)];
+            let is_here = place.leader == Some(id.node) && usize::from(p) % workers == usize::from(id.worker);
+            if is_here && place.lane.silent_since_us().is_some() {
+                self.fail(p, Next::Other);
+            }
+        }
+        starved.into_iter().for_each(|p| self.make_ready(p));
+    }
+
+    /// The frames to send on a link; the caller takes them out.
+    pub(crate) fn link_output(&mut self, id: LinkId) -> Option<&mut Vec<u8>> {
+        self.link_mut(id).map(|link| &mut link.output)
+    }
+
+    /// The links with frames to send.
+    pub(crate) fn links_with_output(&self) -> impl Iterator<Item = LinkId> {
+        self.nodes.iter().enumerate().flat_map(|(node, n)| {
+            let links = n.links.iter().zip(0u16..);
+            links.filter(|(link, _)| !link.output.is_empty()).map(move |(_, worker)| LinkId { node, worker })
+        })
+    }
+
+    // Commands.
+
+    /// Puts a command of a client into its lanes. `last_writes` are the client's last writes by partition. Returns a lane
+    /// that is full now: the client should wait for [`Self::take_unblocked`].
+    pub(crate) fn submit(
+        &mut self,
+        client: u64,
+        last_writes: &mut BTreeMap<u16, WriteNumber>,
+        ask: &Ask<'_>,
+        gathers: &mut Slab<crate::core::Gathering>,
+    ) -> Option<u16> {
+        let partitions = self.map.as_ref()?.partitions;
+        let to = match route(ask, partitions) {
+            Route::One(partition) => {
+                let mut body = Vec::new();
+                encode_whole(ask, &mut body);
+                let origin = Origin::Whole { client, ticket: ask.ticket };
+                return self.push(partition.0, origin, body, ask.spec.is_write, last_writes);
+            }
+            Route::All => partitions.iter().map(|partition| Part { partition, keys: Vec::new() }).collect(),
+            Route::Split(parts) => parts,
+        };
+        let join = match ask.spec.command {
+            Command::MGet => Join::Elements(key_order(ask, &to)),
+            Command::MSet | Command::FlushAll => Join::AllOk,
+            _ => Join::Sum,
+        };
+        let gather = gathers.insert(crate::core::Gathering::new(client, ask, join, to.len()));
+        let mut full = None;
+        for (part, number) in to.iter().zip(0u32..) {
+            let mut body = Vec::new();
+            if part.keys.is_empty() {
+                encode_whole(ask, &mut body)
+            } else {
+                encode_part(ask, part, &mut body)
+            }
+            let origin = Origin::Part { gather, part: number };
+            let pushed = self.push(part.partition.0, origin, body, ask.spec.is_write, last_writes);
+            full = full.or(pushed);
+        }
+        full
+    }
+
+    fn push(
+        &mut self,
+        p: u16,
+        origin: Origin,
+        body: Vec<u8>,
+        is_write: bool,
+        last_writes: &mut BTreeMap<u16, WriteNumber>,
+    ) -> Option<u16> {
+        let call = Call { origin, deadline_us: self.now_us + self.deadline_us, body };
+        let lane = &mut self.places[usize::from(p)].lane;
+        if is_write {
+            last_writes.insert(p, lane.push_write(call));
+        } else {
+            lane.push_read(call, last_writes.get(&p).copied().unwrap_or(0));
+        }
+        self.calls += 1;
+        let is_full = lane.is_full();
+        self.make_ready(p);
+        is_full.then_some(p)
+    }
+
+    /// Holds a client up until a lane has room.
+    pub(crate) fn block(&mut self, p: u16, client: u64) {
+        self.places[usize::from(p)].blocked.push(client);
+    }
+
+    /// Adds the clients that are held up no longer to `unblocked`.
+    fn unblock(&mut self, p: u16, unblocked: &mut Vec<u64>) {
+        let place = &mut self.places[usize::from(p)];
+        if !place.blocked.is_empty() && !place.lane.is_full() {
+            unblocked.append(&mut place.blocked);
+        }
+    }
+
+    // Sending.
+
+    fn make_ready(&mut self, p: u16) {
+        let place = &mut self.places[usize::from(p)];
+        if !place.is_ready {
+            place.is_ready = true;
+            self.ready.push_back(p);
+        }
+    }
+
+    fn ready_all(&mut self) {
+        (0..self.places.len() as u16).for_each(|p| self.make_ready(p));
+    }
+
+    /// Fills the links' outputs from the lanes, a quantum from each in turn. Clients that were held up and may go on are
+    /// added to `unblocked`.
+    pub(crate) fn send(&mut self, unblocked: &mut Vec<u64>) {
+        while let Some((at, p)) = self.asleep.first().copied()
+            && at <= self.now_us
+        {
+            self.asleep.pop_first();
+            self.make_ready(p);
+        }
+        while let Some(p) = self.ready.pop_front() {
+            self.places[usize::from(p)].is_ready = false;
+            self.send_lane(p);
+            self.unblock(p, unblocked);
+        }
+    }
+
+    fn send_lane(&mut self, p: u16) {
+        if self.now_us < self.places[usize::from(p)].resume_at_us {
+            return;
+        }
+        let Some(id) = self.link_of(p) else { return };
+        let lane = &mut self.places[usize::from(p)].lane;
+        let link = &mut self.nodes[id.node].links[usize::from(id.worker)];
+        for _ in 0..LANE_QUANTUM {
+            let is_starved = Cell::new(false);
+            let round = lane.round();
+            let request = lane.next_request(self.now_us, |bytes| {
+                is_starved.set(!link.has_credit(bytes));
+                !is_starved.get()
+            });
+            let Some(request) = request else {
+                if is_starved.get() {
+                    link.starved.push(p);
+                }
+                return;
+            };
+            let bytes = REQUEST_BYTES + request.command.len();
+            link.requests += 1;
+            link.bytes += bytes;
+            let flight = Flight { link: id, lane: p, round, what: request.what, bytes };
+            Request {
+                id: self.flights.insert(flight),
+                partition: PartitionId(p),
+                kind: request.kind,
+                session: request.session,
+                seq: request.seq,
+                acked: request.acked,
+                command: request.command,
+            }
+            .encode(&mut link.output);
+        }
+        self.make_ready(p);
+    }
+
+    /// The link to the leader; when that is down, to another replica. `None` when no replica can be reached: then the
+    /// next link that comes up wakes the lane.
+    fn link_of(&mut self, p: u16) -> Option<LinkId> {
+        if let Some(leader) = self.places[usize::from(p)].leader
+            && let Some(id) = self.up_link(p, leader)
+        {
+            return Some(id);
+        }
+        let other = self.other_replica(p)?;
+        self.places[usize::from(p)].leader = Some(other);
+        self.up_link(p, other)
+    }
+
+    fn up_link(&self, p: u16, node: usize) -> Option<LinkId> {
+        let links = &self.nodes.get(node)?.links;
+        let worker = usize::from(p) % links.len();
+        links[worker].is_up.then_some(LinkId { node, worker: worker as u16 })
+    }
+
+    /// The next replica after the believed leader, in the order of the map, whose link is up; the leader itself last.
+    fn other_replica(&self, p: u16) -> Option<usize> {
+        let seats = &self.map.as_ref()?.groups.get(usize::from(p))?.seats;
+        let leader = self.places[usize::from(p)].leader.map(|n| &self.nodes[n].id);
+        let first = seats.iter().position(|seat| Some(&seat.node) == leader).map_or(0, |i| i + 1);
+        let in_turn = (0..seats.len()).map(|i| &seats[(first + i) % seats.len()].node);
+        in_turn.filter_map(|id| self.node_index(id)).find(|n| self.up_link(p, *n).is_some())
+    }
+
+    fn node_index(&self, id: &NodeId) -> Option<usize> {
+        self.nodes.iter().position(|node| node.id == *id)
+    }
+
+    /// Ends a lane's round and says where and when the next one goes.
+    fn fail(&mut self, p: u16, next: Next) {
+        let other = if matches!(next, Next::Other) { self.other_replica(p) } else { None };
+        let random = self.next_random();
+        let place = &mut self.places[usize::from(p)];
+        place.lane.go_back(true);
+        match next {
+            Next::Again | Next::Later => {}
+            Next::Node(n) => place.leader = Some(n),
+            Next::Other => place.leader = other.or(place.leader),
+        }
+        // A first failure has a likely remedy: the leader that was named, or sending from the gap on.
+        let failures = place.lane.failures();
+        let pause = if failures <= 1 && matches!(next, Next::Again | Next::Node(_)) {
+            0
+        } else {
+            let most = (RETRY_BACKOFF_US << failures.saturating_sub(1).min(10)).min(RETRY_BACKOFF_MAX_US);
+            most / 2 + random % (most / 2)
+        };
+        place.resume_at_us = self.now_us + pause;
+        if pause > 0 {
+            self.asleep.insert((self.now_us + pause, p));
+        } else {
+            self.make_ready(p);
+        }
+    }
+
+    // Replies.
+
+    /// Takes a reply from a link. One that nobody waits for (it came twice, or late) is ignored.
+    pub(crate) fn handle_reply(&mut self, link: LinkId, reply: &Reply<'_>) -> (u16, Outcome) {
+        if self.flights.get(reply.id).is_none_or(|flight| flight.link != link) {
+            return (0, Outcome::Nothing);
+        }
+        let Some(flight) = self.flights.remove(reply.id) else { return (0, Outcome::Nothing) };
+        if let Some(link) = self.link_mut(link) {
+            link.requests -= 1;
+            link.bytes -= flight.bytes;
+            let starved = core::mem::take(&mut link.starved);
+            starved.into_iter().for_each(|p| self.make_ready(p));
+        }
+        self.make_ready(flight.lane);
+        let lane = &mut self.places[usize::from(flight.lane)].lane;
+        let is_current = lane.heard(flight.round, self.now_us);
+        if let What::Write { session, seq } = flight.what
+            && is_disowned(reply.status)
+        {
+            lane.disown(session, seq);
+        }
+        let outcome = match (flight.what, reply.status) {
+            (What::Open, Status::Opened(session)) => {
+                lane.opened(session);
+                self.succeed(&flight, is_current);
+                Outcome::Nothing
+            }
+            (What::Write { session, seq } | What::Skip { session, seq }, Status::Done(_)) => {
+                let call = lane.settle(session, seq);
+                self.succeed(&flight, is_current);
+                self.deliver(call)
+            }
+            (What::Read(number), Status::Done(_) | Status::Refused(_)) => {
+                let call = lane.settle_read(number);
+                self.succeed(&flight, is_current);
+                self.deliver(call)
+            }
+            // What an earlier round failed at is tried again in this one.
+            _ if !is_current => Outcome::Nothing,
+            (what, status) => self.handle_complaint(flight.lane, what, status),
+        };
+        (flight.lane, outcome)
+    }
+
+    fn succeed(&mut self, flight: &Flight, is_current: bool) {
+        if is_current {
+            self.places[usize::from(flight.lane)].lane.succeeded();
+        }
+    }
+
+    fn deliver(&mut self, call: Option<Call<Origin>>) -> Outcome {
+        let Some(call) = call else { return Outcome::Nothing };
+        self.calls -= 1;
+        Outcome::Deliver(call.origin)
+    }
+
+    /// Takes a reply of the current round that is not what was hoped for.
+    fn handle_complaint(&mut self, p: u16, what: What, status: Status<'_>) -> Outcome {
+        let place = &mut self.places[usize::from(p)];
+        match status {
+            Status::NotLeader(hint) => {
+                let hinted = self.nodes.iter().position(|node| node.id.0 == hint);
+                let usable = hinted.filter(|n| Some(*n) != self.places[usize::from(p)].leader);
+                // A leader that the map does not know is news.
+                self.wants_map |= hinted.is_none() && !hint.is_empty();
+                match usable.filter(|n| self.up_link(p, *n).is_some()) {
+                    Some(n) => self.fail(p, Next::Node(n)),
+                    None => self.fail(p, Next::Other),
+                }
+            }
+            Status::NotHere(epoch) => {
+                self.wants_map |= self.map.as_ref().is_none_or(|map| map.epoch < epoch);
+                self.fail(p, Next::Other);
+            }
+            Status::NoSession => return self.lose_session(p),
+            Status::Gap(last) if place.lane.is_behind(last) => return self.lose_session(p),
+            Status::Refused(_) => match what {
+                What::Write { session, seq } => match place.lane.refuse(session, seq) {
+                    Some(call) => {
+                        place.lane.go_back(false);
+                        return self.deliver(Some(call));
+                    }
+                    None => self.fail(p, Next::Later),
+                },
+                What::Open => {
+                    let calls = place.lane.take_waiting();
+                    self.calls -= calls.len();
+                    self.fail(p, Next::Later);
+                    return Outcome::DeliverAll(calls.into_iter().map(|call| call.origin).collect());
+                }
+                What::Skip { .. } | What::Read(_) => self.fail(p, Next::Later),
+            },
+            Status::Gap(_) => self.fail(p, Next::Again),
+            Status::Retry => self.fail(p, Next::Other),
+            // Done or Opened do not fit the request: a broken node; ask it anew.
+            Status::Busy | Status::Done(_) | Status::Opened(_) => self.fail(p, Next::Later),
+        }
+        Outcome::Nothing
+    }
+
+    fn lose_session(&mut self, p: u16) -> Outcome {
+        let unknown = self.places[usize::from(p)].lane.lose_session();
+        self.calls -= unknown.len();
+        self.fail(p, Next::Again);
+        Outcome::Lost(unknown.into_iter().map(|call| call.origin).collect())
+    }
+
+    /// Looks for silence and passed deadlines; returns what is given up.
+    pub(crate) fn sweep(&mut self) -> Vec<(u16, Origin, Failure)> {
+        let mut given_up = Vec::new();
+        if self.calls == 0 {
+            return given_up;
+        }
+        for p in 0..self.places.len() as u16 {
+            let place = &mut self.places[usize::from(p)];
+            let expired = place.lane.expire(self.now_us);
+            let is_silent =
+                place.lane.silent_since_us().is_some_and(|since| since + LANE_SILENCE_US <= self.now_us);
+            if is_silent || expired.has_skips {
+                // The writes that were given up go out again as skips.
+                self.fail(p, Next::Other);
+            }
+            if !expired.unknown.is_empty() || !expired.not_executed.is_empty() {
+                self.make_ready(p);
+            }
+            self.calls -= expired.unknown.len() + expired.not_executed.len();
+            given_up.extend(expired.unknown.into_iter().map(|call| (p, call.origin, Failure::Unknown)));
+            given_up
+                .extend(expired.not_executed.into_iter().map(|call| (p, call.origin, Failure::NotExecuted)));
+        }
+        given_up
+    }
+
+    /// Checks the invariants.
+    #[cfg(test)]
+    pub(crate) fn check_invariants(&self) {
+        self.places.iter().for_each(|place| place.lane.check_invariants());
+        for (n, node) in self.nodes.iter().enumerate() {
+            for (worker, link) in node.links.iter().enumerate() {
+                let id = LinkId { node: n, worker: worker as u16 };
+                let flights = || self.flights.values().filter(|flight| flight.link == id);
+                assert_eq!(flights().count(), link.requests, "credit is miscounted on {id:?}");
+                assert_eq!(
+                    flights().map(|f| f.bytes).sum::<usize>(),
+                    link.bytes,
+                    "credit is miscounted on {id:?}"
+                );
+                assert!(link.requests <= CREDIT_REQUESTS, "too many requests are on {id:?}");
+            }
+        }
+    }
+}
+
+/// Whether a status says that this copy of the write was not and will not be executed.
+fn is_disowned(status: Status<'_>) -> bool {
+    match status {
+        Status::NotLeader(_) | Status::Gap(_) | Status::Busy | Status::Refused(_) | Status::NotHere(_) => {
+            true
+        }
+        Status::Done(_) | Status::Retry | Status::NoSession | Status::Opened(_) => false,
+    }
+}
+
+/// For each key of a command its part and its place among the keys of that part.
+fn key_order(ask: &Ask<'_>, parts: &[Part]) -> Vec<(u32, u32)> {
+    let mut order: Vec<(usize, (u32, u32))> = Vec::with_capacity(ask.args.len());
+    for (part, i) in parts.iter().zip(0u32..) {
+        order.extend(part.keys.iter().zip(0u32..).map(|(key, place)| (*key, (i, place))));
+    }
+    order.sort_unstable_by_key(|(key, _)| *key);
+    order.into_iter().map(|(_, place)| place).collect()
+}
+
+impl Host for Upstream {
+    fn map(&self) -> Option<&ClusterMap> {
+        self.map.as_ref()
+    }
+
+    fn leader_of(&self, partition: PartitionId) -> Option<&NodeId> {
+        let leader = self.places.get(usize::from(partition.0))?.leader?;
+        self.nodes.get(leader).map(|node| &node.id)
+    }
+
+    fn my_node(&self) -> Option<&NodeId> {
+        None
+    }
+
+    fn facts(&self) -> Facts {
+        self.facts.clone()
+    }
+
+    fn ringfort(&self, query: RingfortQuery) -> Result<String, String> {
+        match query {
+            RingfortQuery::Map => {
+                let map = self.map.as_ref().ok_or_else(|| "no cluster map yet".to_owned())?;
+                Ok(map_json(map, |partition| self.leader_of(partition)))
+            }
+            RingfortQuery::Node => Err("this is a proxy; ask a node".to_owned()),
+        }
+    }
+}
