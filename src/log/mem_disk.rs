@@ -75,6 +75,7 @@ struct Folder {
     capacity: u64,
     /// Operations (those that write or sync) until the power goes; `None` for never.
     ops_left: Option<u64>,
+    is_off: bool,
     ops: u64,
     fail_next: bool,
     fail_next_sync: bool,
@@ -115,6 +116,7 @@ impl MemDisk {
             unsynced: Vec::new(),
             capacity: CAPACITY_DEFAULT,
             ops_left: None,
+            is_off: false,
             ops: 0,
             fail_next: false,
             fail_next_sync: false,
@@ -161,9 +163,12 @@ impl MemDisk {
     }
 
     /// Lets `ops` more operations that write or sync succeed, then fails all until [`Self::kill`] or [`Self::crash`]:
-    /// a crash between any two steps.
+    /// a crash between any two steps. A write that is the first to fail is half done.
     pub fn power_off_after(&self, ops: u64) {
-        self.shared.lock().ops_left = Some(ops);
+        let mut folder = self.shared.lock();
+        if !folder.is_off {
+            folder.ops_left = Some(ops);
+        }
     }
 
     /// Returns how many operations that write or sync were asked for so far.
@@ -210,7 +215,10 @@ impl Folder {
     fn begin_op(&mut self) -> io::Result<()> {
         self.ops += 1;
         match &mut self.ops_left {
-            Some(0) => return Err(io::Error::other("injected: power is off")),
+            Some(0) => {
+                self.is_off = true;
+                return Err(io::Error::other("injected: power is off"));
+            }
             Some(left) => *left -= 1,
             None => {}
         }
@@ -218,6 +226,11 @@ impl Folder {
             return Err(io::Error::other("injected: input/output error"));
         }
         Ok(())
+    }
+
+    /// Says whether the power goes off in the middle of the next operation (and not before).
+    fn is_power_failing(&self) -> bool {
+        self.ops_left == Some(0) && !self.is_off
     }
 
     fn begin_sync(&mut self) -> io::Result<()> {
@@ -239,6 +252,7 @@ impl Folder {
     fn restart(&mut self) {
         self.generation += 1;
         self.ops_left = None;
+        self.is_off = false;
         self.fail_next = false;
         self.fail_next_sync = false;
         // Files without a name live as long as a process holds them.
@@ -400,7 +414,11 @@ impl DiskFile for MemFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let offset = to_usize(offset)?;
         self.with(|folder| {
-            folder.begin_op()?;
+            let is_cut_short = folder.is_power_failing();
+            let begun = folder.begin_op();
+            if begun.is_err() && !is_cut_short {
+                return begun;
+            }
             let free = folder.capacity.saturating_sub(folder.used());
             let inode = folder.inode(self.inode)?;
             // An append-only disk: overwriting durable bytes is not modelled, so it is refused.
@@ -408,8 +426,10 @@ impl DiskFile for MemFile {
                 return Err(io::ErrorKind::InvalidInput.into());
             }
             inode.data.truncate(offset);
-            let fitting = bytes.len().min(usize::try_from(free).unwrap_or(usize::MAX));
+            let wanted = if is_cut_short { bytes.len() / 2 } else { bytes.len() };
+            let fitting = wanted.min(usize::try_from(free).unwrap_or(usize::MAX));
             inode.data.extend_from_slice(&bytes[..fitting]);
+            begun?;
             if fitting < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
         })
     }

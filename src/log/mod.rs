@@ -104,6 +104,9 @@ pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// Most bytes that may be staged for one write.
 pub const WRITE_BYTES_MAX: usize = 1 << 30;
 
+/// Room for staged records that is kept from one write to the next; a turn stages about 1 MiB.
+const STAGING_KEPT_BYTES_MAX: usize = 4 << 20;
+
 /// Most bytes of live entries that one [`Log::maintain`] copies out of an old segment (one record more at most).
 pub const REWRITE_BYTES_MAX: usize = 1 << 20;
 
@@ -461,6 +464,7 @@ impl<D: Disk> Log<D> {
     /// Forgets all that is staged: after a failed [`Self::write`] that will not be tried again.
     pub fn drop_staged(&mut self) {
         self.staging.truncate(SEGMENT_HEADER_BYTES + WRITE_HEADER_BYTES);
+        self.staging.shrink_to(STAGING_KEPT_BYTES_MAX);
         self.staged_records = 0;
         self.staged_ranges.clear();
     }
@@ -727,8 +731,9 @@ impl<D: Disk> Log<D> {
         let name = segment_name(sequence);
         let file = self.disk.create(&name).map_err(|error| LogError::io("create", &name, error))?;
         if let Err(error) = file.write_at(0, &self.staging[start..]) {
-            // If the file cannot be removed, the next try empties it; a restart takes it for a torn tail.
-            let _ = self.disk.remove(&name);
+            if self.disk.remove(&name).is_err() {
+                self.is_broken = true;
+            }
             return Err(LogError::io("write", name, error));
         }
         Ok(file)
