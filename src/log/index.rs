@@ -25,44 +25,33 @@ pub(super) struct Stored<T> {
 /// Live bytes of each segment.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    segments: BTreeMap<u32, Usage>,
-}
-
-/// Live bytes of one segment.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Usage {
-    pub(super) live_bytes: u64,
-    /// Number of the last write that changed `live_bytes`: the segment may go when that write is durable.
-    pub(super) changed: u64,
+    segments: BTreeMap<u32, u64>,
 }
 
 impl Ledger {
-    pub(super) fn usage(&self, segment: u32) -> Usage {
-        self.segments.get(&segment).copied().unwrap_or_default()
+    pub(super) fn live_bytes(&self, segment: u32) -> u64 {
+        self.segments.get(&segment).copied().unwrap_or(0)
     }
 
     pub(super) fn forget(&mut self, segment: u32) {
         self.segments.remove(&segment);
     }
 
-    fn add(&mut self, place: Place, write: u64) {
-        let usage = self.segments.entry(place.segment).or_default();
-        usage.live_bytes += u64::from(place.bytes);
-        usage.changed = write;
+    fn add(&mut self, place: Place) {
+        *self.segments.entry(place.segment).or_default() += u64::from(place.bytes);
     }
 
-    fn subtract(&mut self, place: Place, write: u64) {
-        let usage = self.segments.entry(place.segment).or_default();
-        assert!(u64::from(place.bytes) <= usage.live_bytes, "a record died twice");
-        usage.live_bytes -= u64::from(place.bytes);
-        usage.changed = write;
+    fn subtract(&mut self, place: Place) {
+        let live_bytes = self.segments.entry(place.segment).or_default();
+        assert!(u64::from(place.bytes) <= *live_bytes, "a record died twice");
+        *live_bytes -= u64::from(place.bytes);
     }
 
-    fn replace<T>(&mut self, stored: &mut Stored<T>, value: T, place: Place, write: u64) {
+    fn replace<T>(&mut self, stored: &mut Stored<T>, value: T, place: Place) {
         if let Some(old) = stored.place {
-            self.subtract(old, write);
+            self.subtract(old);
         }
-        self.add(place, write);
+        self.add(place);
         *stored = Stored { value, place: Some(place) };
     }
 }
@@ -121,44 +110,44 @@ impl Group {
         self.terms.get(run.checked_sub(1)?).map(|&(_, term)| term)
     }
 
-    fn append(&mut self, index: u64, term: u64, place: Place, ledger: &mut Ledger, write: u64) {
-        while index <= self.last() && self.pop_last(ledger, write) {}
+    fn append(&mut self, index: u64, term: u64, place: Place, ledger: &mut Ledger) {
+        while index <= self.last() && self.pop_last(ledger) {}
         assert_eq!(index, self.last() + 1, "an append must continue the log of its group");
         if self.terms.back().is_none_or(|&(_, last)| last != term) {
             self.terms.push_back((index, term));
         }
         self.places.push_back(place);
         self.entries_bytes += u64::from(place.bytes);
-        ledger.add(place, write);
+        ledger.add(place);
     }
 
-    fn pop_last(&mut self, ledger: &mut Ledger, write: u64) -> bool {
+    fn pop_last(&mut self, ledger: &mut Ledger) -> bool {
         let last = self.last();
         let Some(place) = self.places.pop_back() else { return false };
         self.entries_bytes -= u64::from(place.bytes);
-        ledger.subtract(place, write);
+        ledger.subtract(place);
         if self.terms.back().is_some_and(|&(first, _)| first == last) {
             self.terms.pop_back();
         }
         true
     }
 
-    fn relocate(&mut self, index: u64, place: Place, ledger: &mut Ledger, write: u64) {
+    fn relocate(&mut self, index: u64, place: Place, ledger: &mut Ledger) {
         let at = index.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
         let Some(old) = at.and_then(|at| self.places.get_mut(at)) else { return };
         self.entries_bytes -= u64::from(old.bytes);
         self.entries_bytes += u64::from(place.bytes);
-        ledger.subtract(*old, write);
-        ledger.add(place, write);
+        ledger.subtract(*old);
+        ledger.add(place);
         *old = place;
     }
 
     /// Drops the entries up to `mark.index`, or all without `keep_log`.
-    fn set_mark(&mut self, mark: Mark, keep_log: bool, place: Place, ledger: &mut Ledger, write: u64) {
+    fn set_mark(&mut self, mark: Mark, keep_log: bool, place: Place, ledger: &mut Ledger) {
         while self.first <= mark.index || !keep_log {
             let Some(place) = self.places.pop_front() else { break };
             self.entries_bytes -= u64::from(place.bytes);
-            ledger.subtract(place, write);
+            ledger.subtract(place);
             self.first += 1;
         }
         self.first = mark.index + 1;
@@ -171,13 +160,13 @@ impl Group {
         if let Some((first, _)) = self.terms.front_mut() {
             *first = self.first;
         }
-        ledger.replace(&mut self.mark, mark, place, write);
+        ledger.replace(&mut self.mark, mark, place);
     }
 
-    fn release(&mut self, ledger: &mut Ledger, write: u64) {
+    fn release(&mut self, ledger: &mut Ledger) {
         let state = [self.identity.place, self.hard_state.place, self.mark.place];
         for place in state.into_iter().flatten().chain(self.places.drain(..)) {
-            ledger.subtract(place, write);
+            ledger.subtract(place);
         }
     }
 
@@ -201,24 +190,24 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// Takes in a record that was just written, as part of write number `write`.
-    pub(super) fn apply(&mut self, framed: &Framed<'_>, place: Place, write: u64) {
+    /// Takes in a record that was just written.
+    pub(super) fn apply(&mut self, framed: &Framed<'_>, place: Place) {
         let Self { groups, ledger } = self;
         if framed.record == Record::Remove {
             if let Some(mut group) = groups.remove(&framed.group) {
-                group.release(ledger, write);
+                group.release(ledger);
             }
             return;
         }
         let group = groups.entry(framed.group).or_default();
         match framed.record {
-            Record::Entry { index, moved: true, .. } => group.relocate(index, place, ledger, write),
-            Record::Entry { index, term, .. } => group.append(index, term, place, ledger, write),
-            Record::HardState(state) => ledger.replace(&mut group.hard_state, state, place, write),
-            Record::Identity(identity) => ledger.replace(&mut group.identity, identity, place, write),
+            Record::Entry { index, moved: true, .. } => group.relocate(index, place, ledger),
+            Record::Entry { index, term, .. } => group.append(index, term, place, ledger),
+            Record::HardState(state) => ledger.replace(&mut group.hard_state, state, place),
+            Record::Identity(identity) => ledger.replace(&mut group.identity, identity, place),
             Record::Mark { index, term, conf, keep_log } => {
                 let mark = Mark { index, term, conf: Bytes::copy_from_slice(conf) };
-                group.set_mark(mark, keep_log, place, ledger, write);
+                group.set_mark(mark, keep_log, place, ledger);
             }
             Record::Remove => {}
         }
@@ -276,7 +265,7 @@ impl Replay {
             let ledger = &mut index.ledger;
             let Replayed { identity, hard_state, mark, entries } = replayed;
             for place in [identity.place, hard_state.place, mark.place].into_iter().flatten() {
-                ledger.add(place, 0);
+                ledger.add(place);
             }
             // The index of a mark is at most u64::MAX - 1: the log refuses to stage another.
             let first = mark.value.index.saturating_add(1);
@@ -285,7 +274,7 @@ impl Replay {
                 if at != group.last() + 1 {
                     return Err((id, group.last() + 1));
                 }
-                group.append(at, term, place, ledger, 0);
+                group.append(at, term, place, ledger);
             }
             index.groups.insert(id, group);
         }

@@ -671,11 +671,7 @@ impl<D: Disk> Log<D> {
         }
         for &sequence in self.segments.keys() {
             let counted = live.get(&sequence).copied().unwrap_or(0);
-            assert_eq!(
-                self.index.ledger.usage(sequence).live_bytes,
-                counted,
-                "live bytes of segment {sequence}"
-            );
+            assert_eq!(self.index.ledger.live_bytes(sequence), counted, "live bytes of segment {sequence}");
         }
         let sequences: Vec<u32> = self.segments.keys().copied().collect();
         assert!(sequences.windows(2).all(|pair| pair[0] + 1 == pair[1]), "segments without a gap");
@@ -757,7 +753,7 @@ impl<D: Disk> Log<D> {
         while !rest.is_empty() {
             let framed = record::parse(rest).expect("the log encoded this record itself");
             let bytes = u32::try_from(framed.bytes).expect("bounded by WRITE_BYTES_MAX");
-            self.index.apply(&framed, Place { segment, offset, bytes }, self.written);
+            self.index.apply(&framed, Place { segment, offset, bytes });
             rest = &rest[framed.bytes..];
             offset += bytes;
         }
@@ -804,14 +800,15 @@ impl<D: Disk> Log<D> {
         Ok(buffer)
     }
 
-    /// Takes the segments at the front that are dead, and whose death is durable, out of the log.
+    /// Takes the dead segments at the front out of the log; the next job deletes them.
     fn retire_dead_segments(&mut self) {
         let synced = self.shared.synced();
         while 1 < self.segments.len() {
             let Some(first) = self.segments.first_entry() else { return };
             let sequence = *first.key();
-            let usage = self.index.ledger.usage(sequence);
-            if usage.live_bytes != 0 || synced < usage.changed.max(first.get().last_write) {
+            // The job that deletes it makes durable first what replaced its records. The segment itself must be durable, for that job
+            // leaves it out, and a crash before its deletion would take it for a torn tail.
+            if self.index.ledger.live_bytes(sequence) != 0 || synced < first.get().last_write {
                 return;
             }
             first.remove();
@@ -822,7 +819,7 @@ impl<D: Disk> Log<D> {
 
     fn choose_rewrite(&self) -> Option<Rewrite> {
         let (&segment, first) = self.segments.first_key_value()?;
-        let live = self.index.ledger.usage(segment).live_bytes;
+        let live = self.index.ledger.live_bytes(segment);
         if self.segments.len() < 2 || live == 0 {
             return None;
         }
@@ -831,7 +828,7 @@ impl<D: Disk> Log<D> {
         }
         let total = self.disk_bytes();
         let live_total: u64 =
-            self.segments.keys().map(|&segment| self.index.ledger.usage(segment).live_bytes).sum();
+            self.segments.keys().map(|&segment| self.index.ledger.live_bytes(segment)).sum();
         let is_first_mostly_dead = live <= first.bytes / 4;
         let is_log_mostly_dead = 2 * live_total + 2 * self.options.segment_bytes < total;
         (is_first_mostly_dead || is_log_mostly_dead).then_some(Rewrite { segment, group: 0, index: 0 })

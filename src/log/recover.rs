@@ -152,8 +152,6 @@ impl<D: Disk> Scan<D> {
         };
         if is_oldest {
             self.written = header.first_write.saturating_sub(1);
-        } else if header.first_write != self.written + 1 {
-            return Ok(stop(0, "the last writes of the segment before it are missing"));
         }
         let mut offset = SEGMENT_HEADER_BYTES;
         let mut fault = None;

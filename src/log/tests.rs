@@ -315,25 +315,59 @@ fn reading_reports_a_damaged_entry() {
 }
 
 #[test]
-fn deletes_dead_segments_only_when_that_is_durable() {
+fn a_job_makes_durable_what_replaced_a_segment_and_then_deletes_it() {
     let disk = MemDisk::new();
     let (mut log, _) = open(&disk, 300);
     for index in 1..=20 {
         put(&mut log, 1, &[entry(index, 1, "data")]).unwrap();
     }
     sync(&mut log);
-    let all = segments(&disk);
-    assert!(4 < all.len());
+    assert!(4 < segments(&disk).len());
     log.stage_mark(1, &Mark { index: 20, term: 1, conf: Bytes::new() }, true).unwrap();
     log.write().unwrap();
     log.maintain().unwrap();
-    assert_eq!(log.sync_job().unwrap().through(), 21);
-    assert_eq!(segments(&disk), all, "the mark is not durable yet");
-    sync(&mut log);
+    disk.fail_next_sync();
+    let mut other = disk.clone();
+    assert!(log.sync_job().unwrap().run().is_err());
+    assert!(4 < segments(&disk).len(), "the mark is not durable");
+    other.kill();
+    let (mut log, _) = open(&other, 300);
     log.maintain().unwrap();
     sync(&mut log);
-    assert_eq!(segments(&disk).len(), 1);
+    assert_eq!(segments(&other).len(), 1);
     assert_eq!(log.group_bytes(1), 0);
+}
+
+/// Segments die before they were ever synced; the job that would delete them is cut short at any step.
+#[test]
+fn a_dead_segment_that_is_not_durable_is_no_torn_tail() {
+    for seed in 0..100 {
+        for ops in 0.. {
+            let mut disk = MemDisk::new();
+            let (mut log, _) = open(&disk, 300);
+            for index in 1..=10 {
+                put(&mut log, 1, &[entry(index, 1, "data")]).unwrap();
+            }
+            log.stage_mark(1, &Mark { index: 10, term: 1, conf: Bytes::new() }, true).unwrap();
+            log.write().unwrap();
+            log.maintain().unwrap();
+            let job = log.sync_job().unwrap();
+            disk.power_off_after(ops);
+            let is_done = job.run().is_ok();
+            let synced = log.synced();
+            disk.crash(seed);
+            let (log, _) = open(&disk, 300);
+            assert!(
+                synced <= log.written(),
+                "seed {seed}: {synced} were durable, {} are left",
+                log.written()
+            );
+            if is_done {
+                assert_eq!(log.first_index(1), 11);
+                break;
+            }
+        }
+    }
 }
 
 /// One group pins the first segment with a few entries while another fills the log and is compacted.
