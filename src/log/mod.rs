@@ -177,7 +177,8 @@ pub struct Recovered {
 /// How the process that wrote the log last came to its end; see *Recovery* in the [module](self).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LastStop {
-    /// Only the process stopped (same boot id): a gap before any later write is damage.
+    /// Only the process stopped, and [`Log::open`] has succeeded since the machine started (so record the boot id after it): a gap before
+    /// any later write is damage.
     Process,
     /// The machine may have stopped, or this is not known: unsynced writes may be missing in any order.
     #[default]

@@ -56,7 +56,7 @@ pub(super) fn recover<D: Disk>(
         }
     }
     if let Some(stop) = stop {
-        cut(disk, &sequences, &stop, &mut scan)?;
+        cut(disk, &sequences, &stop, &scan)?;
     }
     for (&sequence, segment) in &scan.segments {
         segment.file.sync().map_err(|error| LogError::io("sync", segment_name(sequence), error))?;
@@ -240,12 +240,12 @@ fn check_torn(
     Ok(())
 }
 
-/// Removes everything from the stop on, the last segment first, each step durably before the next.
-fn cut<D: Disk>(disk: &D, sequences: &[u32], stop: &Stop, scan: &mut Scan<D>) -> Result<(), LogError> {
-    for &sequence in sequences.iter().rev().filter(|sequence| !scan.segments.contains_key(*sequence)) {
+/// Removes everything from the stop on. In any order: nothing is written before the caller has synced it all, and if a crash leaves
+/// some of it, the next recovery stops at the same place.
+fn cut<D: Disk>(disk: &D, sequences: &[u32], stop: &Stop, scan: &Scan<D>) -> Result<(), LogError> {
+    for &sequence in sequences.iter().filter(|sequence| !scan.segments.contains_key(*sequence)) {
         let name = segment_name(sequence);
         disk.remove(&name).map_err(|error| LogError::io("remove", &name, error))?;
-        disk.sync_folder().map_err(|error| LogError::io("sync the folder of", "the log", error))?;
     }
     if let Some(segment) = scan.segments.get(&stop.segment) {
         let name = segment_name(stop.segment);
