@@ -12,9 +12,8 @@ use std::sync::Arc;
 
 /// A folder that holds the log and the snapshots of one worker.
 ///
-/// A clone is another handle of the same folder.
-/// Nothing here is durable until it is synced: the data of a file by [`DiskFile::sync`], the creation, renaming and
-/// removal of names by [`Disk::sync_folder`].
+/// A clone is another handle of the same folder. Nothing here is durable until it is synced: the data of a
+/// file by [`DiskFile::sync`], the creation, renaming and removal of names by [`Disk::sync_folder`].
 pub trait Disk: Clone + fmt::Debug + Send + 'static {
     /// A handle of one file of this folder.
     type File: DiskFile;

@@ -60,7 +60,8 @@ impl Ledger {
 ///
 /// # Invariants
 /// - `first = mark.index + 1`, and `places[i]` is the entry at index `first + i`.
-/// - `terms` holds one run for each change of term in `places`, the first of them at `first`; it is empty when `places` is.
+/// - `terms` holds one run for each change of term in `places`, the first of them at `first`; it is empty
+///   when `places` is.
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) identity: Stored<Identity>,
@@ -214,8 +215,8 @@ impl Index {
     }
 }
 
-/// A group while its records are replayed: the entries may have gaps, because those of a deleted segment come later, as moved
-/// ones.
+/// A group while its records are replayed: the entries may have gaps, because those of a deleted segment come
+/// later, as moved ones.
 #[derive(Debug, Default)]
 struct Replayed {
     identity: Stored<Identity>,

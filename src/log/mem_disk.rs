@@ -1,9 +1,10 @@
 //! A [`Disk`] in memory for tests and the simulator: crash images and failures on demand, all from a seed.
 //!
 //! What it models, harsher than the usual file systems and as harsh as POSIX allows:
-//! - data that was not synced survives a crash of the machine as a prefix of what was appended, the last part of which may
-//!   be garbled, and sectors of which may read as zeros (blocks reach the disk in any order);
-//! - each creation, renaming or removal of a name that was not synced survives or not, independently of the others;
+//! - data that was not synced survives a crash of the machine as a prefix of what was appended, the last part
+//!   of which may be garbled, and sectors of which may read as zeros (blocks reach the disk in any order);
+//! - each creation, renaming or removal of a name that was not synced survives or not, independently of the
+//!   others;
 //! - a crash of the process loses nothing that was written;
 //! - handles from before a crash fail afterwards: the process that held them is gone.
 
@@ -140,8 +141,8 @@ impl MemDisk {
         self.generation = folder.generation;
     }
 
-    /// Limits the sum of all file lengths; writes beyond it end with [`io::ErrorKind::StorageFull`], after writing what fits.
-    /// `None` for no limit.
+    /// Limits the sum of all file lengths; writes beyond it end with [`io::ErrorKind::StorageFull`], after
+    /// writing what fits. `None` for no limit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.shared.lock().capacity = bytes.unwrap_or(CAPACITY_DEFAULT);
     }
@@ -162,8 +163,8 @@ impl MemDisk {
         self.shared.lock().fail_next_sync = true;
     }
 
-    /// Lets `ops` more operations that write or sync succeed, then fails all until [`Self::kill`] or [`Self::crash`]:
-    /// a crash between any two steps. A write that is the first to fail is half done.
+    /// Lets `ops` more operations that write or sync succeed, then fails all until [`Self::kill`] or
+    /// [`Self::crash`]: a crash between any two steps. A write that is the first to fail is half done.
     pub fn power_off_after(&self, ops: u64) {
         let mut folder = self.shared.lock();
         if !folder.is_off {
@@ -177,7 +178,8 @@ impl MemDisk {
         self.shared.lock().ops
     }
 
-    /// Inverts the bits of `mask` in one byte of a file, as a decaying medium would; `false` when there is no such byte.
+    /// Inverts the bits of `mask` in one byte of a file, as a decaying medium would; `false` when there is no
+    /// such byte.
     pub fn flip(&self, name: &str, offset: u64, mask: u8) -> bool {
         let mut folder = self.shared.lock();
         let Some(inode) = folder.names.get(name).copied() else { return false };

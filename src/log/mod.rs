@@ -1,15 +1,16 @@
 //! The log of one worker: the Raft entries and states of all its groups in one sequence of segment files.
 //!
-//! All that a turn staged for all groups becomes **one** write; syncing is a job that another thread runs ([`SyncJob`]).
-//! The module knows nothing of Raft's rules: entries, hard states, marks and identities are data to it.
-//! It reads no clock, starts no thread and holds no randomness.
+//! All that a turn staged for all groups becomes **one** write; syncing is a job that another thread runs
+//! ([`SyncJob`]). The module knows nothing of Raft's rules: entries, hard states, marks and identities are
+//! data to it. It reads no clock, starts no thread and holds no randomness.
 //!
 //! # Files
-//! `log-<sequence>.seg`, sequence in ten decimal digits from 1, without gaps. Only the last one is written to, only the first one is
-//! ever deleted. Integers are little-endian, checksums are CRC32C (Castagnoli).
+//! `log-<sequence>.seg`, sequence in ten decimal digits from 1, without gaps. Only the last one is written
+//! to, only the first one is ever deleted. Integers are little-endian, checksums are CRC32C (Castagnoli).
 //!
-//! A segment starts with a header, written together with its first write (that of the very first segment alone, and durable before the log
-//! is used; so the oldest segment that is left always begins with a durable header):
+//! A segment starts with a header, written together with its first write (that of the very first segment
+//! alone, and durable before the log is used; so the oldest segment that is left always begins with a durable
+//! header):
 //!
 //! | offset | size | field |
 //! | --- | --- | --- |
@@ -54,21 +55,25 @@
 //! | 7 remove | - | all of the group so far is dropped |
 //!
 //! # Recovery
-//! Writes are replayed in order while they are whole and numbered without a gap. At the first that is not, everything after is either
-//! a **torn tail**, which is cut (including whole later segments, whose blocks may reach the disk earlier), or **damage**, which
-//! is reported. It is damage when a later write proves that the missing one was durable (`synced`) - or, when only the process
-//! stopped ([`LastStop::Process`]), when there is any later write at all, for a stopped process loses nothing in the middle.
-//! (Looking for a later whole record alone would mistake an ordinary loss of power for damage: unsynced blocks reach the disk in any
+//! Writes are replayed in order while they are whole and numbered without a gap. At the first that is not,
+//! everything after is either a **torn tail**, which is cut (including whole later segments, whose blocks may
+//! reach the disk earlier), or **damage**, which is reported. It is damage when a later write proves that the
+//! missing one was durable (`synced`) - or, when only the process stopped ([`LastStop::Process`]), when there
+//! is any later write at all, for a stopped process loses nothing in the middle. (Looking for a later whole
+//! record alone would mistake an ordinary loss of power for damage: unsynced blocks reach the disk in any
 //! order.) What is recovered is synced before [`Log::open`] returns.
 //!
 //! # What is not here
-//! No per-group files, no compression, no cache of recent entries (the caller has one), no retry after a failed sync.
+//! No per-group files, no compression, no cache of recent entries (the caller has one), no retry after a
+//! failed sync.
 
 mod disk;
+mod error;
 mod index;
 mod mem_disk;
 mod record;
 mod recover;
+mod rewrite;
 mod snapshot;
 mod sync;
 #[cfg(test)]
@@ -81,7 +86,9 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 pub use disk::{Disk, DiskFile, FsDisk, FsFile};
+pub use error::LogError;
 pub use mem_disk::{MemDisk, MemFile};
+pub use rewrite::{REWRITE_BYTES_MAX, REWRITE_SCAN_MAX};
 pub use snapshot::{
     CHUNK_BYTES_MAX, CONF_BYTES_MAX, IncomingSnapshot, SnapshotFiles, SnapshotHeader, SnapshotJob,
     SnapshotReader, SnapshotWriter,
@@ -93,9 +100,11 @@ use record::{
     ENTRY_HEADER_BYTES, RECORD_HEADER_BYTES, Record, SEGMENT_HEADER_BYTES, SegmentHeader, WRITE_HEADER_BYTES,
     WriteHeader,
 };
+use rewrite::Rewrite;
 use sync::Shared;
 
-/// Default of [`LogOptions::segment_bytes`]: large enough that segments change seldom, small enough that dead ones free room soon.
+/// Default of [`LogOptions::segment_bytes`]: large enough that segments change seldom, small enough that dead
+/// ones free room soon.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
 
 /// Largest [`LogOptions::segment_bytes`]; offsets are kept in 32 bits.
@@ -106,12 +115,6 @@ pub const WRITE_BYTES_MAX: usize = 1 << 30;
 
 /// Room for staged records that is kept from one write to the next; a turn stages about 1 MiB.
 const STAGING_KEPT_BYTES_MAX: usize = 4 << 20;
-
-/// Most bytes of live entries that one [`Log::maintain`] copies out of an old segment (one record more at most).
-pub const REWRITE_BYTES_MAX: usize = 1 << 20;
-
-/// Most entries that one [`Log::maintain`] looks at in search of those to copy.
-pub const REWRITE_SCAN_MAX: usize = 1 << 16;
 
 /// One entry of the log of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,8 +180,8 @@ pub struct Recovered {
 /// How the process that wrote the log last came to its end; see *Recovery* in the [module](self).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LastStop {
-    /// Only the process stopped, and [`Log::open`] has succeeded since the machine started (so record the boot id after it): a gap before
-    /// any later write is damage.
+    /// Only the process stopped, and [`Log::open`] has succeeded since the machine started (so record the
+    /// boot id after it): a gap before any later write is damage.
     Process,
     /// The machine may have stopped, or this is not known: unsynced writes may be missing in any order.
     #[default]
@@ -202,98 +205,6 @@ impl Default for LogOptions {
     }
 }
 
-/// Why the log, or a snapshot file, cannot do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum LogError {
-    /// The disk is full. Nothing of this write is in the log; what was staged still is, so that the write can be tried again.
-    #[error("no space left to write {file}")]
-    Full {
-        /// The file that was written.
-        file: String,
-    },
-    /// The system reported an error.
-    #[error("cannot {action} {file}")]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// The file it was tried on.
-        file: String,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-    /// A file does not hold what was written to it; the node must stop.
-    #[error(
-        "{file} is damaged at byte {offset}: {what}; the data of this node cannot be trusted: start it once with \
-         `ringfort node --rebuild`, which discards the data and fetches it from the other nodes"
-    )]
-    Damaged {
-        /// The file.
-        file: String,
-        /// Where the damage begins.
-        offset: u64,
-        /// What is wrong.
-        what: &'static str,
-    },
-    /// A later release wrote this file; start that release.
-    #[error("{file} was written by a later release of ringfort (byte {offset} is unknown to this one)")]
-    Version {
-        /// The file.
-        file: String,
-        /// Where the unknown part begins.
-        offset: u64,
-    },
-    /// An earlier sync, or the repair after a failed write, has failed: what is on disk is unknown, and this log accepts nothing more.
-    #[error("the log has failed earlier and accepts nothing more; the node must be restarted")]
-    Failed,
-    /// The entry is before the mark: only the snapshot has it.
-    #[error("entry {index} of group {group} is compacted, the log starts after {mark}")]
-    Compacted {
-        /// The group.
-        group: u16,
-        /// The index asked for.
-        index: u64,
-        /// The index of the mark.
-        mark: u64,
-    },
-    /// The entry does not exist yet, or would leave a gap.
-    #[error("entry {index} of group {group} is beyond the last one, {last}")]
-    Beyond {
-        /// The group.
-        group: u16,
-        /// The index asked for.
-        index: u64,
-        /// The index of the last entry.
-        last: u64,
-    },
-    /// A snapshot that another node sends is not whole: drop it and ask for it again.
-    #[error("the received snapshot is damaged at or after byte {offset}: {what}")]
-    Received {
-        /// Bytes that were still right.
-        offset: u64,
-        /// What is wrong.
-        what: &'static str,
-    },
-    /// More bytes than a record, a write or a chunk may have.
-    #[error("{bytes} bytes are more than the allowed {max}")]
-    TooLarge {
-        /// Bytes given.
-        bytes: usize,
-        /// Bytes allowed.
-        max: usize,
-    },
-}
-
-impl LogError {
-    fn io(action: &'static str, file: impl Into<String>, source: io::Error) -> Self {
-        let file = file.into();
-        match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { file },
-            _ => Self::Io { action, file, source },
-        }
-    }
-}
-
 /// The log of one worker; the layout of its files is described in the [module](self).
 ///
 /// # Invariants
@@ -307,7 +218,8 @@ pub struct Log<D: Disk> {
     index: Index,
     staging: Vec<u8>,
     staged_records: u32,
-    /// Mark index and last index, as staged, of the groups that have staged entries, marks or removals; sorted by group.
+    /// Mark index and last index, as staged, of the groups that have staged entries, marks or removals;
+    /// sorted by group.
     staged_ranges: Vec<(u16, u64, u64)>,
     /// Number of the last write.
     written: u64,
@@ -326,14 +238,6 @@ struct Segment<F> {
     last_write: u64,
 }
 
-/// Where the copying of live records out of the first segment goes on.
-#[derive(Clone, Copy, Debug)]
-struct Rewrite {
-    segment: u32,
-    group: u16,
-    index: u64,
-}
-
 fn segment_name(sequence: u32) -> String {
     format!("log-{sequence:010}.seg")
 }
@@ -347,7 +251,8 @@ fn segment_sequence(name: &str) -> Option<u32> {
 impl<D: Disk> Log<D> {
     /// Opens the log of `disk` and says what it holds; an empty disk is an empty log.
     ///
-    /// A torn tail is cut, and all that is recovered is durable when this returns, so it may block for as long as the disk takes.
+    /// A torn tail is cut, and all that is recovered is durable when this returns, so it may block for as
+    /// long as the disk takes.
     ///
     /// # Errors
     /// [`LogError::Damaged`] and [`LogError::Version`]: the node must not start with this data.
@@ -386,8 +291,9 @@ impl<D: Disk> Log<D> {
     /// Stages `entries`, which continue each other; an index that exists replaces the entries from there on.
     ///
     /// # Errors
-    /// [`LogError::Compacted`] and [`LogError::Beyond`] when they do not fit to the log as staged so far, [`LogError::TooLarge`] when more
-    /// than [`WRITE_BYTES_MAX`] would be staged, [`LogError::Failed`]; nothing is staged then.
+    /// [`LogError::Compacted`] and [`LogError::Beyond`] when they do not fit to the log as staged so far,
+    /// [`LogError::TooLarge`] when more than [`WRITE_BYTES_MAX`] would be staged, [`LogError::Failed`];
+    /// nothing is staged then.
     pub fn stage_entries(&mut self, group: u16, entries: &[LogEntry]) -> Result<(), LogError> {
         let Some(first) = entries.first() else { return Ok(()) };
         let (mark, last) = self.staged_range(group);
@@ -430,8 +336,8 @@ impl<D: Disk> Log<D> {
 
     /// Stages the point after which the log of `group` starts.
     ///
-    /// With `keep_log` (compaction) the entries up to `mark.index` are dropped; without it (a snapshot was installed) all are.
-    /// The snapshot that the mark relies on must be durable before.
+    /// With `keep_log` (compaction) the entries up to `mark.index` are dropped; without it (a snapshot was
+    /// installed) all are. The snapshot that the mark relies on must be durable before.
     ///
     /// # Errors
     /// [`LogError::Compacted`] when a compaction would go back, [`LogError::Failed`], [`LogError::TooLarge`].
@@ -470,13 +376,15 @@ impl<D: Disk> Log<D> {
         self.staged_ranges.clear();
     }
 
-    /// Writes all that is staged, of all groups, with one write, and returns its number; with nothing staged, that of the last write.
+    /// Writes all that is staged, of all groups, with one write, and returns its number; with nothing staged,
+    /// that of the last write.
     ///
-    /// The write survives a crash of the process from now on, and one of the machine when a [`SyncJob`] that goes through its number is done.
+    /// The write survives a crash of the process from now on, and one of the machine when a [`SyncJob`] that
+    /// goes through its number is done.
     ///
     /// # Errors
-    /// [`LogError::Full`] and [`LogError::Io`]: the file is as before, what was staged still is; stop acknowledging, and either try again
-    /// when there is room or [`Self::drop_staged`].
+    /// [`LogError::Full`] and [`LogError::Io`]: the file is as before, what was staged still is; stop
+    /// acknowledging, and either try again when there is room or [`Self::drop_staged`].
     /// [`LogError::Failed`]: the node must stop.
     pub fn write(&mut self) -> Result<u64, LogError> {
         self.check_usable()?;
@@ -516,7 +424,8 @@ impl<D: Disk> Log<D> {
         Ok(write)
     }
 
-    /// Returns the job that makes all writes so far durable, or `None` when nothing was written since the last job was taken.
+    /// Returns the job that makes all writes so far durable, or `None` when nothing was written since the
+    /// last job was taken.
     ///
     /// # Errors
     /// The job itself reports them; after a failed one this log accepts nothing more.
@@ -541,11 +450,13 @@ impl<D: Disk> Log<D> {
         self.shared.synced()
     }
 
-    /// Reads the entries of `group` from `lo` up to, not including, `hi`: as many as fit into `bytes_max` bytes of records, but at least one
-    /// if `lo < hi`. Staged entries that are not written yet are not there.
+    /// Reads the entries of `group` from `lo` up to, not including, `hi`: as many as fit into `bytes_max`
+    /// bytes of records, but at least one if `lo < hi`. Staged entries that are not written yet are not
+    /// there.
     ///
     /// # Errors
-    /// [`LogError::Compacted`], [`LogError::Beyond`]; [`LogError::Io`]; [`LogError::Damaged`]: the node must stop.
+    /// [`LogError::Compacted`], [`LogError::Beyond`]; [`LogError::Io`]; [`LogError::Damaged`]: the node must
+    /// stop.
     pub fn read(&self, group: u16, lo: u64, hi: u64, bytes_max: usize) -> Result<Vec<LogEntry>, LogError> {
         let mut entries = Vec::new();
         if hi <= lo {
@@ -577,7 +488,8 @@ impl<D: Disk> Log<D> {
         self.index.groups.get(&group).map_or(1, |live| live.first)
     }
 
-    /// Returns the index of the last entry written, or of the mark when there is none (0 for an unknown group).
+    /// Returns the index of the last entry written, or of the mark when there is none (0 for an unknown
+    /// group).
     #[must_use]
     pub fn last_index(&self, group: u16) -> u64 {
         self.index.groups.get(&group).map_or(0, Group::last)
@@ -613,37 +525,6 @@ impl<D: Disk> Log<D> {
     /// Whatever the system reports.
     pub fn disk_free(&self) -> io::Result<u64> {
         self.disk.free_bytes()
-    }
-
-    /// Frees room, a bounded amount of work at a time: hands dead segments to the next [`SyncJob`], which deletes them, and copies live
-    /// records out of the first segment when that is mostly dead, or when more than half of the log is.
-    ///
-    /// Call it between turns, with nothing staged (else it only deletes). It makes a write of its own, which the next [`SyncJob`] covers;
-    /// only when that is done is the old segment deleted. The log takes at most about twice its live bytes plus two segments.
-    ///
-    /// # Errors
-    /// As [`Self::write`] and [`Self::read`]; nothing stays staged.
-    pub fn maintain(&mut self) -> Result<(), LogError> {
-        self.check_usable()?;
-        self.retire_dead_segments();
-        if self.staged_records != 0 {
-            return Ok(());
-        }
-        let Some(mut rewrite) = self.choose_rewrite() else { return Ok(()) };
-        let result = self.stage_rewrite(&mut rewrite).and_then(|is_done| {
-            self.write()?;
-            Ok(is_done)
-        });
-        match result {
-            Ok(is_done) => {
-                self.rewrite = (!is_done).then_some(rewrite);
-                Ok(())
-            }
-            Err(error) => {
-                self.drop_staged();
-                Err(error)
-            }
-        }
     }
 
     /// Asserts what must always hold, at a cost of `O(all live entries)`: for tests.
@@ -800,98 +681,10 @@ impl<D: Disk> Log<D> {
             .map_err(|error| LogError::io("read", segment_name(place.segment), error))?;
         Ok(buffer)
     }
-
-    /// Takes the dead segments at the front out of the log; the next job deletes them.
-    fn retire_dead_segments(&mut self) {
-        let synced = self.shared.synced();
-        while 1 < self.segments.len() {
-            let Some(first) = self.segments.first_entry() else { return };
-            let sequence = *first.key();
-            // The job that deletes it makes durable first what replaced its records. The segment itself must be durable, for that job
-            // leaves it out, and a crash before its deletion would take it for a torn tail.
-            if self.index.ledger.live_bytes(sequence) != 0 || synced < first.get().last_write {
-                return;
-            }
-            first.remove();
-            self.index.ledger.forget(sequence);
-            self.shared.retire(sequence);
-        }
-    }
-
-    fn choose_rewrite(&self) -> Option<Rewrite> {
-        let (&segment, first) = self.segments.first_key_value()?;
-        let live = self.index.ledger.live_bytes(segment);
-        if self.segments.len() < 2 || live == 0 {
-            return None;
-        }
-        if let Some(rewrite) = self.rewrite.filter(|rewrite| rewrite.segment == segment) {
-            return Some(rewrite);
-        }
-        let total = self.disk_bytes();
-        let live_total: u64 =
-            self.segments.keys().map(|&segment| self.index.ledger.live_bytes(segment)).sum();
-        let is_first_mostly_dead = live <= first.bytes / 4;
-        let is_log_mostly_dead = 2 * live_total + 2 * self.options.segment_bytes < total;
-        (is_first_mostly_dead || is_log_mostly_dead).then_some(Rewrite { segment, group: 0, index: 0 })
-    }
-
-    /// Stages copies of live records of the segment, from where `rewrite` stands; returns whether that was all.
-    fn stage_rewrite(&mut self, rewrite: &mut Rewrite) -> Result<bool, LogError> {
-        let mut scanned = 0;
-        let mut next = self.index.groups.range(rewrite.group..).next().map(|(&id, _)| id);
-        while let Some(id) = next {
-            if rewrite.group != id {
-                *rewrite = Rewrite { group: id, index: 0, ..*rewrite };
-            }
-            if !self.stage_rewrite_group(rewrite, &mut scanned)? {
-                return Ok(false);
-            }
-            next = id.checked_add(1).and_then(|id| self.index.groups.range(id..).next()).map(|(&id, _)| id);
-        }
-        Ok(true)
-    }
-
-    fn stage_rewrite_group(&mut self, rewrite: &mut Rewrite, scanned: &mut usize) -> Result<bool, LogError> {
-        let Rewrite { segment, group: id, .. } = *rewrite;
-        let Some(group) = self.index.groups.get(&id) else { return Ok(true) };
-        let is_here = |place: Option<Place>| place.is_some_and(|place| place.segment == segment);
-        if rewrite.index == 0 {
-            let (identity, hard_state, mark) = (&group.identity, &group.hard_state, &group.mark);
-            if is_here(identity.place) {
-                record::put_identity(&mut self.staging, id, &identity.value);
-                self.staged_records += 1;
-            }
-            if is_here(hard_state.place) {
-                record::put_hard_state(&mut self.staging, id, &hard_state.value);
-                self.staged_records += 1;
-            }
-            if is_here(mark.place) {
-                record::put_mark(&mut self.staging, id, &mark.value, true);
-                self.staged_records += 1;
-            }
-        }
-        let (first, last) = (group.first.max(rewrite.index), group.last());
-        for index in first..=last {
-            if REWRITE_BYTES_MAX <= self.staging.len() || REWRITE_SCAN_MAX <= *scanned {
-                rewrite.index = index;
-                return Ok(false);
-            }
-            *scanned += 1;
-            let place = self.index.groups.get(&id).and_then(|group| group.place(index));
-            let Some(place) = place.filter(|place| place.segment == segment) else { continue };
-            let mut entries = Vec::with_capacity(1);
-            self.read_run(id, index, place, 1, &mut entries)?;
-            for entry in &entries {
-                record::put_entry(&mut self.staging, id, entry, true);
-                self.staged_records += 1;
-            }
-        }
-        Ok(true)
-    }
 }
 
-/// Returns the longest run of records from `at` on that lie back to back in one segment and take at most `bytes_max` together, and
-/// their number; `None` when not even the first fits and it is not `forced`.
+/// Returns the longest run of records from `at` on that lie back to back in one segment and take at most
+/// `bytes_max` together, and their number; `None` when not even the first fits and it is not `forced`.
 fn longest_run(group: &Group, at: u64, hi: u64, bytes_max: usize, forced: bool) -> Option<(Place, u64)> {
     let mut run = group.place(at)?;
     if bytes_max < run.bytes as usize && !forced {

@@ -146,8 +146,8 @@ impl SegmentHeader {
 }
 
 impl WriteHeader {
-    /// `segment` and `offset` (where the header stands) are part of the checksum, so that bytes which strayed there from
-    /// elsewhere, or which a client put into a value, are not taken for a write.
+    /// `segment` and `offset` (where the header stands) are part of the checksum, so that bytes which strayed
+    /// there from elsewhere, or which a client put into a value, are not taken for a write.
     pub(super) fn encode(&self, segment: u32, offset: u64) -> [u8; WRITE_HEADER_BYTES] {
         let mut out = [0; WRITE_HEADER_BYTES];
         out[0..4].copy_from_slice(WRITE_MAGIC);

@@ -140,7 +140,8 @@ impl<D: Disk> Scan<D> {
             Ok(header) if header.sequence == sequence => header,
             Ok(_) | Err(HeaderFault::Damaged) => {
                 let what = "the header of the segment does not match its checksum";
-                // The oldest segment was durable before the log was used, or before those in front of it were deleted.
+                // The oldest segment was durable before the log was used, or before those in front of it were
+                // deleted.
                 if is_oldest {
                     return Err(LogError::Damaged { file: segment_name(sequence), offset: 0, what });
                 }
@@ -212,8 +213,8 @@ impl<D: Disk> Scan<D> {
     }
 }
 
-/// Fails when a header of a write in `bytes`, which stand at `offset` of segment `sequence`, proves that what is missing at the stop
-/// was there once.
+/// Fails when a header of a write in `bytes`, which stand at `offset` of segment `sequence`, proves that what
+/// is missing at the stop was there once.
 fn check_torn(
     stop: &Stop,
     sequence: u32,
@@ -240,8 +241,8 @@ fn check_torn(
     Ok(())
 }
 
-/// Removes everything from the stop on. In any order: nothing is written before the caller has synced it all, and if a crash leaves
-/// some of it, the next recovery stops at the same place.
+/// Removes everything from the stop on. In any order: nothing is written before the caller has synced it all,
+/// and if a crash leaves some of it, the next recovery stops at the same place.
 fn cut<D: Disk>(disk: &D, sequences: &[u32], stop: &Stop, scan: &Scan<D>) -> Result<(), LogError> {
     for &sequence in sequences.iter().filter(|sequence| !scan.segments.contains_key(*sequence)) {
         let name = segment_name(sequence);

@@ -1,8 +1,9 @@
 //! Snapshot files: the state of one group at one index of its log.
 //!
 //! # Files
-//! `snap-<group>-<index>.snap` is complete and durable as soon as it has that name; until then it is `snap-<group>-<number>.tmp`, and
-//! such leftovers are removed by [`SnapshotFiles::load`]. Integers are little-endian, checksums are CRC32C (Castagnoli).
+//! `snap-<group>-<index>.snap` is complete and durable as soon as it has that name; until then it is
+//! `snap-<group>-<number>.tmp`, and such leftovers are removed by [`SnapshotFiles::load`]. Integers are
+//! little-endian, checksums are CRC32C (Castagnoli).
 //!
 //! | offset | size | field |
 //! | --- | --- | --- |
@@ -18,7 +19,8 @@
 //! | 40 | n | membership; opaque |
 //! | 40 + n | 4 | CRC of all before |
 //!
-//! then chunks: size of the data (4, not 0), CRC of the data (4), data; and a trailer, after which the file ends:
+//! then chunks: size of the data (4, not 0), CRC of the data (4), data; and a trailer, after which the file
+//! ends:
 //!
 //! | offset | size | field |
 //! | --- | --- | --- |
@@ -31,8 +33,8 @@
 //! A file travels to another node as it is, byte for byte.
 //!
 //! # Order
-//! A snapshot is durable (its [`SnapshotJob`] has run) **before** the log's mark that relies on it is staged. So after a crash the snapshot of
-//! a group may be ahead of its mark, never behind it.
+//! A snapshot is durable (its [`SnapshotJob`] has run) **before** the log's mark that relies on it is staged.
+//! So after a crash the snapshot of a group may be ahead of its mark, never behind it.
 
 use std::collections::BTreeMap;
 
@@ -195,7 +197,8 @@ pub struct SnapshotFiles<D: Disk> {
 }
 
 impl<D: Disk> SnapshotFiles<D> {
-    /// Finds the snapshots on `disk`; removes what was left unfinished, and older ones than the newest of each group.
+    /// Finds the snapshots on `disk`; removes what was left unfinished, and older ones than the newest of
+    /// each group.
     ///
     /// # Errors
     /// [`LogError::Io`].
@@ -231,7 +234,8 @@ impl<D: Disk> SnapshotFiles<D> {
         Ok(SnapshotWriter { output, header, totals: Totals::default(), buffer: Vec::new() })
     }
 
-    /// Starts receiving a snapshot of `group` as raw bytes; it is dropped with its writer unless it is finished.
+    /// Starts receiving a snapshot of `group` as raw bytes; it is dropped with its writer unless it is
+    /// finished.
     ///
     /// # Errors
     /// [`LogError::Full`], [`LogError::Io`].
@@ -252,8 +256,8 @@ impl<D: Disk> SnapshotFiles<D> {
         }
     }
 
-    /// Makes the snapshot of `group` at `index`, whose job has run, the current one, and removes the older one (or itself, when a
-    /// newer one came first).
+    /// Makes the snapshot of `group` at `index`, whose job has run, the current one, and removes the older
+    /// one (or itself, when a newer one came first).
     ///
     /// # Errors
     /// [`LogError::Io`].
@@ -278,7 +282,8 @@ impl<D: Disk> SnapshotFiles<D> {
         }
     }
 
-    /// Opens the current snapshot of `group`; it stays readable when a newer one replaces it. `None` when there is none.
+    /// Opens the current snapshot of `group`; it stays readable when a newer one replaces it. `None` when
+    /// there is none.
     ///
     /// # Errors
     /// [`LogError::Damaged`], [`LogError::Version`]: the node must stop. [`LogError::Io`].
@@ -382,8 +387,8 @@ impl<D: Disk> IncomingSnapshot<D> {
     /// Appends the next bytes.
     ///
     /// # Errors
-    /// [`LogError::Received`] at the first byte that cannot be right, [`LogError::Version`]; [`LogError::Full`], [`LogError::Io`]. Drop the
-    /// writer then.
+    /// [`LogError::Received`] at the first byte that cannot be right, [`LogError::Version`];
+    /// [`LogError::Full`], [`LogError::Io`]. Drop the writer then.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), LogError> {
         self.verifier.feed(bytes).map_err(|fault| match fault {
             Fault::Damaged(what) => LogError::Received { offset: self.output.bytes, what },

@@ -55,8 +55,8 @@ impl Shared {
         self.state.lock().retired.push_back(sequence);
     }
 
-    /// Notes that a job is handed out for the writes up to `written` and returns up to where they are durable; `None` when there is nothing
-    /// to do.
+    /// Notes that a job is handed out for the writes up to `written` and returns up to where they are
+    /// durable; `None` when there is nothing to do.
     pub(super) fn take_request(&self, written: u64) -> Option<u64> {
         let mut state = self.state.lock();
         let retired = state.retired.back().copied().unwrap_or(0);
@@ -71,8 +71,8 @@ impl Shared {
 
 /// Makes all writes up to [`Self::through`] durable, then deletes segments that died before.
 ///
-/// It may run on any thread, and blocks for as long as the disk takes. Jobs of one log run one after the other; a job that is dropped
-/// without having run is covered by the next.
+/// It may run on any thread, and blocks for as long as the disk takes. Jobs of one log run one after the
+/// other; a job that is dropped without having run is covered by the next.
 #[must_use = "nothing is durable until the job has run"]
 #[derive(Debug)]
 pub struct SyncJob<D: Disk> {
@@ -81,7 +81,8 @@ pub struct SyncJob<D: Disk> {
     files: Vec<(u32, D::File)>,
     has_new_names: bool,
     through: u64,
-    /// Retired segments up to this sequence may be deleted: each later segment that existed is among `files` or durable.
+    /// Retired segments up to this sequence may be deleted: each later segment that existed is among `files`
+    /// or durable.
     delete_up_to: u32,
     has_run: bool,
 }
@@ -107,8 +108,9 @@ impl<D: Disk> SyncJob<D> {
     /// Does the work.
     ///
     /// # Errors
-    /// [`LogError::Io`] when a sync fails. What is durable is then unknown, and no later sync can tell: the log of this job accepts nothing
-    /// more, every later job fails with [`LogError::Failed`], and the node must stop.
+    /// [`LogError::Io`] when a sync fails. What is durable is then unknown, and no later sync can tell: the
+    /// log of this job accepts nothing more, every later job fails with [`LogError::Failed`], and the node
+    /// must stop.
     pub fn run(mut self) -> Result<(), LogError> {
         let shared = Arc::clone(&self.shared);
         let _running = shared.running.lock();
