@@ -1,0 +1,148 @@
+//! The meta group: membership, placement, epoch, replica ids - the one authority over the cluster map.
+//!
+//! Its log holds [`Change`]s. A change names the epoch that it was made from; at any other epoch it does nothing, so that
+//! two operators, or a leader and its successor, never overwrite each other (compare-and-set).
+
+pub mod form;
+
+use ringfort_wire::ClusterMap;
+use ringfort_wire::entry::{Entry, OpKind};
+use ringfort_wire::frame::WireError;
+use ringfort_wire::request::Status;
+use serde::{Deserialize, Serialize};
+
+/// A new map in place of the one at `expected_epoch` (0: in place of none).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The epoch that the change was made from.
+    pub expected_epoch: u64,
+    /// The map, with a higher epoch.
+    pub map: ClusterMap,
+}
+
+impl Change {
+    /// The change as the body of a log operation.
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a change has only string keys and plain values")
+    }
+}
+
+/// The state machine of the meta group.
+#[derive(Debug, Default)]
+pub struct MetaMachine {
+    map: Option<ClusterMap>,
+    pending_snapshot: Option<Vec<u8>>,
+}
+
+impl MetaMachine {
+    /// The committed map; `None` before the first change.
+    pub fn map(&self) -> Option<&ClusterMap> {
+        self.map.as_ref()
+    }
+
+    fn epoch(&self) -> u64 {
+        self.map.as_ref().map_or(0, |m| m.epoch)
+    }
+
+    /// Applies one entry; `answer` gets `+OK` or an error for each change in it.
+    ///
+    /// # Errors
+    /// The entry is malformed.
+    pub fn apply(
+        &mut self,
+        entry: &[u8],
+        mut answer: impl FnMut(usize, Status<'_>),
+    ) -> Result<(), WireError> {
+        if entry.is_empty() {
+            return Ok(());
+        }
+        let entry = Entry::decode(entry)?;
+        for (position, op) in entry.ops().enumerate() {
+            let op = op?;
+            if op.kind != OpKind::Command {
+                continue;
+            }
+            let change: Change = serde_json::from_slice(op.body)
+                .map_err(|_| WireError::Malformed("change of the cluster map"))?;
+            if change.expected_epoch == self.epoch() && self.epoch() < change.map.epoch {
+                self.map = Some(change.map);
+                answer(position, Status::Done(b"+OK\r\n"));
+            } else {
+                answer(
+                    position,
+                    Status::Refused(b"-ERR the cluster map has changed meanwhile; plan again\r\n"),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Digest of the state, equal on all replicas at the same index.
+    pub fn digest(&self) -> u64 {
+        twox_hash::XxHash3_64::oneshot(&self.encode())
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(&self.map).expect("a map has only string keys and plain values")
+    }
+
+    /// Begins a snapshot of the present state.
+    pub fn snapshot_begin(&mut self) {
+        self.pending_snapshot = Some(self.encode());
+    }
+
+    /// Appends the whole snapshot; it is small.
+    pub fn snapshot_next(&mut self, out: &mut Vec<u8>) -> bool {
+        out.extend_from_slice(&self.pending_snapshot.take().unwrap_or_default());
+        true
+    }
+
+    /// Gives the snapshot up.
+    pub fn snapshot_abort(&mut self) {
+        self.pending_snapshot = None;
+    }
+
+    /// Reads a snapshot.
+    ///
+    /// # Errors
+    /// It is malformed.
+    pub fn restore(bytes: &[u8]) -> Result<Self, String> {
+        let map = serde_json::from_slice(bytes).map_err(|e| format!("snapshot of the meta group: {e}"))?;
+        Ok(Self { map, pending_snapshot: None })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringfort_wire::entry::{EntryBuilder, Op};
+
+    fn entry(expected_epoch: u64, epoch: u64) -> Vec<u8> {
+        let map = ClusterMap { epoch, ..form::tests::sample_map() };
+        let mut builder = EntryBuilder::default();
+        let body = Change { expected_epoch, map }.encode();
+        builder.push(&Op { kind: OpKind::Command, session: 0, seq: 0, acked: 0, body: &body });
+        builder.finish(0, 0)
+    }
+
+    #[test]
+    fn a_change_from_an_old_epoch_does_nothing() {
+        let mut machine = MetaMachine::default();
+        let mut answers = Vec::new();
+        for entry in [entry(0, 1), entry(0, 1), entry(1, 2), entry(1, 3)] {
+            machine.apply(&entry, |_, s| answers.push(matches!(s, Status::Done(_)))).unwrap();
+        }
+        assert_eq!(answers, [true, false, true, false]);
+        assert_eq!(machine.map().map(|m| m.epoch), Some(2));
+    }
+
+    #[test]
+    fn snapshot_restores() {
+        let mut machine = MetaMachine::default();
+        machine.apply(&entry(0, 1), |_, _| ()).unwrap();
+        machine.snapshot_begin();
+        let mut bytes = Vec::new();
+        assert!(machine.snapshot_next(&mut bytes));
+        assert_eq!(MetaMachine::restore(&bytes).unwrap().digest(), machine.digest());
+    }
+}

@@ -1,0 +1,477 @@
+//! The replicated state of one partition: its keys and its sessions.
+//!
+//! # Invariants
+//! - `apply` is a function of (state, index, entry) alone: no clock, no randomness, no memory pressure.
+//! - Log time never goes back, whatever an entry says.
+//! - A session's command is executed at most once, and in the order of its seq (RIFL, Lee et al. 2015).
+
+use ringfort_resp::{Command, Protocol, ReplyWriter};
+use ringfort_store::{ApplyContext, ExpiredKey, Restorer, Store};
+use ringfort_wire::entry::{Entry, Op, OpKind};
+use ringfort_wire::frame::{Reader, WireError, put_bytes};
+use ringfort_wire::request::{CommandBody, SESSION_WINDOW, SESSIONS_MAX, Status};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Sessions that have been silent for so long (log time) are forgotten; far beyond any proxy's deadline.
+const SESSION_IDLE_MS: u64 = 10 * 60 * 1000;
+
+/// The state machine of a shard group.
+#[derive(Debug)]
+pub struct PartitionMachine {
+    store: Store,
+    sessions: BTreeMap<u64, Session>,
+    log_time_ms: u64,
+    slots: (u16, u16),
+    snapshot_head: Option<Vec<u8>>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Session {
+    /// Last executed seq.
+    last: u64,
+    /// Log time of its last operation.
+    used_ms: u64,
+    /// Replies of the seqs up to `last`, newest last; those which the proxy has acknowledged are gone.
+    replies: VecDeque<StoredReply>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum StoredReply {
+    /// `+OK`, the most common one.
+    Ok,
+    /// The seq was given up before it was executed.
+    Skipped,
+    Bytes(Box<[u8]>),
+}
+
+const OK: &[u8] = b"+OK\r\n";
+
+/// The answer to a seq that was given up or whose reply was acknowledged.
+const REPLY_GONE: &str = "ERR outcome unknown: the reply of this write is no longer kept";
+
+/// What became of a read.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ReadOutcome {
+    /// The reply was appended.
+    Done,
+    /// Nothing was appended: these keys are past their expiry and must be deleted by the log first.
+    Expired(Vec<ExpiredKey>),
+    /// Nothing was appended: a write of the same connection, sent before it, is not applied yet.
+    AwaitsWrite,
+    /// The command is not one that this version can read; an error was appended.
+    Refused,
+}
+
+impl PartitionMachine {
+    /// Creates the empty state of the slots `first..=last`.
+    pub fn new(first: u16, last: u16) -> Self {
+        Self {
+            store: Store::new(first, last),
+            sessions: BTreeMap::new(),
+            log_time_ms: 0,
+            slots: (first, last),
+            snapshot_head: None,
+        }
+    }
+
+    /// The keys.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Time of the last applied entry, ms since 1970.
+    pub fn log_time_ms(&self) -> u64 {
+        self.log_time_ms
+    }
+
+    /// Applies one entry; `answer` gets the outcome of each operation with its position in the entry.
+    ///
+    /// # Errors
+    /// The entry is malformed. All replicas hold the same bytes, so all of them stop: nothing is executed in part,
+    /// because an entry is checked whole before its first operation.
+    pub fn apply(
+        &mut self,
+        index: u64,
+        entry: &[u8],
+        mut answer: impl FnMut(usize, Status<'_>),
+    ) -> Result<(), WireError> {
+        if entry.is_empty() {
+            return Ok(()); // a new leader's first entry
+        }
+        let entry = Entry::decode(entry)?;
+        for op in entry.ops() {
+            op?;
+        }
+        self.log_time_ms = self.log_time_ms.max(entry.log_time_ms);
+        let mut reply = Vec::new();
+        let mut seed = entry.seed;
+        for (position, op) in entry.ops().enumerate() {
+            let op = op?;
+            reply.clear();
+            // Each operation draws from its own seed, derived from the entry's.
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            match op.kind {
+                OpKind::OpenSession => {
+                    let id = index << 16 | position as u64;
+                    self.open_session(id);
+                    answer(position, Status::Opened(id));
+                }
+                OpKind::Expire => {
+                    if let Some((at, key)) = op.body.split_first_chunk::<8>() {
+                        self.store.expire(key, u64::from_le_bytes(*at));
+                    }
+                }
+                OpKind::Command | OpKind::Skip if op.session == 0 => {
+                    self.execute(&op, seed, &mut reply);
+                    answer(position, Status::Done(&reply));
+                }
+                OpKind::Command | OpKind::Skip => {
+                    let status = self.apply_in_session(&op, seed, &mut reply);
+                    answer(position, status.unwrap_or(Status::Done(&reply)));
+                }
+            }
+        }
+        self.forget_idle_session();
+        Ok(())
+    }
+
+    /// Executes the operation if its seq is the session's next; `None`: the reply is in `reply`.
+    fn apply_in_session(&mut self, op: &Op<'_>, seed: u64, reply: &mut Vec<u8>) -> Option<Status<'static>> {
+        let now = self.log_time_ms;
+        let Some(session) = self.sessions.get_mut(&op.session) else { return Some(Status::NoSession) };
+        session.used_ms = now;
+        // The replies kept are those of (last - len, last]; drop what the proxy has seen, and what passes the window.
+        let keep = session.last.saturating_sub(op.acked).min(SESSION_WINDOW) as usize;
+        while session.replies.len() > keep {
+            session.replies.pop_front();
+        }
+        if op.seq > session.last + 1 {
+            return Some(Status::Gap(session.last));
+        }
+        if op.seq <= session.last {
+            let back = (session.last - op.seq) as usize;
+            let stored = session.replies.len().checked_sub(back + 1).and_then(|i| session.replies.get(i));
+            return match stored {
+                Some(StoredReply::Ok) => {
+                    reply.extend_from_slice(OK);
+                    None
+                }
+                Some(StoredReply::Bytes(bytes)) => {
+                    reply.extend_from_slice(bytes);
+                    None
+                }
+                // Given up, or acknowledged already: nobody waits for this answer any more.
+                Some(StoredReply::Skipped) | None => {
+                    ReplyWriter::new(reply, Protocol::Resp2).error(REPLY_GONE);
+                    None
+                }
+            };
+        }
+        let stored = if op.kind == OpKind::Skip {
+            ReplyWriter::new(reply, Protocol::Resp2).error(REPLY_GONE);
+            StoredReply::Skipped
+        } else {
+            self.execute(op, seed, reply);
+            if reply == OK { StoredReply::Ok } else { StoredReply::Bytes(reply.as_slice().into()) }
+        };
+        let session = self.sessions.get_mut(&op.session)?;
+        session.last = op.seq;
+        session.replies.push_back(stored);
+        None
+    }
+
+    fn execute(&mut self, op: &Op<'_>, seed: u64, reply: &mut Vec<u8>) {
+        let context = ApplyContext { log_time_ms: self.log_time_ms, seed };
+        let parsed = CommandBody::decode(op.body).and_then(|body| {
+            let mut args = Vec::new();
+            body.args(&mut args)?;
+            Ok((body, args))
+        });
+        match parsed {
+            Ok((body, args)) => {
+                let mut writer = ReplyWriter::new(reply, body.protocol);
+                match Command::from_u16(body.command) {
+                    Some(command) => self.store.apply(&context, command, &args, &mut writer),
+                    None => {
+                        writer.error("ERR this command is not supported by the feature level of the cluster")
+                    }
+                }
+            }
+            Err(_) => ReplyWriter::new(reply, Protocol::Resp2).error("ERR malformed command"),
+        }
+    }
+
+    fn open_session(&mut self, id: u64) {
+        if self.sessions.len() >= SESSIONS_MAX {
+            let oldest = self.sessions.iter().min_by_key(|(id, s)| (s.used_ms, **id)).map(|(&id, _)| id);
+            if let Some(oldest) = oldest {
+                self.sessions.remove(&oldest);
+            }
+        }
+        self.sessions.insert(id, Session { used_ms: self.log_time_ms, ..Session::default() });
+    }
+
+    /// Forgets the session with the lowest id if it is idle; one an entry, so that no entry pays for many.
+    fn forget_idle_session(&mut self) {
+        let idle_before = self.log_time_ms.saturating_sub(SESSION_IDLE_MS);
+        if let Some(first) = self.sessions.first_entry()
+            && first.get().used_ms < idle_before
+        {
+            first.remove();
+        }
+    }
+
+    /// Whether the write `seq` of `session` is applied; a session that is gone waits for nothing.
+    pub fn is_applied(&self, session: u64, seq: u64) -> bool {
+        seq == 0 || self.sessions.get(&session).is_none_or(|s| seq <= s.last)
+    }
+
+    /// Executes a read at `now_ms`; `out` receives the reply.
+    pub fn read(
+        &self,
+        now_ms: u64,
+        session: u64,
+        seq: u64,
+        command: &[u8],
+        out: &mut Vec<u8>,
+    ) -> ReadOutcome {
+        if !self.is_applied(session, seq) {
+            return ReadOutcome::AwaitsWrite;
+        }
+        let start = out.len();
+        let mut args = Vec::new();
+        let Ok(body) = CommandBody::decode(command) else {
+            ReplyWriter::new(out, Protocol::Resp2).error("ERR malformed command");
+            return ReadOutcome::Refused;
+        };
+        let known = Command::from_u16(body.command).filter(|c| !c.spec().is_write);
+        let Some(command) = known.filter(|_| body.args(&mut args).is_ok()) else {
+            ReplyWriter::new(out, body.protocol)
+                .error("ERR this read is not supported by the version of this node");
+            return ReadOutcome::Refused;
+        };
+        let mut expired = Vec::new();
+        let now_ms = now_ms.max(self.log_time_ms);
+        self.store.read(now_ms, command, &args, &mut ReplyWriter::new(out, body.protocol), &mut expired);
+        if expired.is_empty() {
+            return ReadOutcome::Done;
+        }
+        out.truncate(start);
+        ReadOutcome::Expired(expired)
+    }
+
+    /// Digest of keys and sessions: equal on all replicas at the same index.
+    pub fn digest(&self) -> u64 {
+        let mut head = Vec::new();
+        self.encode_head(&mut head);
+        self.store.digest() ^ twox_hash::XxHash3_64::oneshot(&head)
+    }
+
+    /// Begins a snapshot of the present state; writes may go on meanwhile.
+    pub fn snapshot_begin(&mut self) {
+        let mut head = Vec::new();
+        self.encode_head(&mut head);
+        let mut framed = Vec::with_capacity(head.len() + 4);
+        put_bytes(&mut framed, &head);
+        self.snapshot_head = Some(framed);
+        self.store.snapshot_begin();
+    }
+
+    /// Appends about `bytes` more bytes of the snapshot; true at its end.
+    pub fn snapshot_next(&mut self, bytes: usize, out: &mut Vec<u8>) -> bool {
+        if let Some(head) = self.snapshot_head.take() {
+            out.extend_from_slice(&head);
+        }
+        self.store.snapshot_next(bytes, out)
+    }
+
+    /// Gives the snapshot up.
+    pub fn snapshot_abort(&mut self) {
+        self.snapshot_head = None;
+        self.store.snapshot_abort();
+    }
+
+    /// Log time and sessions: time (8), count (4); each session: id, last, used (8 each), count of replies (4), each a
+    /// tag (0 OK, 1 skipped, 2 bytes) and for bytes a length (4) and the bytes.
+    fn encode_head(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.log_time_ms.to_le_bytes());
+        out.extend_from_slice(&(self.sessions.len() as u32).to_le_bytes());
+        for (id, session) in &self.sessions {
+            for n in [*id, session.last, session.used_ms] {
+                out.extend_from_slice(&n.to_le_bytes());
+            }
+            out.extend_from_slice(&(session.replies.len() as u32).to_le_bytes());
+            for reply in &session.replies {
+                match reply {
+                    StoredReply::Ok => out.push(0),
+                    StoredReply::Skipped => out.push(1),
+                    StoredReply::Bytes(bytes) => {
+                        out.push(2);
+                        put_bytes(out, bytes);
+                    }
+                }
+            }
+        }
+    }
+
+    fn decode_head(&mut self, head: &[u8]) -> Result<(), WireError> {
+        let mut r = Reader::new(head, "snapshot head");
+        self.log_time_ms = r.u64()?;
+        for _ in 0..r.u32()? {
+            let id = r.u64()?;
+            let mut session = Session { last: r.u64()?, used_ms: r.u64()?, replies: VecDeque::new() };
+            for _ in 0..r.u32()? {
+                session.replies.push_back(match r.u8()? {
+                    0 => StoredReply::Ok,
+                    1 => StoredReply::Skipped,
+                    2 => StoredReply::Bytes(r.bytes()?.into()),
+                    _ => return Err(r.malformed()),
+                });
+            }
+            self.sessions.insert(id, session);
+        }
+        if r.is_empty() { Ok(()) } else { Err(r.malformed()) }
+    }
+
+    /// Starts to read a snapshot into a fresh state.
+    pub fn restorer(&self) -> MachineRestorer {
+        let (first, last) = self.slots;
+        MachineRestorer {
+            head: Vec::new(),
+            machine: None,
+            slots: self.slots,
+            store: Store::restorer(first, last),
+        }
+    }
+}
+
+/// Reads a snapshot, in any pieces.
+#[derive(Debug)]
+pub struct MachineRestorer {
+    head: Vec<u8>,
+    machine: Option<PartitionMachine>,
+    slots: (u16, u16),
+    store: Restorer,
+}
+
+impl MachineRestorer {
+    /// Takes the next bytes.
+    ///
+    /// # Errors
+    /// The snapshot is malformed; the sentence says how.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), String> {
+        if self.machine.is_some() {
+            return self.store.push(bytes).map_err(|e| e.to_string());
+        }
+        self.head.extend_from_slice(bytes);
+        let Some(len) = self.head.first_chunk::<4>().map(|l| u32::from_le_bytes(*l) as usize) else {
+            return Ok(());
+        };
+        if self.head.len() < 4 + len {
+            return Ok(());
+        }
+        let mut machine = PartitionMachine::new(self.slots.0, self.slots.1);
+        machine.decode_head(&self.head[4..4 + len]).map_err(|e| e.to_string())?;
+        self.machine = Some(machine);
+        let rest = self.head.split_off(4 + len);
+        self.head = Vec::new();
+        self.store.push(&rest).map_err(|e| e.to_string())
+    }
+
+    /// Ends the snapshot.
+    ///
+    /// # Errors
+    /// It is incomplete or malformed.
+    pub fn finish(self) -> Result<PartitionMachine, String> {
+        let mut machine = self.machine.ok_or("the snapshot ends before its sessions do")?;
+        machine.store = self.store.finish().map_err(|e| e.to_string())?;
+        Ok(machine)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringfort_wire::entry::EntryBuilder;
+
+    fn incr(session: u64, seq: u64, acked: u64) -> Vec<u8> {
+        let mut body = Vec::new();
+        CommandBody::encode(&mut body, Command::Incr as u16, Protocol::Resp2, [b"k"].iter());
+        let mut builder = EntryBuilder::default();
+        builder.push(&Op { kind: OpKind::Command, session, seq, acked, body: &body });
+        builder.finish(1000, 7)
+    }
+
+    fn apply(machine: &mut PartitionMachine, index: u64, entry: &[u8]) -> String {
+        let mut out = String::new();
+        machine.apply(index, entry, |_, status| out = format!("{status:?}")).unwrap();
+        out
+    }
+
+    fn with_session() -> PartitionMachine {
+        let mut machine = PartitionMachine::new(0, 16383);
+        let mut builder = EntryBuilder::default();
+        builder.push(&Op { kind: OpKind::OpenSession, session: 0, seq: 0, acked: 0, body: b"" });
+        assert_eq!(apply(&mut machine, 1, &builder.finish(1, 0)), "Opened(65536)");
+        machine
+    }
+
+    #[test]
+    fn a_write_sent_again_is_answered_not_repeated() {
+        let mut machine = with_session();
+        let first = apply(&mut machine, 2, &incr(65536, 1, 0));
+        assert_eq!(apply(&mut machine, 3, &incr(65536, 1, 0)), first);
+        assert_ne!(apply(&mut machine, 4, &incr(65536, 2, 1)), first);
+    }
+
+    #[test]
+    fn a_gap_executes_nothing() {
+        let mut machine = with_session();
+        let before = machine.store.digest();
+        assert_eq!(apply(&mut machine, 2, &incr(65536, 2, 0)), "Gap(0)");
+        assert_eq!(machine.store.digest(), before);
+    }
+
+    #[test]
+    fn an_unknown_session_executes_nothing() {
+        let mut machine = with_session();
+        assert_eq!(apply(&mut machine, 2, &incr(9, 1, 0)), "NoSession");
+        assert_eq!(machine.store.len(), 0);
+    }
+
+    #[test]
+    fn a_skipped_seq_is_never_executed() {
+        let mut machine = with_session();
+        let mut builder = EntryBuilder::default();
+        builder.push(&Op { kind: OpKind::Skip, session: 65536, seq: 1, acked: 0, body: b"" });
+        apply(&mut machine, 2, &builder.finish(1, 0));
+        assert!(apply(&mut machine, 3, &incr(65536, 1, 0)).starts_with("Done"));
+        assert_eq!(machine.store.len(), 0);
+    }
+
+    #[test]
+    fn snapshot_carries_sessions() {
+        let mut machine = with_session();
+        let first = apply(&mut machine, 2, &incr(65536, 1, 0));
+        machine.snapshot_begin();
+        let mut bytes = Vec::new();
+        while !machine.snapshot_next(1, &mut bytes) {}
+        let mut restorer = machine.restorer();
+        for piece in bytes.chunks(7) {
+            restorer.push(piece).unwrap();
+        }
+        let mut restored = restorer.finish().unwrap();
+        assert_eq!(restored.digest(), machine.digest());
+        assert_eq!(apply(&mut restored, 3, &incr(65536, 1, 0)), first);
+    }
+
+    #[test]
+    fn log_time_never_goes_back() {
+        let mut machine = with_session();
+        apply(&mut machine, 2, &incr(65536, 1, 0));
+        let mut builder = EntryBuilder::default();
+        builder.push(&Op { kind: OpKind::OpenSession, session: 0, seq: 0, acked: 0, body: b"" });
+        apply(&mut machine, 3, &builder.finish(5, 0));
+        assert_eq!(machine.log_time_ms(), 1000);
+    }
+}

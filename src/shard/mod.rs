@@ -1,0 +1,812 @@
+//! One replica of one Raft group, driven synchronously: inputs in, effects out through [`Ports`]. No I/O, no clock.
+//!
+//! The order of duties within a turn is the worker's ([`crate::worker`]); this file says what each of them is for one
+//! group:
+//!
+//! 1. [`Group::submit`] queues writes and executes reads that the lease covers;
+//! 2. [`Group::propose`] makes **one** log entry of all queued writes (at most [`INFLIGHT_MAX`] are under way);
+//! 3. [`Group::take_ready`] hands out what is to be appended and sent, applies what is committed, and replies;
+//! 4. [`Group::persisted`] lets votes and acknowledgements go once the log is as durable as the mode asks;
+//! 5. [`Group::finish_reads`] checks the lease once more **after** the reads were executed, and only then answers them.
+//!
+//! # Invariants
+//! - `applied <= committed <= last`; log time never goes back.
+//! - A reply is given at most once for each [`Origin`], and for a write only after its entry is applied.
+//! - A read that is answered was executed while this replica led and nobody else could have.
+
+pub mod lease;
+pub mod machine;
+pub mod raft;
+
+use crate::clock::Now;
+use crate::log::{HardState, LogEntry};
+use crate::meta::MetaMachine;
+use lease::Lease;
+use machine::{PartitionMachine, ReadOutcome};
+use raft::{EntryReader, Message, ProposeError, Raft, Start};
+use ringfort_proxy::session::Ticket;
+use ringfort_ring::{NodeId, Slot};
+use ringfort_wire::GroupId;
+use ringfort_wire::entry::{EntryBuilder, OPS_MAX, Op, OpKind};
+use ringfort_wire::request::Status;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+/// Most entries that a leader has proposed and not yet seen committed.
+pub const INFLIGHT_MAX: usize = 4;
+/// Size at which a queue of writes is cut into entries; one write alone may be larger.
+pub const ENTRY_BYTES: usize = 1 << 20;
+/// Most bytes of writes that wait to be proposed; beyond, a write is answered `Busy`.
+pub const QUEUE_BYTES_MAX: usize = 64 << 20;
+/// Most reads that wait for a lease, a round or a write; beyond, a read is answered `Busy`.
+pub const READS_MAX: usize = 16384;
+/// Most keys that one entry expires.
+const EXPIRE_KEYS_MAX: usize = 256;
+/// Time after which an unconfirmed ReadIndex round is sent again: the library may have dropped it.
+const ROUND_RETRY_US: u64 = 100_000;
+
+/// Ticks for which a replica leads before it gives leadership back to the preferred one: longer than a planned stop of
+/// that one takes, else the two would play ball.
+const RETURN_TICKS: u64 = 500;
+
+/// Who waits for an answer. The worker knows what is behind it; a group only carries it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody.
+    None,
+    /// Request `id` of a proxy's link.
+    Link {
+        /// The worker's number of the link.
+        link: u64,
+        /// The request.
+        id: u64,
+    },
+    /// A client of the node's own port, on this worker or another one.
+    Client {
+        /// The worker that holds the connection.
+        worker: u16,
+        /// The worker's number of the client.
+        client: u64,
+        /// Its command.
+        ticket: Ticket,
+        /// The slot of its keys, for a redirection.
+        slot: Slot,
+    },
+    /// A part of a command that this node answers as a whole.
+    Gather {
+        /// The worker that gathers.
+        worker: u16,
+        /// The worker's number of the command.
+        gather: u64,
+    },
+}
+
+/// Where a group's effects go.
+pub trait Ports {
+    /// Answers `origin`.
+    fn reply(&mut self, origin: Origin, status: Status<'_>);
+    /// Sends a message to the replica that it names.
+    fn send(&mut self, group: GroupId, incarnation: u32, to: &NodeId, message: &Message);
+}
+
+/// A replicated state.
+#[derive(Debug)]
+pub enum Machine {
+    /// Keys and sessions of a partition.
+    Partition(Box<PartitionMachine>),
+    /// The cluster map.
+    Meta(Box<MetaMachine>),
+}
+
+/// What an operation of a client or of the node itself asks.
+#[derive(Debug, Clone, Copy)]
+pub struct Submission<'a> {
+    /// Who waits for the answer.
+    pub origin: Origin,
+    /// Session of the sender, 0 = none.
+    pub session: u64,
+    /// Of a write, its number; of a read, the write that it must see.
+    pub seq: u64,
+    /// Replies up to this seq have arrived.
+    pub acked: u64,
+    /// Whether a read must see all writes queued so far (a client without a session that has some under way).
+    pub is_after_queued: bool,
+    /// The encoded command.
+    pub body: &'a [u8],
+}
+
+/// What a round of the group asks of the worker.
+#[derive(Debug, Default)]
+pub struct Work {
+    /// To be appended to the log.
+    pub entries: Vec<LogEntry>,
+    /// To be appended after them.
+    pub hard_state: Option<HardState>,
+    /// A snapshot (index, term) to be installed: the log is emptied and starts after it.
+    pub install: Option<(u64, u64)>,
+}
+
+impl Work {
+    /// Whether anything must reach the log.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.hard_state.is_none() && self.install.is_none()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Batch {
+    builder: EntryBuilder,
+    origins: Vec<Origin>,
+}
+
+#[derive(Debug)]
+struct Inflight {
+    index: u64,
+    term: u64,
+    proposed_us: u64,
+    origins: Vec<Origin>,
+}
+
+#[derive(Debug)]
+struct WaitingRead {
+    origin: Origin,
+    session: u64,
+    seq: u64,
+    command: Vec<u8>,
+    /// ReadIndex round whose confirmation allows it, 0 = none yet.
+    round: u64,
+    /// It waits until this index is applied (the deletion of an expired key).
+    after_index: u64,
+}
+
+/// A read that was executed and waits for the check of the lease.
+#[derive(Debug)]
+struct DoneRead {
+    origin: Origin,
+    session: u64,
+    seq: u64,
+    command: (usize, usize),
+    reply: (usize, usize),
+}
+
+#[derive(Debug)]
+struct Unpersisted {
+    number: u64,
+    has_hard_state: bool,
+    messages: Vec<Message>,
+}
+
+/// Facts about a group for people and tools.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupStatus {
+    /// The group.
+    pub id: GroupId,
+    /// Whether this replica leads.
+    pub is_leader: bool,
+    /// The leader it knows.
+    pub leader: Option<NodeId>,
+    /// Current term.
+    pub term: u64,
+    /// Last committed entry.
+    pub commit: u64,
+    /// Last applied entry.
+    pub applied: u64,
+    /// Last entry.
+    pub last: u64,
+    /// Keys held.
+    pub keys: u64,
+    /// Logical bytes held.
+    pub bytes: u64,
+}
+
+/// One replica of one group.
+#[derive(Debug)]
+pub struct Group {
+    id: GroupId,
+    incarnation: u32,
+    /// Replica ids and their nodes.
+    peers: Vec<(u64, NodeId)>,
+    preferred: u64,
+    raft: Raft,
+    machine: Machine,
+    /// Term in which this replica led when it was last looked at; 0 = it did not.
+    led_term: u64,
+    queue: VecDeque<Batch>,
+    queue_bytes: usize,
+    inflight: VecDeque<Inflight>,
+    reads: VecDeque<WaitingRead>,
+    done_reads: Vec<DoneRead>,
+    scratch: Vec<u8>,
+    lease: Lease,
+    next_round: u64,
+    /// The round that is under way: number, time of issue.
+    round: Option<(u64, u64)>,
+    /// The last confirmed round of this term: number, index.
+    confirmed: (u64, u64),
+    unpersisted: VecDeque<Unpersisted>,
+    /// Expired keys are proposed again only when this index is applied.
+    expire_after_index: u64,
+    /// Index and term of the snapshot that is being written.
+    snapshot: Option<(u64, u64)>,
+    is_read_since_renewal: bool,
+    /// Ticks for which this replica has led without a break.
+    led_ticks: u64,
+    seed: u64,
+}
+
+/// How a group is started.
+#[derive(Debug)]
+pub struct GroupStart {
+    /// The group.
+    pub id: GroupId,
+    /// Its incarnation.
+    pub incarnation: u32,
+    /// Its replicas and their nodes.
+    pub peers: Vec<(u64, NodeId)>,
+    /// The replica that leads when it can.
+    pub preferred: u64,
+    /// Where its log starts and ends.
+    pub raft: Start,
+    /// Its state at `raft.applied`.
+    pub machine: Machine,
+}
+
+impl Group {
+    /// Starts a replica.
+    ///
+    /// # Errors
+    /// Its log and its snapshot contradict each other.
+    pub fn new(start: GroupStart, reader: Rc<dyn EntryReader>) -> Result<Self, String> {
+        let seed = start.raft.seed;
+        Ok(Self {
+            id: start.id,
+            incarnation: start.incarnation,
+            peers: start.peers,
+            preferred: start.preferred,
+            raft: Raft::new(start.raft, reader)?,
+            machine: start.machine,
+            led_term: 0,
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            inflight: VecDeque::new(),
+            reads: VecDeque::new(),
+            done_reads: Vec::new(),
+            scratch: Vec::new(),
+            lease: Lease::default(),
+            next_round: 1,
+            round: None,
+            confirmed: (0, 0),
+            unpersisted: VecDeque::new(),
+            expire_after_index: 0,
+            snapshot: None,
+            is_read_since_renewal: false,
+            led_ticks: 0,
+            seed,
+        })
+    }
+
+    /// Its id.
+    pub fn id(&self) -> GroupId {
+        self.id
+    }
+
+    /// Frames of another incarnation are not for this group.
+    pub fn incarnation(&self) -> u32 {
+        self.incarnation
+    }
+
+    /// Its state.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// Its Raft engine.
+    pub fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    /// The leader's node, when known.
+    pub fn leader(&self) -> Option<&NodeId> {
+        self.raft.leader().and_then(|r| self.node_of(r))
+    }
+
+    fn node_of(&self, replica: u64) -> Option<&NodeId> {
+        self.peers.iter().find(|(r, _)| *r == replica).map(|(_, node)| node)
+    }
+
+    fn replica_on(&self, node: &NodeId) -> Option<u64> {
+        self.peers.iter().find(|(_, n)| n == node).map(|(r, _)| *r)
+    }
+
+    /// Whether this replica is the one that leads when it can.
+    pub fn is_preferred(&self) -> bool {
+        self.preferred == self.raft.replica()
+    }
+
+    /// Facts for people and tools.
+    pub fn status(&self) -> GroupStatus {
+        let (keys, bytes) = match &self.machine {
+            Machine::Partition(m) => (m.store().len() as u64, m.store().logical_bytes()),
+            Machine::Meta(_) => (0, 0),
+        };
+        GroupStatus {
+            id: self.id,
+            is_leader: self.raft.is_leader(),
+            leader: self.leader().cloned(),
+            term: self.raft.term(),
+            commit: self.raft.commit_index(),
+            applied: self.raft.applied_index(),
+            last: self.raft.last_index(),
+            keys,
+            bytes,
+        }
+    }
+
+    /// Starts an election now: the first leader of a new cluster need not wait for a timeout.
+    pub fn campaign(&mut self) {
+        self.raft.campaign();
+    }
+
+    /// Advances the clock by one tick. Returns whether the group has something to do.
+    pub fn tick(&mut self) -> bool {
+        self.raft.tick();
+        self.led_ticks = if self.raft.is_leader() { self.led_ticks + 1 } else { 0 };
+        self.raft.has_ready() || !self.reads.is_empty()
+    }
+
+    /// Takes a message of a peer.
+    pub fn step(&mut self, message: Message) {
+        self.raft.step(message);
+    }
+
+    /// The link to a node broke.
+    pub fn unreachable(&mut self, node: &NodeId) {
+        if let Some(replica) = self.replica_on(node) {
+            self.raft.report_unreachable(replica);
+        }
+    }
+
+    /// The snapshot for a replica was delivered, or could not be.
+    pub fn snapshot_sent(&mut self, replica: u64, is_delivered: bool) {
+        self.raft.report_snapshot(replica, is_delivered);
+    }
+
+    /// Queues a write; see [`OpKind`]. It is answered when it is applied, or when it cannot be.
+    pub fn write(&mut self, kind: OpKind, s: Submission<'_>, ports: &mut impl Ports) {
+        if !self.raft.is_leader() {
+            ports.reply(s.origin, Status::NotLeader(self.leader().map_or("", |n| n.0.as_str())));
+            return;
+        }
+        if self.queue_bytes + s.body.len() > QUEUE_BYTES_MAX && self.queue_bytes > 0 {
+            ports.reply(s.origin, Status::Busy);
+            return;
+        }
+        self.push(s.origin, &Op { kind, session: s.session, seq: s.seq, acked: s.acked, body: s.body });
+    }
+
+    fn push(&mut self, origin: Origin, op: &Op<'_>) {
+        let has_room = self.queue.back().is_some_and(|b| {
+            b.builder.bytes_len() + op.body.len() <= ENTRY_BYTES && b.builder.len() < OPS_MAX
+        });
+        if !has_room {
+            self.queue.push_back(Batch::default());
+        }
+        let batch = self.queue.back_mut().expect("one was just pushed when there was none");
+        let before = batch.builder.bytes_len();
+        batch.builder.push(op);
+        batch.origins.push(origin);
+        self.queue_bytes += batch.builder.bytes_len() - before;
+    }
+
+    /// Executes a read, or keeps it until it may be executed.
+    pub fn read(&mut self, s: Submission<'_>, now: Now, ports: &mut impl Ports) {
+        if !self.raft.is_leader() {
+            ports.reply(s.origin, Status::NotLeader(self.leader().map_or("", |n| n.0.as_str())));
+            return;
+        }
+        self.is_read_since_renewal = true;
+        let after_index = if s.is_after_queued { self.next_entry_index() } else { 0 };
+        let is_covered = self.is_lease_usable() && self.lease.covers(self.raft.term(), now.boot_us);
+        if is_covered && self.execute_read(s.origin, s.session, s.seq, s.body, now, after_index) {
+            return;
+        }
+        if self.reads.len() >= READS_MAX {
+            ports.reply(s.origin, Status::Busy);
+            return;
+        }
+        self.keep_read(s.origin, s.session, s.seq, s.body.to_vec(), after_index);
+    }
+
+    fn keep_read(&mut self, origin: Origin, session: u64, seq: u64, command: Vec<u8>, after_index: u64) {
+        self.reads.push_back(WaitingRead { origin, session, seq, command, round: 0, after_index });
+    }
+
+    /// The conditions of a lease read that do not depend on the time.
+    fn is_lease_usable(&self) -> bool {
+        self.raft.is_leader()
+            && self.raft.is_own_term_committed()
+            && self.raft.applied_index() == self.raft.commit_index()
+    }
+
+    /// Executes a read into the scratch buffer. False: it must wait (then nothing was kept of it).
+    fn execute_read(
+        &mut self,
+        origin: Origin,
+        session: u64,
+        seq: u64,
+        command: &[u8],
+        now: Now,
+        after_index: u64,
+    ) -> bool {
+        if after_index > self.raft.applied_index() {
+            return false;
+        }
+        let Machine::Partition(machine) = &self.machine else { return true };
+        let start = self.scratch.len();
+        match machine.read(now.wall_ms, session, seq, command, &mut self.scratch) {
+            ReadOutcome::Done | ReadOutcome::Refused => {
+                let reply = (start, self.scratch.len());
+                self.scratch.extend_from_slice(command);
+                let command = (reply.1, self.scratch.len());
+                self.done_reads.push(DoneRead { origin, session, seq, command, reply });
+                true
+            }
+            ReadOutcome::AwaitsWrite => false,
+            ReadOutcome::Expired(keys) => {
+                let mut body = Vec::new();
+                for key in keys {
+                    body.clear();
+                    body.extend_from_slice(&key.expires_at_ms.to_le_bytes());
+                    body.extend_from_slice(&key.key);
+                    self.push(
+                        Origin::None,
+                        &Op { kind: OpKind::Expire, session: 0, seq: 0, acked: 0, body: &body },
+                    );
+                }
+                let after = self.next_entry_index();
+                if self.reads.len() < READS_MAX {
+                    self.keep_read(origin, session, seq, command.to_vec(), after);
+                }
+                true
+            }
+        }
+    }
+
+    /// The index that the last queued batch will have if this replica stays the leader.
+    fn next_entry_index(&self) -> u64 {
+        self.raft.last_index() + self.queue.len() as u64
+    }
+
+    /// Proposes expired keys, if any, as part of the next entry.
+    pub fn expire(&mut self, now: Now) {
+        if !self.raft.is_leader() || self.raft.applied_index() < self.expire_after_index {
+            return;
+        }
+        let Machine::Partition(machine) = &self.machine else { return };
+        let due = machine.store().due(now.wall_ms, EXPIRE_KEYS_MAX);
+        if due.is_empty() {
+            return;
+        }
+        let mut body = Vec::new();
+        for key in due {
+            body.clear();
+            body.extend_from_slice(&key.expires_at_ms.to_le_bytes());
+            body.extend_from_slice(&key.key);
+            self.push(Origin::None, &Op { kind: OpKind::Expire, session: 0, seq: 0, acked: 0, body: &body });
+        }
+        self.expire_after_index = self.next_entry_index();
+    }
+
+    /// Makes log entries of the queued writes, while fewer than [`INFLIGHT_MAX`] are under way.
+    pub fn propose(&mut self, now: Now) {
+        while self.inflight.len() < INFLIGHT_MAX && self.raft.is_leader() && !self.raft.is_transferring() {
+            let Some(mut batch) = self.queue.pop_front() else { return };
+            self.queue_bytes -= batch.builder.bytes_len();
+            let log_time = match &self.machine {
+                Machine::Partition(m) => now.wall_ms.max(m.log_time_ms()),
+                Machine::Meta(_) => now.wall_ms,
+            };
+            self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(now.wall_ms | 1);
+            let data = batch.builder.finish(log_time, self.seed);
+            match self.raft.propose(data) {
+                Ok(index) => self.inflight.push_back(Inflight {
+                    index,
+                    term: self.raft.term(),
+                    proposed_us: now.boot_us,
+                    origins: batch.origins,
+                }),
+                Err(ProposeError::NotLeader | ProposeError::Transferring) => {
+                    unreachable!("the loop has just asked whether this replica leads and is not transferring")
+                }
+            }
+        }
+    }
+
+    /// Takes one round of work: sends what may be sent, applies what is committed, renews the lease. What it returns
+    /// must reach the log before [`Group::persisted`] is called with the same number. `None`: nothing to do.
+    ///
+    /// # Errors
+    /// An entry cannot be applied: the replica must stop.
+    pub fn take_ready(&mut self, now: Now, ports: &mut impl Ports) -> Result<Option<(u64, Work)>, String> {
+        self.notice_role(ports);
+        let Some(ready) = self.raft.take_ready() else { return Ok(None) };
+        self.notice_role(ports);
+        self.send(&ready.messages, ports);
+        self.apply(ready.committed, now, ports)?;
+        for (round, index) in ready.reads {
+            if let Some((number, issued_us)) = self.round
+                && number == round
+            {
+                self.lease.confirm(self.raft.term(), issued_us);
+                self.confirmed = (round, index);
+                self.round = None;
+            }
+        }
+        let has_hard_state = ready.hard_state.is_some();
+        let waits_for_disk = self.unpersisted.iter().any(|u| u.has_hard_state) || has_hard_state;
+        let mut messages = ready.persisted_messages;
+        if !waits_for_disk {
+            // An answer to a heartbeat promises nothing that the log must hold: it never waits for a disk.
+            let (heartbeats, rest): (Vec<_>, Vec<_>) =
+                messages.into_iter().partition(Message::is_heartbeat_response);
+            self.send(&heartbeats, ports);
+            messages = rest;
+        }
+        self.unpersisted.push_back(Unpersisted { number: ready.number, has_hard_state, messages });
+        let work = Work { entries: ready.entries, hard_state: ready.hard_state, install: ready.snapshot };
+        Ok(Some((ready.number, work)))
+    }
+
+    fn send(&self, messages: &[Message], ports: &mut impl Ports) {
+        for message in messages {
+            if let Some(node) = self.node_of(message.to()) {
+                ports.send(self.id, self.incarnation, node, message);
+            }
+        }
+    }
+
+    /// All work up to `number` is as durable as the mode asks: votes and acknowledgements may go.
+    pub fn persisted(&mut self, number: u64, ports: &mut impl Ports) {
+        while self.unpersisted.front().is_some_and(|u| u.number <= number) {
+            let done = self.unpersisted.pop_front().expect("the loop saw one");
+            self.send(&done.messages, ports);
+        }
+        self.raft.persisted(number);
+    }
+
+    fn apply(&mut self, entries: Vec<LogEntry>, now: Now, ports: &mut impl Ports) -> Result<(), String> {
+        let Some(last) = entries.last().map(|e| e.index) else { return Ok(()) };
+        for entry in entries {
+            let origins = self.take_inflight(&entry, ports);
+            if entry.kind != raft::ENTRY_NORMAL {
+                continue; // no version writes one yet; every replica ignores it alike
+            }
+            let mut answer = |position: usize, status: Status<'_>| {
+                if let Some(&origin) = origins.get(position) {
+                    ports.reply(origin, status);
+                }
+            };
+            match &mut self.machine {
+                Machine::Partition(m) => m.apply(entry.index, &entry.data, &mut answer),
+                Machine::Meta(m) => m.apply(&entry.data, &mut answer),
+            }
+            .map_err(|e| format!("group {}: entry {} cannot be applied: {e}", self.id, entry.index))?;
+        }
+        self.raft.applied(last);
+        let _ = now;
+        Ok(())
+    }
+
+    /// The origins that wait for `entry`; what was proposed at its index in another term is lost.
+    fn take_inflight(&mut self, entry: &LogEntry, ports: &mut impl Ports) -> Vec<Origin> {
+        while let Some(front) = self.inflight.front() {
+            if front.index > entry.index {
+                break;
+            }
+            let front = self.inflight.pop_front().expect("the loop saw one");
+            if front.index == entry.index && front.term == entry.term {
+                self.lease.confirm(front.term, front.proposed_us);
+                return front.origins;
+            }
+            for origin in front.origins {
+                ports.reply(origin, Status::Retry);
+            }
+        }
+        Vec::new()
+    }
+
+    /// Answers whoever waits on an office that is lost.
+    fn notice_role(&mut self, ports: &mut impl Ports) {
+        let led_term = if self.raft.is_leader() { self.raft.term() } else { 0 };
+        if led_term == self.led_term {
+            return;
+        }
+        self.led_term = led_term;
+        self.round = None;
+        self.expire_after_index = 0;
+        for inflight in std::mem::take(&mut self.inflight) {
+            for origin in inflight.origins {
+                ports.reply(origin, Status::Retry);
+            }
+        }
+        let hint = self.leader().map_or_else(String::new, |n| n.0.clone());
+        let queued = std::mem::take(&mut self.queue);
+        self.queue_bytes = 0;
+        let reads = std::mem::take(&mut self.reads);
+        for origin in queued.into_iter().flat_map(|b| b.origins).chain(reads.into_iter().map(|r| r.origin)) {
+            ports.reply(origin, Status::NotLeader(&hint));
+        }
+    }
+
+    /// Executes the reads that may be executed now, and asks a quorum on behalf of those that may not.
+    pub fn serve_reads(&mut self, now: Now) {
+        if !self.raft.is_leader() {
+            return;
+        }
+        let term = self.raft.term();
+        if !self.reads.is_empty() {
+            let is_covered = self.is_lease_usable() && self.lease.covers(term, now.boot_us);
+            let (confirmed, index) = self.confirmed;
+            let is_confirmed = self.is_lease_usable() && self.raft.applied_index() >= index;
+            for _ in 0..self.reads.len() {
+                let Some(read) = self.reads.pop_front() else { break };
+                let may = is_covered || (is_confirmed && read.round != 0 && read.round <= confirmed);
+                if !(may
+                    && self.execute_read(
+                        read.origin,
+                        read.session,
+                        read.seq,
+                        &read.command,
+                        now,
+                        read.after_index,
+                    ))
+                {
+                    self.reads.push_back(read);
+                }
+            }
+        }
+        let must_ask = self.reads.iter().any(|r| r.round == 0 || r.round > self.confirmed.0);
+        let must_renew = self.is_read_since_renewal && self.lease.is_half_gone(term, now.boot_us);
+        let may_ask = self.round.is_none_or(|(_, at)| now.boot_us.saturating_sub(at) > ROUND_RETRY_US);
+        if (must_ask || must_renew) && may_ask && self.raft.is_own_term_committed() {
+            let round = self.next_round;
+            self.next_round += 1;
+            self.round = Some((round, now.boot_us));
+            self.is_read_since_renewal = false;
+            self.raft.read_index(round);
+            for read in &mut self.reads {
+                // A round that was lost is replaced by this one.
+                if read.round == 0 || read.round > self.confirmed.0 {
+                    read.round = round;
+                }
+            }
+        }
+    }
+
+    /// Answers the executed reads if the lease still covers `now`, which is taken after they were executed; else they
+    /// wait for a round.
+    pub fn finish_reads(&mut self, now: Now, ports: &mut impl Ports) {
+        if self.done_reads.is_empty() {
+            return;
+        }
+        let is_valid = self.raft.is_leader()
+            && (self.lease.covers(self.raft.term(), now.boot_us) || self.raft.is_singleton());
+        let scratch = std::mem::take(&mut self.scratch);
+        for read in std::mem::take(&mut self.done_reads) {
+            if is_valid {
+                ports.reply(read.origin, Status::Done(&scratch[read.reply.0..read.reply.1]));
+            } else {
+                let command = scratch[read.command.0..read.command.1].to_vec();
+                self.keep_read(read.origin, read.session, read.seq, command, 0);
+            }
+        }
+        self.scratch = scratch;
+        self.scratch.clear();
+    }
+
+    /// Whether reads were executed that [`Group::finish_reads`] must answer.
+    pub fn has_done_reads(&self) -> bool {
+        !self.done_reads.is_empty()
+    }
+
+    /// Whether queued writes could be proposed now.
+    pub fn has_proposable(&self) -> bool {
+        !self.queue.is_empty()
+            && self.inflight.len() < INFLIGHT_MAX
+            && self.raft.is_leader()
+            && !self.raft.is_transferring()
+    }
+
+    /// Whether entries are proposed and not yet applied.
+    pub fn has_inflight(&self) -> bool {
+        !self.inflight.is_empty()
+    }
+
+    /// Begins to hand leadership over to `replica`, or to the follower that is furthest when `None`. Returns whether a
+    /// follower could be asked: one that answers, needs no snapshot, and is close to the end of the log.
+    pub fn transfer(&mut self, replica: Option<u64>) -> bool {
+        if !self.raft.is_leader() || self.raft.is_transferring() {
+            return false;
+        }
+        let near = self.raft.last_index().saturating_sub(256);
+        let target = self
+            .raft
+            .followers()
+            .into_iter()
+            .filter(|f| replica.is_none_or(|r| f.replica == r))
+            .filter(|f| f.is_active && f.is_replicating && f.match_index >= near)
+            .max_by_key(|f| f.match_index);
+        let Some(target) = target else { return false };
+        // A late success of this transfer would break a lease of this term, so there is none from here on.
+        self.lease.void(self.raft.term());
+        self.raft.transfer_leader(target.replica);
+        true
+    }
+
+    /// Hands leadership to the preferred replica if another one (this) holds it. Returns whether it began to.
+    pub fn transfer_to_preferred(&mut self) -> bool {
+        !self.is_preferred()
+            && self.led_ticks >= RETURN_TICKS
+            && self.is_lease_usable()
+            && self.transfer(Some(self.preferred))
+    }
+
+    /// Begins a snapshot of the applied state and returns its index and term; `None` while one is being written, or
+    /// when nothing was applied since the last one.
+    pub fn snapshot_begin(&mut self) -> Option<(u64, u64)> {
+        let index = self.raft.applied_index();
+        if self.snapshot.is_some() || index <= self.raft.mark_index() {
+            return None;
+        }
+        let term = self.raft.term_at(index)?;
+        match &mut self.machine {
+            Machine::Partition(m) => m.snapshot_begin(),
+            Machine::Meta(m) => m.snapshot_begin(),
+        }
+        self.snapshot = Some((index, term));
+        self.snapshot
+    }
+
+    /// Appends about `bytes` more bytes of it; true at its end.
+    pub fn snapshot_next(&mut self, bytes: usize, out: &mut Vec<u8>) -> bool {
+        match &mut self.machine {
+            Machine::Partition(m) => m.snapshot_next(bytes, out),
+            Machine::Meta(m) => m.snapshot_next(out),
+        }
+    }
+
+    /// Gives it up.
+    pub fn snapshot_abort(&mut self) {
+        self.snapshot = None;
+        match &mut self.machine {
+            Machine::Partition(m) => m.snapshot_abort(),
+            Machine::Meta(m) => m.snapshot_abort(),
+        }
+    }
+
+    /// The snapshot at `index` is durable: the log before it may go.
+    pub fn compacted(&mut self, index: u64, term: u64) {
+        self.snapshot = None;
+        self.raft.compacted(index, term);
+    }
+
+    /// Whether a follower waits for a snapshot that is not on disk. Reading clears it.
+    pub fn take_snapshot_wanted(&self) -> bool {
+        self.raft.take_snapshot_wanted()
+    }
+
+    /// Replaces the state by that of an installed snapshot.
+    pub fn install(&mut self, machine: Machine) {
+        self.snapshot = None;
+        self.machine = machine;
+    }
+
+    /// Whether the log needs compaction: it is larger than `bytes_min` and than the data.
+    pub fn is_compaction_due(&self, log_bytes: u64, bytes_min: u64) -> bool {
+        let data = match &self.machine {
+            Machine::Partition(m) => m.store().logical_bytes(),
+            Machine::Meta(_) => 0,
+        };
+        self.snapshot.is_none() && log_bytes > bytes_min.max(data)
+    }
+}
