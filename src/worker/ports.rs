@@ -1,0 +1,263 @@
+//! Where the effects of a worker's groups go: buffers of peers, of proxies' links and of clients.
+
+use super::slab::Slab;
+use crate::shard::raft::Message;
+use crate::shard::{Origin, Ports};
+use ringfort_proxy::session::{Session, Ticket};
+use ringfort_resp::{Protocol, ReplyWriter, reply};
+use ringfort_ring::{NodeId, Slot};
+use ringfort_wire::frame::{self, Kind};
+use ringfort_wire::request::{Reply, Status};
+use ringfort_wire::{ClusterMap, GroupId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Answers to a client when its command was not, or not surely, executed.
+const NO_LEADER: &str = "CLUSTERDOWN The partition has no leader now; the command was not executed";
+const UNKNOWN: &str = "ERR outcome unknown: the leader lost its office while the write was in its log";
+const BUSY: &str = "TRYAGAIN Too much is queued for the partition; the command was not executed";
+
+/// Most bytes of Raft messages kept for one peer that does not read; beyond, they are dropped (Raft sends again).
+pub const PEER_BYTES_MAX: usize = 64 << 20;
+
+/// What one worker asks of another one of its node.
+#[derive(Debug)]
+pub enum WorkerMessage {
+    /// Execute a command of a client that is connected to the sender.
+    Command {
+        /// Where the answer goes.
+        origin: Origin,
+        /// The group.
+        group: GroupId,
+        /// Whether it may change the keyspace.
+        is_write: bool,
+        /// Whether a read must see the writes queued before it.
+        is_after_queued: bool,
+        /// The encoded command.
+        body: Vec<u8>,
+    },
+    /// Execute a command on all partitions that the node leads.
+    Everywhere {
+        /// Where the answer goes.
+        origin: Origin,
+        /// Whether it may change the keyspace.
+        is_write: bool,
+        /// The encoded command.
+        body: Vec<u8>,
+    },
+    /// An answer for a client of the receiver.
+    ClientReply {
+        /// The client.
+        client: u64,
+        /// Its command.
+        ticket: Ticket,
+        /// The reply.
+        reply: Vec<u8>,
+    },
+    /// An answer for a command that the receiver gathers.
+    GatherReply {
+        /// The command.
+        gather: u64,
+        /// The reply.
+        reply: Vec<u8>,
+    },
+}
+
+/// A proxy's link.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    /// Received and not yet cut into frames.
+    pub(super) input: Vec<u8>,
+    /// To be sent.
+    pub(super) output: Vec<u8>,
+    /// Requests that are not answered.
+    pub(super) unanswered: usize,
+}
+
+/// A client of the node's own port.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) session: Session,
+    /// Its writes that are not answered; while there are any, its reads wait for them.
+    pub(super) writes: usize,
+    /// Tickets of those writes, oldest first.
+    pub(super) write_tickets: std::collections::VecDeque<Ticket>,
+}
+
+/// A command that is answered when all of its parts are.
+#[derive(Debug)]
+struct Gather {
+    parts: usize,
+    sum: i64,
+    /// The first reply that is not an integer: OK, or an error, which wins.
+    other: Option<Vec<u8>>,
+    parent: Origin,
+}
+
+/// Buffers towards everyone else.
+#[derive(Debug)]
+pub(super) struct PortTable {
+    pub(super) worker: u16,
+    pub(super) map: Option<Arc<ClusterMap>>,
+    pub(super) links: Slab<Link>,
+    pub(super) clients: Slab<Client>,
+    gathers: Slab<Gather>,
+    /// Raft frames for (node, worker of that node).
+    pub(super) peers: BTreeMap<(NodeId, u16), Vec<u8>>,
+    /// Number of workers of each node that is reachable.
+    pub(super) peer_workers: BTreeMap<NodeId, u16>,
+    /// Snapshots to be sent.
+    pub(super) snapshots: Vec<(NodeId, GroupId, Message)>,
+    /// Messages for the other workers of this node.
+    pub(super) workers: Vec<(u16, WorkerMessage)>,
+    /// Links and clients that have something to send.
+    pub(super) touched_links: Vec<u64>,
+    pub(super) touched_clients: Vec<u64>,
+}
+
+impl PortTable {
+    pub(super) fn new(worker: u16) -> Self {
+        Self {
+            worker,
+            map: None,
+            links: Slab::default(),
+            clients: Slab::default(),
+            gathers: Slab::default(),
+            peers: BTreeMap::new(),
+            peer_workers: BTreeMap::new(),
+            snapshots: Vec::new(),
+            workers: Vec::new(),
+            touched_links: Vec::new(),
+            touched_clients: Vec::new(),
+        }
+    }
+
+    /// Starts to gather `parts` answers for `parent`.
+    pub(super) fn gather(&mut self, parts: usize, parent: Origin) -> Origin {
+        let gather = self.gathers.insert(Gather { parts, sum: 0, other: None, parent });
+        Origin::Gather { worker: self.worker, gather }
+    }
+
+    /// Takes a whole RESP reply for `origin`, wherever it is.
+    pub(super) fn reply_bytes(&mut self, origin: Origin, bytes: &[u8]) {
+        match origin {
+            Origin::None => {}
+            Origin::Link { link, id } => self.link_reply(link, &Reply { id, status: Status::Done(bytes) }),
+            Origin::Client { worker, client, ticket, .. } if worker == self.worker => {
+                self.client_reply(client, ticket, bytes);
+            }
+            Origin::Client { worker, client, ticket, .. } => {
+                self.workers
+                    .push((worker, WorkerMessage::ClientReply { client, ticket, reply: bytes.to_vec() }));
+            }
+            Origin::Gather { worker, gather } if worker == self.worker => self.gather_reply(gather, bytes),
+            Origin::Gather { worker, gather } => {
+                self.workers.push((worker, WorkerMessage::GatherReply { gather, reply: bytes.to_vec() }));
+            }
+        }
+    }
+
+    pub(super) fn client_reply(&mut self, client: u64, ticket: Ticket, bytes: &[u8]) {
+        let Some(state) = self.clients.get_mut(client) else { return };
+        if let Some(at) = state.write_tickets.iter().position(|t| *t == ticket) {
+            state.write_tickets.remove(at);
+            state.writes -= 1;
+        }
+        state.session.answer(ticket, bytes);
+        self.touched_clients.push(client);
+    }
+
+    pub(super) fn gather_reply(&mut self, gather: u64, bytes: &[u8]) {
+        let Some(state) = self.gathers.get_mut(gather) else { return };
+        match reply::integer(bytes) {
+            Some(n) => state.sum += n,
+            None if bytes.first() == Some(&b'-') || state.other.is_none() => {
+                state.other = Some(bytes.to_vec())
+            }
+            None => {}
+        }
+        state.parts -= 1;
+        if state.parts == 0 {
+            let Some(done) = self.gathers.remove(gather) else { return };
+            let reply = done.other.unwrap_or_else(|| format!(":{}\r\n", done.sum).into_bytes());
+            self.reply_bytes(done.parent, &reply);
+        }
+    }
+
+    fn link_reply(&mut self, link: u64, reply: &Reply<'_>) {
+        let Some(state) = self.links.get_mut(link) else { return };
+        if state.output.is_empty() {
+            self.touched_links.push(link);
+        }
+        reply.encode(&mut state.output);
+        state.unanswered = state.unanswered.saturating_sub(1);
+    }
+
+    /// What a client of the node's own port is told.
+    fn client_text(&self, status: Status<'_>, slot: Slot) -> String {
+        match status {
+            Status::NotLeader(hint) if !hint.is_empty() => {
+                let node = self
+                    .map
+                    .as_ref()
+                    .and_then(|m| m.node(&NodeId(hint.to_owned())).map(|n| n.client.clone()));
+                node.map_or_else(|| NO_LEADER.to_owned(), |address| format!("MOVED {} {address}", slot.0))
+            }
+            Status::NotHere(_) => {
+                let node = self.map.as_ref().and_then(|m| {
+                    let group = m.groups.get(usize::from(m.partitions.of(slot).0))?;
+                    m.node(&group.leader).map(|n| n.client.clone())
+                });
+                node.map_or_else(|| NO_LEADER.to_owned(), |address| format!("MOVED {} {address}", slot.0))
+            }
+            Status::NotLeader(_) => NO_LEADER.to_owned(),
+            Status::Retry | Status::NoSession | Status::Gap(_) => UNKNOWN.to_owned(),
+            Status::Busy => BUSY.to_owned(),
+            Status::Opened(_) | Status::Done(_) | Status::Refused(_) => "ERR unexpected answer".to_owned(),
+        }
+    }
+}
+
+impl Ports for PortTable {
+    fn reply(&mut self, origin: Origin, status: Status<'_>) {
+        let slot = match origin {
+            Origin::None => return,
+            Origin::Link { link, id } => return self.link_reply(link, &Reply { id, status }),
+            Origin::Client { slot, .. } => slot,
+            Origin::Gather { .. } => Slot(0),
+        };
+        match status {
+            Status::Done(bytes) | Status::Refused(bytes) => self.reply_bytes(origin, bytes),
+            other => {
+                let mut bytes = Vec::new();
+                ReplyWriter::new(&mut bytes, Protocol::Resp2).error(&self.client_text(other, slot));
+                self.reply_bytes(origin, &bytes);
+            }
+        }
+    }
+
+    fn send(&mut self, group: GroupId, incarnation: u32, to: &NodeId, message: &Message) {
+        if message.snapshot_index().is_some() {
+            self.snapshots.push((to.clone(), group, message.clone()));
+            return;
+        }
+        let Some(&workers) = self.peer_workers.get(to) else { return };
+        let worker = worker_of(group, workers);
+        let buffer = match self.peers.get_mut(&(to.clone(), worker)) {
+            Some(buffer) => buffer,
+            None => self.peers.entry((to.clone(), worker)).or_default(),
+        };
+        if buffer.len() < PEER_BYTES_MAX {
+            frame::put(buffer, Kind::Raft, |out| {
+                out.extend_from_slice(&group.0.to_le_bytes());
+                out.extend_from_slice(&incarnation.to_le_bytes());
+                message.encode(out);
+            });
+        }
+    }
+}
+
+/// The worker of a node with `workers` workers that owns a group.
+pub fn worker_of(group: GroupId, workers: u16) -> u16 {
+    group.partition().map_or(0, |p| p.0 % workers.max(1))
+}

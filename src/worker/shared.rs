@@ -1,0 +1,210 @@
+//! What the workers of one node share: the cluster map, who leads, counters. Written seldom, read by all.
+
+use crate::shard::GroupStatus;
+use parking_lot::{Mutex, RwLock};
+use ringfort_proxy::session::{Facts, Host, Keyspace, RingfortQuery};
+use ringfort_ring::{NodeId, PartitionId};
+use ringfort_wire::{ClusterMap, GroupId};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+
+const NOBODY: u16 = u16::MAX;
+
+/// The state that all workers of a node see.
+#[derive(Debug)]
+pub struct Shared {
+    /// This node.
+    pub node: NodeId,
+    /// Its data folder's id.
+    pub store_id: u128,
+    /// Number of workers.
+    pub workers: u16,
+    /// Drawn at each start.
+    pub run_id: u128,
+    /// The client port.
+    pub client_port: u16,
+    /// Most client connections.
+    pub clients_max: u64,
+    map: RwLock<Option<Arc<ClusterMap>>>,
+    epoch: AtomicU64,
+    leaders: Vec<AtomicU16>,
+    statuses: Vec<Mutex<Vec<GroupStatus>>>,
+    /// Open client connections.
+    pub clients: AtomicU64,
+    /// Client connections accepted since the start.
+    pub connections: AtomicU64,
+    /// Commands of clients executed since the start.
+    pub commands: AtomicU64,
+    /// Seconds since the start.
+    pub uptime_s: AtomicU64,
+}
+
+impl Shared {
+    /// Creates the state of a node with `workers` workers.
+    pub fn new(
+        node: NodeId,
+        store_id: u128,
+        workers: u16,
+        run_id: u128,
+        client_port: u16,
+        clients_max: u64,
+    ) -> Self {
+        Self {
+            node,
+            store_id,
+            workers,
+            run_id,
+            client_port,
+            clients_max,
+            map: RwLock::new(None),
+            epoch: AtomicU64::new(0),
+            leaders: (0..1024).map(|_| AtomicU16::new(NOBODY)).collect(),
+            statuses: (0..workers).map(|_| Mutex::new(Vec::new())).collect(),
+            clients: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+            commands: AtomicU64::new(0),
+            uptime_s: AtomicU64::new(0),
+        }
+    }
+
+    /// The map; `None` before the cluster has formed.
+    pub fn map(&self) -> Option<Arc<ClusterMap>> {
+        self.map.read().clone()
+    }
+
+    /// Its epoch, 0 = none.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Takes a newer map; an older one changes nothing. Returns whether it was newer.
+    pub fn set_map(&self, map: &ClusterMap) -> bool {
+        let mut current = self.map.write();
+        if current.as_ref().is_some_and(|c| c.epoch >= map.epoch) {
+            return false;
+        }
+        *current = Some(Arc::new(map.clone()));
+        self.epoch.store(map.epoch, Ordering::Release);
+        true
+    }
+
+    /// Publishes what a worker knows of its groups.
+    pub fn publish(&self, worker: u16, statuses: Vec<GroupStatus>) {
+        let map = self.map();
+        for status in &statuses {
+            let Some(PartitionId(p)) = status.id.partition() else { continue };
+            let leader = status.leader.as_ref().and_then(|id| {
+                let nodes = &map.as_ref()?.nodes;
+                nodes.iter().position(|n| n.id == *id)
+            });
+            if let Some(place) = self.leaders.get(usize::from(p)) {
+                place.store(leader.map_or(NOBODY, |i| i as u16), Ordering::Relaxed);
+            }
+        }
+        if let Some(place) = self.statuses.get(usize::from(worker)) {
+            *place.lock() = statuses;
+        }
+    }
+
+    /// What all workers know of their groups.
+    pub fn statuses(&self) -> Vec<GroupStatus> {
+        let mut all: Vec<_> = self.statuses.iter().flat_map(|s| s.lock().clone()).collect();
+        all.sort_by_key(|s| s.id);
+        all
+    }
+}
+
+/// One worker's view of [`Shared`], as the client sessions ask for it.
+#[derive(Debug)]
+pub struct View {
+    shared: Arc<Shared>,
+    map: Option<Arc<ClusterMap>>,
+}
+
+impl View {
+    /// Looks at `shared`.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        let map = shared.map();
+        Self { shared, map }
+    }
+
+    /// Follows a newer map. Cheap when there is none.
+    pub fn refresh(&mut self) {
+        if self.map.as_ref().map_or(0, |m| m.epoch) != self.shared.epoch() {
+            self.map = self.shared.map();
+        }
+    }
+
+    /// The map.
+    pub fn cluster_map(&self) -> Option<&Arc<ClusterMap>> {
+        self.map.as_ref()
+    }
+}
+
+impl Host for View {
+    fn map(&self) -> Option<&ClusterMap> {
+        self.map.as_deref()
+    }
+
+    fn leader_of(&self, partition: PartitionId) -> Option<&NodeId> {
+        let map = self.map.as_ref()?;
+        let index = self.shared.leaders.get(usize::from(partition.0))?.load(Ordering::Relaxed);
+        if index == NOBODY {
+            // No replica is here that could know: the preferred leader is the best guess.
+            return map.groups.get(usize::from(partition.0)).map(|g| &g.leader);
+        }
+        map.nodes.get(usize::from(index)).map(|n| &n.id)
+    }
+
+    fn my_node(&self) -> Option<&NodeId> {
+        Some(&self.shared.node)
+    }
+
+    fn facts(&self) -> Facts {
+        let keys = self.shared.statuses().iter().filter(|s| s.is_leader).map(|s| s.keys).sum();
+        Facts {
+            run_id: format!("{:040x}", self.shared.run_id),
+            process_id: std::process::id(),
+            tcp_port: self.shared.client_port,
+            uptime_s: self.shared.uptime_s.load(Ordering::Relaxed),
+            clients: self.shared.clients.load(Ordering::Relaxed),
+            clients_max: self.shared.clients_max,
+            connections_received: self.shared.connections.load(Ordering::Relaxed),
+            commands_processed: self.shared.commands.load(Ordering::Relaxed),
+            keyspace: Some(Keyspace { keys, expires: 0 }),
+        }
+    }
+
+    fn ringfort(&self, query: RingfortQuery) -> Result<String, String> {
+        match query {
+            RingfortQuery::Map => {
+                let map = self.map.as_ref().ok_or("the cluster has not formed yet")?;
+                Ok(map.to_public_json())
+            }
+            RingfortQuery::Node => Ok(self.node_json().to_string()),
+        }
+    }
+}
+
+impl View {
+    fn node_json(&self) -> serde_json::Value {
+        let statuses = self.shared.statuses();
+        let term_meta = statuses.iter().find(|s| s.id == GroupId::META).map(|s| s.term);
+        let groups: Vec<_> = statuses
+            .iter()
+            .map(|s| {
+                serde_json::json!({
+                    "partition": s.id.partition().map(|p| p.0),
+                    "role": if s.is_leader { "leader" } else { "follower" },
+                    "leader": s.leader.as_ref().map(|n| n.0.as_str()),
+                    "term": s.term, "commit": s.commit, "applied": s.applied, "last": s.last,
+                    "keys": s.keys, "bytes": s.bytes,
+                })
+            })
+            .collect();
+        serde_json::json!({
+            "id": self.shared.node.0, "state": "up", "store_id": format!("{:032x}", self.shared.store_id),
+            "workers": self.shared.workers, "term_meta": term_meta, "epoch": self.shared.epoch(), "groups": groups,
+        })
+    }
+}
