@@ -108,9 +108,10 @@ impl<D: Disk> SyncJob<D> {
     /// Does the work.
     ///
     /// # Errors
-    /// [`LogError::Io`] when a sync fails. What is durable is then unknown, and no later sync can tell: the
-    /// log of this job accepts nothing more, every later job fails with [`LogError::Failed`], and the node
-    /// must stop.
+    /// [`LogError::Io`] when a sync fails. What is durable is then unknown, and no later sync can tell, not even
+    /// after a restart: the system may hold the lost pages for clean. The log of this job accepts nothing more,
+    /// every later job fails with [`LogError::Failed`], the node must stop, and its replicas are to be treated
+    /// as after a crash of the machine.
     pub fn run(mut self) -> Result<(), LogError> {
         let shared = Arc::clone(&self.shared);
         let _running = shared.running.lock();
