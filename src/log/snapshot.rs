@@ -256,8 +256,9 @@ impl<D: Disk> SnapshotFiles<D> {
         }
     }
 
-    /// Makes the snapshot of `group` at `index`, whose job has run, the current one, and removes the older
-    /// one (or itself, when a newer one came first).
+    /// Makes the snapshot of `group` at `index`, whose job has run, the current one, and removes the older one
+    /// (or itself, when a newer one came first). The removal happens here, on the calling thread, and is not
+    /// synced: what a crash brings back, the next load removes.
     ///
     /// # Errors
     /// [`LogError::Io`].
