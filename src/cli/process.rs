@@ -32,6 +32,8 @@ pub(super) fn start_log() -> anyhow::Result<()> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        // Its report of a failed write panics when stderr is gone, as it is for a child after `kill -9` of `up`.
+        .log_internal_errors(false)
         .try_init()
         .map_err(|error| anyhow::anyhow!("cannot start the log: {error}"))
 }
