@@ -93,7 +93,7 @@ mod tests {
     use super::*;
     use std::net::TcpListener;
 
-    /// A server that answers one connection with `pieces`, one write each, then closes it.
+    /// A server that answers one connection with `pieces`, one per command, and closes it at the next command.
     fn server(pieces: &'static [&'static [u8]]) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -104,6 +104,8 @@ mod tests {
                 let _ = stream.read(&mut command).unwrap();
                 stream.write_all(piece).unwrap();
             }
+            // Bytes left unread would turn the close into a reset.
+            let _ = stream.read(&mut [0; 64]);
         });
         address
     }
