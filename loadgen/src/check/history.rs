@@ -72,7 +72,7 @@ impl Tally {
     }
 }
 
-/// An operation on its way: begun with [`History::begin`], ended once with [`History::end`].
+/// An operation on its way: begun with [`History::begin_write`] or [`History::begin_read`], ended once with [`History::end`].
 #[derive(Debug)]
 pub struct Operation {
     /// The object it works on.
