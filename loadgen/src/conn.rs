@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use ringfort_resp::reply::frame_len;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -47,11 +48,21 @@ impl Conn {
     /// # Errors
     /// The connection failed or ended, brought what is no reply, or nothing whole until `deadline`. It is of no more use.
     pub async fn reply(&mut self, deadline: Instant) -> io::Result<Reply<'_>> {
+        match reply::parse(self.frame(deadline).await?) {
+            Ok(Some((reply, _))) => Ok(reply),
+            _ => Err(io::Error::other("a reply changed while it was read")),
+        }
+    }
+
+    /// The bytes of the next reply.
+    ///
+    /// # Errors
+    /// As [`Self::reply`].
+    pub async fn frame(&mut self, deadline: Instant) -> io::Result<&[u8]> {
         self.buf.drain(..self.taken);
         self.taken = 0;
         loop {
-            let parsed = reply::parse(&self.buf).map_err(io::Error::other)?;
-            if let Some((_, len)) = parsed {
+            if let Some(len) = frame_len(&self.buf).map_err(io::Error::other)? {
                 self.taken = len;
                 break;
             }
@@ -63,10 +74,6 @@ impl Conn {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
-        // Parsed anew because the borrow checker cannot see that the loop's borrow ends with it.
-        match reply::parse(&self.buf[..self.taken]) {
-            Ok(Some((reply, _))) => Ok(reply),
-            _ => Err(io::Error::other("a reply changed while it was read")),
-        }
+        Ok(&self.buf[..self.taken])
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! - [`check`]: did the server keep every write it acknowledged, exactly once, and how long was it away?
 //! - [`load`]: fill it with keys; send a mix of commands and measure latencies, in a closed or an open loop.
-//! - [`reply`], [`encode`], [`conn`]: just enough of the protocol, on the client's side.
+//! - [`reply`], [`encode`], [`conn`], [`routes`]: just enough of the protocol, on the client's side.
 
 pub mod check;
 pub mod conn;
@@ -10,3 +10,4 @@ pub mod encode;
 pub mod load;
 pub mod reply;
 pub mod rng;
+pub mod routes;

@@ -1,6 +1,7 @@
 //! One client of a check: chooses operations, sends them, records how they end.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -57,7 +58,8 @@ pub(super) async fn run(shared: Rc<RefCell<Shared>>, id: u16) {
         let shared = shared.borrow();
         (Rng::new(shared.options.seed, u64::from(id)), Instant::from_std(shared.start))
     };
-    let mut client = Client { target: usize::from(id), conn: None, held: Vec::new(), shared, id, rng, due };
+    let mut client =
+        Client { target: usize::from(id), conns: BTreeMap::new(), held: Vec::new(), shared, id, rng, due };
     while client.turn().await {}
     for place in client.held {
         let mut shared = client.shared.borrow_mut();
@@ -70,7 +72,8 @@ struct Client {
     shared: Rc<RefCell<Shared>>,
     id: u16,
     rng: Rng,
-    conn: Option<Conn>,
+    /// By address; outside of a cluster one at most.
+    conns: BTreeMap<String, Conn>,
     /// Next target to connect to, modulo their number.
     target: usize,
     /// Places whose last write did not succeed and which this client goes on trying.
@@ -92,17 +95,22 @@ impl Client {
         if self.shared.borrow().is_over() {
             return false;
         }
-        let wishes = self.choose();
+        let (address, wishes) = self.choose();
         self.pace(wishes.len()).await;
         let begun = self.want(&wishes);
-        let is_all_well = match self.connected().await {
+        let is_all_well = match self.connected(&address).await {
             Some(mut conn) => {
                 let (is_alive, is_all_well) = self.exchange(&mut conn, &wishes, begun).await;
-                self.conn = is_alive.then_some(conn);
+                if is_alive {
+                    self.conns.insert(address, conn);
+                } else {
+                    super::refresh_routes(&self.shared).await;
+                }
                 is_all_well
             }
             None => {
                 self.fail_all(&wishes);
+                super::refresh_routes(&self.shared).await;
                 false
             }
         };
@@ -112,9 +120,13 @@ impl Client {
         true
     }
 
-    /// The places held, filled up to a batch of random length.
-    fn choose(&mut self) -> Vec<Wish> {
+    /// The places held, filled up to a batch of random length; all for one address.
+    fn choose(&mut self) -> (String, Vec<Wish>) {
         let shared = self.shared.borrow();
+        // In a cluster each node that holds one of them has its turn.
+        if !self.held.is_empty() {
+            self.held.rotate_left(1);
+        }
         let len = 1 + self.rng.index(usize::from(shared.options.pipeline));
         let mut wishes: Vec<_> = self.held.iter().copied().map(Wish::Write).collect();
         while wishes.len() < len {
@@ -125,7 +137,18 @@ impl Client {
                 Wish::Write(shared.plan.pick_write(self.id, &mut self.rng))
             });
         }
-        wishes
+        let address = |wish: &Wish| {
+            let object = match *wish {
+                Wish::Write(place) => shared.plan.current(place),
+                Wish::Read(object) => object,
+            };
+            shared.address(object, self.target)
+        };
+        let first = address(&wishes[0]);
+        if shared.routes.is_some() {
+            wishes.retain(|wish| address(wish) == first);
+        }
+        (first, wishes)
     }
 
     /// Waits until `n` operations are due.
@@ -157,15 +180,11 @@ impl Client {
     }
 
     /// The connection, made anew when there is none; one attempt.
-    async fn connected(&mut self) -> Option<Conn> {
-        if let Some(conn) = self.conn.take() {
+    async fn connected(&mut self, address: &str) -> Option<Conn> {
+        if let Some(conn) = self.conns.remove(address) {
             return Some(conn);
         }
-        let address = {
-            let targets = &self.shared.borrow().options.targets;
-            targets[self.target % targets.len()].clone()
-        };
-        match Conn::connect(&address, CONNECT_MAX).await {
+        match Conn::connect(address, CONNECT_MAX).await {
             Ok(conn) => Some(conn),
             Err(error) => {
                 self.target += 1;
@@ -281,7 +300,9 @@ impl Client {
 fn judge_reply<'a>(shared: &mut Shared, operation: &Operation, reply: Option<Reply<'a>>) -> Outcome<'a> {
     let Some(reply) = reply else { return Outcome::Unknown };
     if let Reply::Error(text) = reply {
-        shared.count_error(&String::from_utf8_lossy(text));
+        let is_learned = shared.routes.as_mut().is_some_and(|routes| routes.learn(text));
+        // In a cluster each MOVED differs, and is its way to say where a slot is now.
+        shared.count_error(&if is_learned { "MOVED".into() } else { String::from_utf8_lossy(text) });
         return match classify(text) {
             Failure::NotDone => Outcome::Failed,
             Failure::Unknown | Failure::Unexpected => Outcome::Unknown,

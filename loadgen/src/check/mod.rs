@@ -52,7 +52,8 @@ use serde::Serialize;
 use tokio::task::LocalSet;
 
 use crate::conn::Conn;
-use history::{History, Tally};
+use crate::routes::Routes;
+use history::{History, ObjectId, Tally};
 use outage::{BUCKETS, Outages};
 use plan::Plan;
 
@@ -64,6 +65,8 @@ const FIRST_CONNECT_MAX: Duration = Duration::from_secs(5);
 const VERIFY_MAX: Duration = Duration::from_secs(30);
 /// Operations after which a run ends early, so that its history stays below a few gigabytes.
 const RECORDED_MAX: u64 = 50_000_000;
+/// The map of a cluster is asked for no more often than this.
+const ROUTES_AGE_MIN: Duration = Duration::from_millis(50);
 /// Different error texts that are counted apart.
 const ERROR_TEXTS_MAX: usize = 32;
 
@@ -86,6 +89,8 @@ pub struct Options {
     pub reads_percent: u8,
     /// Time after which an unanswered operation is given up as unknown, and its connection closed.
     pub timeout: Duration,
+    /// Ask for `CLUSTER SLOTS`, send each key to the node that serves its slot, and follow `MOVED`.
+    pub is_cluster: bool,
     /// Names of keys, choice of operations; two runs with one seed differ only in timing and in the keys' prefix.
     pub seed: u64,
     /// Leave the keys on the server.
@@ -106,6 +111,7 @@ impl Options {
             pipeline: 4,
             reads_percent: 40,
             timeout: Duration::from_secs(10),
+            is_cluster: false,
             seed: 1,
             keep: false,
             progress: false,
@@ -246,6 +252,9 @@ struct Shared {
     history: History,
     outages: Outages,
     plan: Plan,
+    /// With `is_cluster`.
+    routes: Option<Routes>,
+    routes_age: Instant,
     batches: u64,
     report: Report,
 }
@@ -265,6 +274,13 @@ impl Shared {
         self.start.elapsed() >= self.options.duration || self.history.recorded() >= RECORDED_MAX
     }
 
+    /// The node that serves `object` in a cluster, else (or when nobody does) the target number `target`, modulo their number.
+    fn address(&self, object: ObjectId, target: usize) -> String {
+        let node = self.routes.as_ref().and_then(|routes| routes.of_key(self.history.key(object).as_bytes()));
+        let targets = &self.options.targets;
+        node.unwrap_or(&targets[target % targets.len()]).to_owned()
+    }
+
     fn count_error(&mut self, text: &str) {
         let errors = &mut self.report.errors;
         if let Some(n) = errors.get_mut(text) {
@@ -276,7 +292,7 @@ impl Shared {
 }
 
 async fn drive(options: &Options) -> Result<Report, CheckError> {
-    connect_once(options).await?;
+    let routes = connect_once(options).await?;
     let run = format!("{:016x}", run_id(options.seed));
     let mut history = History::default();
     let plan = Plan::new(&run, options, &mut history);
@@ -287,6 +303,8 @@ async fn drive(options: &Options) -> Result<Report, CheckError> {
         history,
         outages: Outages::new(),
         plan,
+        routes,
+        routes_age: Instant::now(),
         batches: 0,
         report,
     }));
@@ -333,17 +351,41 @@ fn conclude(shared: &mut Shared) -> Report {
     }
 }
 
-/// Tries until one target accepts a connection.
-async fn connect_once(options: &Options) -> Result<(), CheckError> {
+/// Tries until one target accepts a connection (in a cluster: says which node serves which slot).
+async fn connect_once(options: &Options) -> Result<Option<Routes>, CheckError> {
     let deadline = Instant::now() + FIRST_CONNECT_MAX;
     for target in options.targets.iter().cycle() {
-        let Err(source) = Conn::connect(target, Duration::from_secs(1)).await else { return Ok(()) };
-        if Instant::now() >= deadline {
-            return Err(CheckError::Connect { target: target.clone(), source });
+        let result = if options.is_cluster {
+            Routes::fetch(std::slice::from_ref(target)).await.map(Some)
+        } else {
+            Conn::connect(target, Duration::from_secs(1)).await.map(|_| None)
+        };
+        match result {
+            Ok(routes) => return Ok(routes),
+            Err(source) if Instant::now() >= deadline => {
+                return Err(CheckError::Connect { target: target.clone(), source });
+            }
+            Err(_) => tokio::time::sleep(client::BACK_OFF).await,
         }
-        tokio::time::sleep(client::BACK_OFF).await;
     }
-    Ok(())
+    Ok(None)
+}
+
+/// Asks for the map of a cluster again, unless somebody did a moment ago.
+async fn refresh_routes(shared: &RefCell<Shared>) {
+    let addresses = {
+        let mut shared = shared.borrow_mut();
+        let Some(routes) = &shared.routes else { return };
+        if shared.routes_age.elapsed() < ROUTES_AGE_MIN {
+            return;
+        }
+        let addresses = [routes.addresses(), &shared.options.targets].concat();
+        shared.routes_age = Instant::now();
+        addresses
+    };
+    if let Ok(routes) = Routes::fetch(&addresses).await {
+        shared.borrow_mut().routes = Some(routes);
+    }
 }
 
 /// Another number for each run, so that no run meets the keys of another.

@@ -86,6 +86,11 @@ impl Plan {
         object
     }
 
+    /// The key at a place, full or not; a fresh one would lie in the same bucket, but maybe at another node.
+    pub(super) fn current(&self, place: Place) -> ObjectId {
+        self.seats[place.0].object
+    }
+
     /// The bucket of a place's slots.
     pub(super) fn bucket(&self, place: Place) -> usize {
         self.seats[place.0].bucket

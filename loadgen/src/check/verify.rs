@@ -1,7 +1,7 @@
 //! The last reads, and the removal of the keys.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ use crate::reply::Reply;
 const BATCH: usize = 64;
 /// Pause after an error, and before a suspicious key is read again.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Longest that one connection attempt may take.
+const CONNECT_MAX: Duration = Duration::from_secs(1);
 /// Longest that one batch may take.
 const BATCH_MAX: Duration = Duration::from_secs(5);
 /// Longest that the removal of the keys may take.
@@ -24,7 +26,7 @@ const REMOVE_MAX: Duration = Duration::from_secs(10);
 /// Reads every key once more. A read that lacks something is repeated, because only the second tells an old view
 /// (stale) from a loss. Then removes the keys, unless they are to be kept.
 pub(super) async fn run(shared: &Rc<RefCell<Shared>>) {
-    let mut reader = Reader { shared: Rc::clone(shared), conn: None, target: 0 };
+    let mut reader = Reader { shared: Rc::clone(shared), conns: BTreeMap::new(), target: 0 };
     let all: Vec<_> = shared.borrow().history.objects().collect();
     let suspicious = reader.read_all(&all, Attempt::First).await;
     if !suspicious.is_empty() {
@@ -44,7 +46,7 @@ enum Attempt {
 
 struct Reader {
     shared: Rc<RefCell<Shared>>,
-    conn: Option<Conn>,
+    conns: BTreeMap<String, Conn>,
     target: usize,
 }
 
@@ -52,19 +54,26 @@ impl Reader {
     /// Returns the keys whose read lacked something (at the first attempt; the second is final).
     async fn read_all(&mut self, objects: &[ObjectId], attempt: Attempt) -> Vec<ObjectId> {
         let deadline = Instant::now() + VERIFY_MAX;
-        let mut left: VecDeque<_> = objects.iter().copied().collect();
+        let mut left = objects.to_vec();
         let mut suspicious = Vec::new();
         while !left.is_empty() {
-            let batch: Vec<_> = left.drain(..left.len().min(BATCH)).collect();
-            let unanswered = self.read(&batch, attempt, &mut suspicious).await;
-            if unanswered.is_empty() {
-                continue;
+            let mut unanswered = Vec::new();
+            for (address, objects) in self.by_address(&left) {
+                for batch in objects.chunks(BATCH) {
+                    if Instant::now() >= deadline {
+                        unanswered.extend_from_slice(batch);
+                        continue;
+                    }
+                    unanswered.extend(self.read(&address, batch, attempt, &mut suspicious).await);
+                }
             }
-            left.extend(unanswered);
-            if Instant::now() >= deadline {
+            left = unanswered;
+            if left.is_empty() || Instant::now() >= deadline {
                 break;
             }
+            self.target += 1;
             sleep(PAUSE).await;
+            super::refresh_routes(&self.shared).await;
         }
         for object in left {
             self.shared.borrow_mut().history.set_unread(object);
@@ -75,11 +84,12 @@ impl Reader {
     /// Reads some keys, and returns those that were not answered.
     async fn read(
         &mut self,
+        address: &str,
         batch: &[ObjectId],
         attempt: Attempt,
         suspicious: &mut Vec<ObjectId>,
     ) -> Vec<ObjectId> {
-        let Some(mut conn) = self.connected().await else { return batch.to_vec() };
+        let Some(mut conn) = self.connected(address).await else { return batch.to_vec() };
         let mut out = Vec::new();
         let operations: Vec<_> = {
             let shared = &mut *self.shared.borrow_mut();
@@ -99,7 +109,9 @@ impl Reader {
             };
             let shared = &mut *self.shared.borrow_mut();
             if let Reply::Error(text) = reply {
-                shared.count_error(&String::from_utf8_lossy(text));
+                if !shared.routes.as_mut().is_some_and(|routes| routes.learn(text)) {
+                    shared.count_error(&String::from_utf8_lossy(text));
+                }
                 unanswered.push(operation.object);
                 continue;
             }
@@ -115,37 +127,44 @@ impl Reader {
                 }
             }
         }
-        self.conn = Some(conn);
+        self.conns.insert(address.to_owned(), conn);
         unanswered
     }
 
     async fn remove_all(&mut self, objects: &[ObjectId]) {
         let deadline = Instant::now() + REMOVE_MAX;
-        for batch in objects.chunks(BATCH) {
-            let Some(mut conn) = self.connected().await else { return };
-            let out = remove(&self.shared.borrow().history, batch);
-            if conn.send(&out, deadline).await.is_err() {
-                return;
-            }
-            for _ in batch {
-                if conn.reply(deadline).await.is_err() {
-                    return;
+        for (address, objects) in self.by_address(objects) {
+            for batch in objects.chunks(BATCH) {
+                // What cannot be removed now stays.
+                let Some(mut conn) = self.connected(&address).await else { break };
+                let out = remove(&self.shared.borrow().history, batch);
+                if conn.send(&out, deadline).await.is_err() {
+                    break;
                 }
+                for _ in batch {
+                    if conn.reply(deadline).await.is_err() {
+                        return;
+                    }
+                }
+                self.conns.insert(address.clone(), conn);
             }
-            self.conn = Some(conn);
         }
     }
 
-    async fn connected(&mut self) -> Option<Conn> {
-        if let Some(conn) = self.conn.take() {
-            return Some(conn);
+    fn by_address(&self, objects: &[ObjectId]) -> BTreeMap<String, Vec<ObjectId>> {
+        let shared = self.shared.borrow();
+        let mut groups = BTreeMap::<_, Vec<_>>::new();
+        for &object in objects {
+            groups.entry(shared.address(object, self.target)).or_default().push(object);
         }
-        let address = {
-            let targets = &self.shared.borrow().options.targets;
-            targets[self.target % targets.len()].clone()
-        };
-        self.target += 1;
-        Conn::connect(&address, BATCH_MAX).await.ok()
+        groups
+    }
+
+    async fn connected(&mut self, address: &str) -> Option<Conn> {
+        match self.conns.remove(address) {
+            Some(conn) => Some(conn),
+            None => Conn::connect(address, CONNECT_MAX).await.ok(),
+        }
     }
 }
 

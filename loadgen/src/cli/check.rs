@@ -45,6 +45,9 @@ pub(super) struct Args {
     /// Time after which an unanswered operation counts as unknown
     #[arg(long, default_value = "10s", value_parser = super::duration)]
     timeout: Duration,
+    /// The target is a node of a cluster: ask it for CLUSTER SLOTS, go straight to each slot's node, follow MOVED
+    #[arg(long)]
+    cluster: bool,
     /// Chooses keys and operations; printed, so that a run can be repeated [default: from the clock]
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
@@ -89,6 +92,7 @@ impl Args {
             pipeline: self.pipeline,
             reads_percent: self.reads,
             timeout: self.timeout,
+            is_cluster: self.cluster,
             seed: self.seed.unwrap_or_else(seed_from_clock),
             keep: self.keep,
             progress: !self.quiet,
