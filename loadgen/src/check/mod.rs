@@ -39,6 +39,8 @@ mod register;
 mod verify;
 
 #[cfg(test)]
+mod simulated;
+#[cfg(test)]
 mod tests;
 
 use std::cell::RefCell;

@@ -64,6 +64,9 @@ pub(super) struct RunArgs {
     /// Requests a second over all clients (open loop; the pipeline does not matter)
     #[arg(long, value_name = "OPS")]
     rate: Option<f64>,
+    /// The target is a node of a cluster: each client talks straight to one of its nodes, about that node's keys
+    #[arg(long, conflicts_with = "rate")]
+    cluster: bool,
     /// Commands and weights, of get, set, incr, append, mget, mset, del; incr uses keys counter:N, append append:N
     #[arg(long, default_value = "get=90,set=10")]
     mix: Mix,
@@ -86,6 +89,7 @@ pub(super) fn run(args: RunArgs) -> ExitCode {
     let mut options = args.common.into_options();
     options.duration = args.duration;
     options.rate = args.rate;
+    options.is_cluster = args.cluster;
     options.workload.mix = args.mix;
     options.workload.distribution = args.distribution;
     options.workload.multi_keys = args.multi_keys;
@@ -112,6 +116,7 @@ impl Common {
             pipeline: self.pipeline,
             duration: Duration::ZERO,
             rate: None,
+            is_cluster: false,
             workload: Workload {
                 mix: Mix::only(load::workload::Verb::Set),
                 distribution: Distribution::Uniform,

@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use super::replies;
 use super::stats::SharedCounts;
 use super::workload::Generator;
+use crate::routes::Routes;
 
 /// Pause after a broken connection or an error reply (`fill`).
 const BACK_OFF: Duration = Duration::from_millis(50);
@@ -17,10 +18,35 @@ const READ_BYTES: usize = 64 * 1024;
 /// Time without progress after which `fill` gives up.
 const STALLED_MAX: Duration = Duration::from_secs(30);
 
+/// The node of a cluster that a client talks to: number `client` modulo the nodes that serve slots.
+#[derive(Debug)]
+pub(super) struct Seat {
+    pub(super) client: usize,
+    routes: Routes,
+    address: String,
+}
+
+impl Seat {
+    pub(super) fn new(client: usize) -> Self {
+        Self { client, routes: Routes::default(), address: String::new() }
+    }
+
+    /// Asks where slots are, the nodes known first.
+    async fn refresh(&mut self, target: &str) -> io::Result<()> {
+        let addresses = [self.routes.addresses(), &[target.to_owned()]].concat();
+        self.routes = Routes::fetch(&addresses).await?;
+        let nodes = self.routes.addresses();
+        self.address.clone_from(&nodes[self.client % nodes.len()]);
+        Ok(())
+    }
+}
+
 /// One client.
 pub(super) struct Client<'a> {
     pub(super) target: &'a str,
     pub(super) generator: Generator,
+    /// In a cluster.
+    pub(super) seat: Option<Seat>,
     pub(super) pipeline: usize,
     pub(super) counts: &'a SharedCounts,
 }
@@ -31,19 +57,30 @@ impl Client<'_> {
         let (mut out, mut buf) = (Vec::new(), Vec::new());
         let mut stream = None;
         while Instant::now() < deadline {
-            let Ok(connected) = connected(&mut stream, self.target).await else {
+            if stream.is_none()
+                && let Some(seat) = &mut self.seat
+                && seat.refresh(self.target).await.is_err()
+            {
+                tokio::time::sleep(BACK_OFF).await;
+                continue;
+            }
+            let address = self.seat.as_ref().map_or(self.target, |seat| &seat.address);
+            let Ok(connected) = connected(&mut stream, address).await else {
                 tokio::time::sleep(BACK_OFF).await;
                 continue;
             };
             out.clear();
-            for _ in 0..self.pipeline {
-                self.generator.next(&mut out);
-            }
-            let want = self.pipeline as u64;
-            if let Err(left) = exchange(connected, &out, want, &mut buf, self.counts).await {
-                self.counts.lock().broken += left.unanswered;
-                stream = None;
-                tokio::time::sleep(BACK_OFF).await;
+            let want = generate(&mut self.generator, self.pipeline, self.seat.as_ref(), &mut out);
+            match exchange(connected, &out, want, &mut buf, self.counts).await {
+                Ok(None) if want > 0 => {}
+                // Other errors are counted; this one says that the map is old.
+                Ok(Some(error)) if self.seat.is_none() || !error.starts_with("MOVED") => {}
+                Ok(_) => stream = None,
+                Err(left) => {
+                    self.counts.lock().broken += left.unanswered;
+                    stream = None;
+                    tokio::time::sleep(BACK_OFF).await;
+                }
             }
         }
     }
@@ -88,6 +125,22 @@ impl Client<'_> {
             tokio::time::sleep(BACK_OFF).await;
         }
         Ok(())
+    }
+}
+
+/// Appends a batch, in a cluster one of the seat's keys; returns its length.
+fn generate(generator: &mut Generator, len: usize, seat: Option<&Seat>, out: &mut Vec<u8>) -> u64 {
+    match seat {
+        None => {
+            for _ in 0..len {
+                generator.next(out);
+            }
+            len as u64
+        }
+        Some(Seat { routes, address, .. }) => {
+            let is_own = |slot| routes.address(slot) == Some(address.as_str());
+            (0..len).take_while(|_| generator.next_in(out, is_own)).count() as u64
+        }
     }
 }
 

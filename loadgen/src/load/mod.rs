@@ -36,6 +36,9 @@ pub struct Options {
     pub duration: Duration,
     /// Requests a second over all clients: an open loop. `None`: a closed loop.
     pub rate: Option<f64>,
+    /// The target is a node of a cluster: each client talks straight to one of its nodes, about that node's keys (closed
+    /// loop, commands with one key; `fill` goes by any one endpoint instead).
+    pub is_cluster: bool,
     /// Commands and keys.
     pub workload: Workload,
     /// A line each second to standard error.
@@ -135,6 +138,8 @@ impl Options {
             "MGET and MSET need at least one key"
         } else if self.rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
             "the rate must be above 0"
+        } else if self.is_cluster && (self.rate.is_some() || self.workload.mix.has_multi_keys()) {
+            "with --cluster there is no --rate, mget or mset"
         } else {
             return Ok(());
         };
@@ -165,11 +170,13 @@ impl Part {
         }
         let clients: Vec<_> = generators
             .into_iter()
-            .map(|generator| {
+            .zip(self.clients)
+            .map(|(generator, number)| {
                 let (options, counts) = (self.options.clone(), Arc::clone(&self.counts));
                 tokio::task::spawn_local(async move {
                     let (target, pipeline) = (options.target.as_str(), options.pipeline);
-                    let client = closed::Client { target, generator, pipeline, counts: &counts };
+                    let seat = options.is_cluster.then(|| closed::Seat::new(number));
+                    let client = closed::Client { target, generator, seat, pipeline, counts: &counts };
                     // A server that hangs must not hold the end of the run.
                     if tokio::time::timeout_at((deadline + open::DRAIN_MAX).into(), client.run(deadline))
                         .await
@@ -198,7 +205,8 @@ impl Part {
                 let keys = place(client)..place(client + 1);
                 tokio::task::spawn_local(async move {
                     let (target, pipeline) = (options.target.as_str(), options.pipeline);
-                    closed::Client { target, generator, pipeline, counts: &counts }.fill(keys).await
+                    let client = closed::Client { target, generator, seat: None, pipeline, counts: &counts };
+                    client.fill(keys).await
                 })
             })
             .collect();

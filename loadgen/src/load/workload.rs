@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use ringfort_ring::slot::{Slot, slot_of};
+
 use crate::encode;
 use crate::rng::Rng;
 
@@ -10,6 +12,9 @@ use crate::rng::Rng;
 const DIGITS: usize = 12;
 /// Keys are numbered below this, so that their names have one length.
 pub const KEYS_MAX: u64 = 1_000_000_000_000;
+/// Commands drawn at most until one is for the node in question: a node with 1 % of the keys is missed by all of them with
+/// probability 10^-9 or so.
+const DRAWS_MAX: u32 = 2_000;
 /// Sum of the weights of a mix at most.
 const WEIGHTS_MAX: u64 = 1_000_000;
 
@@ -47,6 +52,11 @@ const VERBS: [(&str, Verb); 7] = [
 pub struct Mix(Vec<(Verb, u64)>);
 
 impl Mix {
+    /// Whether a command of it has several keys.
+    pub fn has_multi_keys(&self) -> bool {
+        self.0.iter().any(|(verb, _)| matches!(verb, Verb::Mget | Verb::Mset))
+    }
+
     /// Nothing but `verb`.
     pub fn only(verb: Verb) -> Self {
         Self(vec![(verb, 1)])
@@ -157,6 +167,8 @@ struct Template {
     before_digits: Vec<u8>,
     after_digits: Vec<u8>,
     keys: usize,
+    /// Where the first key stands.
+    key: std::ops::Range<usize>,
 }
 
 #[derive(Debug)]
@@ -218,6 +230,25 @@ impl Generator {
         }
     }
 
+    /// Appends the next command whose key's slot is one of the client's; false when none was found in many draws.
+    /// For commands with one key.
+    pub fn next_in(&mut self, out: &mut Vec<u8>, is_own: impl Fn(Slot) -> bool) -> bool {
+        let start = out.len();
+        for _ in 0..DRAWS_MAX {
+            let ticket = if self.templates.len() > 1 { self.rng.below(self.weights) } else { 0 };
+            let Some(template) = self.templates.iter().find(|template| ticket < template.weight_end) else {
+                break;
+            };
+            template.write(out, || self.chooser.choose(&mut self.rng));
+            let key = start + template.key.start..start + template.key.end;
+            if is_own(slot_of(&out[key])) {
+                return true;
+            }
+            out.truncate(start);
+        }
+        false
+    }
+
     /// Appends the command for key number `key`; for mixes of one command.
     pub fn at(&mut self, key: u64, out: &mut Vec<u8>) {
         if let Some(template) = self.templates.first() {
@@ -250,7 +281,9 @@ impl Template {
             let value = (0..workload.value_bytes).map(|_| b"0123456789abcdef"[rng.index(16)]);
             encode::bulk(&mut after_digits, &value.collect::<Vec<u8>>());
         }
-        Self { weight_end, head, before_digits, after_digits, keys }
+        let key_end = head.len() + before_digits.len() + DIGITS;
+        let key = key_end - DIGITS - prefix.len()..key_end;
+        Self { weight_end, head, before_digits, after_digits, keys, key }
     }
 
     fn write(&self, out: &mut Vec<u8>, mut key: impl FnMut() -> u64) {
@@ -375,6 +408,20 @@ mod tests {
         assert!(mset.contains("\r\n$16\r\nkey:000000000001\r\n$3\r\n"), "{mset}");
         assert_eq!(digits(KEYS_MAX - 1), *b"999999999999");
         assert_eq!(digits(1203), *b"000000001203");
+    }
+
+    #[test]
+    fn commands_for_a_node_have_its_keys_only() {
+        let mut generator = Generator::new(&workload("get=1,set=1,incr=1", "uniform"), 0, 1);
+        for _ in 0..1_000 {
+            let mut out = b"before".to_vec();
+            assert!(generator.next_in(&mut out, |slot| slot.0 % 3 == 1));
+            let text = String::from_utf8(out).expect("ASCII");
+            let key = text.split("\r\n").nth(4).expect("a key");
+            assert_eq!(slot_of(key.as_bytes()).0 % 3, 1, "{text}");
+        }
+        let mut out = Vec::new();
+        assert!(!generator.next_in(&mut out, |_| false) && out.is_empty());
     }
 
     #[test]

@@ -18,6 +18,7 @@ fn options(target: String) -> Options {
         pipeline: 16,
         duration: Duration::from_millis(500),
         rate: None,
+        is_cluster: false,
         workload: Workload {
             mix: "get=1,set=1".parse().expect("a mix"),
             distribution: Distribution::Uniform,
