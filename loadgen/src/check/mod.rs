@@ -198,6 +198,8 @@ pub struct Report {
     pub connections_broken: u64,
     /// How long the clients ran, in seconds.
     pub seconds: f64,
+    /// The run ended before its time, after 50 million operations, so that its history fits into memory.
+    pub is_cut_short: bool,
     /// Error replies and how often each came (the first 32 texts).
     pub errors: BTreeMap<String, u64>,
     /// The first violations, in words.
@@ -344,6 +346,7 @@ fn conclude(shared: &mut Shared) -> Report {
         duplicated,
         keys: shared.history.objects().count() as u64,
         keys_unread: shared.history.unread(),
+        is_cut_short: shared.history.recorded() >= RECORDED_MAX,
         longest_outage_ms: longest.length as f64 / 1e6,
         longest_outage_at_s: longest.from as f64 / 1e9,
         longest_outage_slots: [first, first + (width - 1)],

@@ -75,7 +75,7 @@ pub(super) fn main(args: Args) -> ExitCode {
         }
     };
     // A closed standard output is no reason to change the exit code.
-    let _ = out.write_all(describe(&report).as_bytes());
+    let _ = out.write_all(describe(&report, options.is_cluster).as_bytes());
     let is_written = json.is_none_or(|path| super::write_json(&path, &report));
     let _ = writeln!(out, "{report}");
     if report.is_clean() && is_written { ExitCode::SUCCESS } else { ExitCode::from(1) }
@@ -106,7 +106,7 @@ fn seed_from_clock() -> u64 {
 }
 
 /// Everything but the last line.
-fn describe(report: &Report) -> String {
+fn describe(report: &Report, was_cluster: bool) -> String {
     use std::fmt::Write as _;
     let mut text = String::new();
     for violation in &report.violations {
@@ -117,6 +117,12 @@ fn describe(report: &Report) -> String {
     }
     if report.keys_unread > 0 {
         let _ = writeln!(text, "{} keys could not be read at the end: not verified", report.keys_unread);
+    }
+    if report.is_cut_short {
+        let _ = writeln!(text, "ended early: the history reached its bound; use --rate for a longer run");
+    }
+    if !was_cluster && report.errors.keys().any(|error| error.starts_with("MOVED ")) {
+        let _ = writeln!(text, "the target is a node of a cluster: use --cluster, or the address of a proxy");
     }
     let [first, last] = report.longest_outage_slots;
     let _ = writeln!(
