@@ -137,7 +137,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// Fewer are left.
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
-        let (head, rest) = self.rest.split_first_chunk::<N>().ok_or(self.malformed())?;
+        let (head, rest) = self.rest.split_first_chunk::<N>().ok_or_else(|| self.malformed())?;
         self.rest = rest;
         Ok(*head)
     }
@@ -170,7 +170,7 @@ impl<'a> Reader<'a> {
     /// Bytes behind a four-byte length. # Errors: fewer are left.
     pub fn bytes(&mut self) -> Result<&'a [u8], WireError> {
         let len = self.u32()? as usize;
-        let (head, rest) = self.rest.split_at_checked(len).ok_or(self.malformed())?;
+        let (head, rest) = self.rest.split_at_checked(len).ok_or_else(|| self.malformed())?;
         self.rest = rest;
         Ok(head)
     }
