@@ -3,7 +3,7 @@
 //! The order of duties within a turn is the worker's ([`crate::worker`]); this file says what each of them is for one
 //! group:
 //!
-//! 1. [`Group::submit`] queues writes and executes reads that the lease covers;
+//! 1. [`Group::write`] queues writes, [`Group::read`] executes reads that the lease covers;
 //! 2. [`Group::propose`] makes **one** log entry of all queued writes (at most [`INFLIGHT_MAX`] are under way);
 //! 3. [`Group::take_ready`] hands out what is to be appended and sent, applies what is committed, and replies;
 //! 4. [`Group::persisted`] lets votes and acknowledgements go once the log is as durable as the mode asks;

@@ -1,7 +1,7 @@
 //! The Raft engine of one group: the only file that names the `raft` crate's types.
 //!
 //! The crate is a pure state machine; this wrapper gives it what it lacks here:
-//! - election timeouts from our own seed ([`Raft::set_timeout`]), so that a simulated run repeats to the byte, and
+//! - election timeouts from our own seed (`set_timeout`), so that a simulated run repeats to the byte, and
 //!   staggered by rank, so that two followers of a dead leader do not split the vote;
 //! - a restarted voter that stays silent for one election timeout (it has forgotten whom it promised its vote's lease);
 //! - our own codec for messages (the crate's protobuf parser never sees outside bytes);
@@ -446,12 +446,13 @@ fn from_raft(entry: eraftpb::Entry) -> LogEntry {
 }
 
 fn to_raft(entry: LogEntry) -> eraftpb::Entry {
-    let mut out = eraftpb::Entry::default();
-    out.entry_type = entry_type(entry.kind);
-    out.index = entry.index;
-    out.term = entry.term;
-    out.data = entry.data;
-    out
+    eraftpb::Entry {
+        entry_type: entry_type(entry.kind),
+        index: entry.index,
+        term: entry.term,
+        data: entry.data,
+        ..eraftpb::Entry::default()
+    }
 }
 
 fn entry_type(kind: u8) -> eraftpb::EntryType {
@@ -594,7 +595,7 @@ impl Storage for GroupStorage {
         }
         let run = self.terms.partition_point(|&(start, _)| start <= index);
         let term = run.checked_sub(1).and_then(|i| self.terms.get(i)).map(|&(_, term)| term);
-        Ok(term.ok_or(StorageError::Unavailable)?)
+        Ok(term.ok_or_else(|| StorageError::Unavailable)?)
     }
 
     fn first_index(&self) -> raft::Result<u64> {
@@ -703,7 +704,7 @@ impl Message {
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(bytes, "Raft message");
         let mut m = eraftpb::Message::default();
-        let kind = travelling(r.u8()?).ok_or(r.malformed())?;
+        let kind = travelling(r.u8()?).ok_or_else(|| r.malformed())?;
         m.set_msg_type(kind);
         m.to = r.u64()?;
         m.from = r.u64()?;
@@ -730,12 +731,9 @@ impl Message {
         }
         for _ in 0..r.u32()? {
             let kind = r.u8()?;
-            let mut entry = eraftpb::Entry::default();
-            entry.entry_type = entry_type(kind);
-            entry.index = r.u64()?;
-            entry.term = r.u64()?;
-            entry.data = Bytes::copy_from_slice(r.bytes()?);
-            m.entries.push(entry);
+            let (index, term) = (r.u64()?, r.u64()?);
+            let data = Bytes::copy_from_slice(r.bytes()?);
+            m.entries.push(to_raft(LogEntry { index, term, kind, data }));
         }
         if r.is_empty() { Ok(Self(m)) } else { Err(r.malformed()) }
     }
