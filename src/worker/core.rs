@@ -371,6 +371,11 @@ impl<D: Disk> WorkerCore<D> {
 
     // --- Peers -----------------------------------------------------------------------------------------------------
 
+    /// Number of workers of a node, 1 while it is not known.
+    pub fn peer_workers(&self, node: &NodeId) -> u16 {
+        self.ports.peer_workers.get(node).copied().unwrap_or(1)
+    }
+
     /// A node is reachable and has so many workers.
     pub fn peer_up(&mut self, node: NodeId, workers: u16) {
         self.ports.peer_workers.insert(node, workers);
@@ -660,8 +665,7 @@ impl<D: Disk> WorkerCore<D> {
     /// Executes the commands of a client that are decoded and within its bounds.
     fn pump(&mut self, client: u64, now: Now) {
         let mut body = std::mem::take(&mut self.scratch);
-        loop {
-            let Some(state) = self.ports.clients.get_mut(client) else { break };
+        while let Some(state) = self.ports.clients.get_mut(client) {
             let Some(ask) = state.session.next(&self.view) else { break };
             let (ticket, spec, slots) = (ask.ticket, ask.spec, ask.slots);
             body.clear();
@@ -963,6 +967,11 @@ impl<D: Disk> WorkerCore<D> {
     /// Takes work for the log thread.
     pub fn take_jobs(&mut self) -> Vec<Job<D>> {
         std::mem::take(&mut self.jobs)
+    }
+
+    /// What makes the log durable at a planned end.
+    pub fn take_last_sync(&mut self) -> Option<SyncJob<D>> {
+        self.log.borrow_mut().sync_job()
     }
 
     /// The log thread is done with a job.

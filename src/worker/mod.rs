@@ -3,6 +3,7 @@
 pub mod core;
 mod ports;
 pub mod shared;
+pub mod shell;
 mod slab;
 
 pub use core::{Job, JobDone, SnapshotReceive, SnapshotSend, WorkerCore, WorkerOptions};

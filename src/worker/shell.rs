@@ -1,0 +1,681 @@
+//! A worker's thread: moves bytes between sockets and the [`WorkerCore`], and runs its turns.
+//!
+//! Connection tasks only `try_read` into the core and wake the one turn task, which lets all sockets that are ready be
+//! read first. Nobody awaits a send: what a socket does not take at once stays in a bounded buffer, and its own task
+//! sends it when the socket is writable.
+
+use super::core::{Job, JobDone, SnapshotSend, WorkerCore, WorkerOptions};
+use super::ports::{PEER_BYTES_MAX, WorkerMessage, worker_of};
+use super::shared::Shared;
+use crate::clock::{Clock as _, SystemClock};
+use crate::log::FsDisk;
+use crate::shard::raft::TICK_MS;
+use crossbeam::queue::SegQueue;
+use ringfort_ring::NodeId;
+use ringfort_wire::frame::{self, Kind, Reader, put_bytes};
+use ringfort_wire::hello::{Channel, Hello, HelloAck};
+use ringfort_wire::{ClusterMap, FEATURE_LEVEL};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::task::spawn_local;
+
+/// Most bytes read from one socket at a time, so that no client holds up the others.
+const READ_BYTES: usize = 64 << 10;
+/// Unsent replies of a link at which its requests are not read any more.
+const LINK_OUTPUT_PAUSE: usize = 8 << 20;
+/// Bytes of a snapshot in one frame.
+const SNAPSHOT_FRAME_BYTES: usize = 256 << 10;
+/// Time for a connection to be made and greeted.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time without progress after which the transfer of a snapshot is given up.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Waits between two attempts to reach a peer.
+const RECONNECT: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+
+/// What reaches a worker from other threads.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "only the log thread's rare answers are large; they are moved once"
+)]
+pub enum Input {
+    /// A client of the node's own port, with its CLIENT ID.
+    Client(std::net::TcpStream, u64, String),
+    /// A link that was greeted: its first bytes are read.
+    Link(std::net::TcpStream, Channel),
+    /// A message of another worker. A client has at most a bounded number of commands under way, so these are bounded.
+    Worker(WorkerMessage),
+    /// The log thread is done.
+    Job(JobDone),
+    /// Hand every leadership over; the flag of [`Inbox`] tells when it is done.
+    Leave,
+    /// Make the log durable and end.
+    Stop,
+}
+
+/// A worker's queue of inputs.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    queue: SegQueue<Input>,
+    wake: Notify,
+    has_left: std::sync::atomic::AtomicBool,
+}
+
+impl Inbox {
+    /// Hands an input to the worker.
+    pub fn push(&self, input: Input) {
+        self.queue.push(input);
+        self.wake.notify_one();
+    }
+
+    /// Whether every leadership has been handed over since [`Input::Leave`].
+    pub fn has_left(&self) -> bool {
+        self.has_left.load(Ordering::Acquire)
+    }
+}
+
+/// How a worker's thread is started.
+#[derive(Debug)]
+pub struct ShellOptions {
+    /// For the core.
+    pub core: WorkerOptions,
+    /// Folder of its log.
+    pub folder: PathBuf,
+    /// The map to start from.
+    pub map: Arc<ClusterMap>,
+    /// What all workers share.
+    pub shared: Arc<Shared>,
+    /// The queues of all workers of the node, this one's included.
+    pub inboxes: Vec<Arc<Inbox>>,
+}
+
+/// Runs a worker until [`Input::Stop`]; `ready` is called when its data are read.
+///
+/// # Errors
+/// Its data cannot be read, or it cannot go on: the process must stop.
+pub fn run(options: ShellOptions, ready: impl FnOnce()) -> anyhow::Result<()> {
+    let disk = FsDisk::open(&options.folder)?;
+    let core = WorkerCore::new(options.core.clone(), Arc::clone(&options.shared), &options.map, disk)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let worker = options.core.worker;
+    let inbox = Arc::clone(&options.inboxes[usize::from(worker)]);
+    let (jobs, job_queue) = crossbeam::channel::unbounded::<Job<FsDisk>>();
+    let log_inbox = Arc::clone(&inbox);
+    let log_thread = std::thread::Builder::new().name(format!("log-{worker}")).spawn(move || {
+        for job in job_queue {
+            log_inbox.push(Input::Job(job.run()));
+        }
+    })?;
+    let shell = Rc::new(Shell {
+        core: RefCell::new(core),
+        clock: SystemClock,
+        inbox,
+        inboxes: options.inboxes,
+        shared: options.shared,
+        jobs,
+        node: options.core.node,
+        worker,
+        peers: RefCell::new(BTreeMap::new()),
+        links: RefCell::new(BTreeMap::new()),
+        clients: RefCell::new(BTreeMap::new()),
+        is_leaving: Cell::new(false),
+    });
+    ready();
+    let result = tokio::task::LocalSet::new().block_on(&runtime, Rc::clone(&shell).main());
+    let last_sync = shell.core.borrow_mut().take_last_sync();
+    drop(shell);
+    drop(runtime);
+    let _ = log_thread.join();
+    result?;
+    if let Some(job) = last_sync {
+        job.run()?;
+    }
+    Ok(())
+}
+
+/// A raft link towards one worker of a peer.
+#[derive(Debug, Default)]
+struct PeerLink {
+    stream: RefCell<Option<Rc<TcpStream>>>,
+    unsent: RefCell<Vec<u8>>,
+    wake: Notify,
+}
+
+/// A connection whose output the turn sends.
+#[derive(Debug)]
+struct Connection {
+    stream: TcpStream,
+    /// Bytes of a link's replies that the socket did not take (a client's stay in its session).
+    unsent: RefCell<Vec<u8>>,
+    wake: Notify,
+}
+
+struct Shell {
+    core: RefCell<WorkerCore<FsDisk>>,
+    clock: SystemClock,
+    inbox: Arc<Inbox>,
+    inboxes: Vec<Arc<Inbox>>,
+    shared: Arc<Shared>,
+    jobs: crossbeam::channel::Sender<Job<FsDisk>>,
+    node: NodeId,
+    worker: u16,
+    peers: RefCell<BTreeMap<(NodeId, u16), Rc<PeerLink>>>,
+    links: RefCell<BTreeMap<u64, Rc<Connection>>>,
+    clients: RefCell<BTreeMap<u64, Rc<Connection>>>,
+    is_leaving: Cell<bool>,
+}
+
+impl Shell {
+    /// The turn task.
+    async fn main(self: Rc<Self>) -> anyhow::Result<()> {
+        self.follow_peers();
+        let mut ticks = tokio::time::interval(Duration::from_millis(TICK_MS));
+        // Ticks never burst: a voter that has just answered its leader must not forget it in a backlog of ticks.
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let is_tick = if self.core.borrow().wants_turn() {
+                tokio::task::yield_now().await;
+                false
+            } else {
+                tokio::select! {
+                    biased;
+                    () = self.inbox.wake.notified() => {
+                        // Lets every socket that is ready be read, so that this turn serves them all.
+                        tokio::task::yield_now().await;
+                        false
+                    }
+                    _ = ticks.tick() => true,
+                }
+            };
+            if self.take_inputs()? {
+                return Ok(());
+            }
+            // Messages are taken before the tick: a stalled voter must hear its leader before its clock moves.
+            let is_due = is_tick || futures_ready(&mut ticks);
+            if is_due {
+                self.core.borrow_mut().tick(self.clock.now())?;
+                self.follow_peers();
+            }
+            self.core.borrow_mut().turn(&self.clock)?;
+            self.flush();
+        }
+    }
+
+    /// Takes what other threads have sent. Returns whether to stop.
+    fn take_inputs(self: &Rc<Self>) -> anyhow::Result<bool> {
+        while let Some(input) = self.inbox.queue.pop() {
+            match input {
+                Input::Client(stream, id, addr) => self.accept_client(stream, id, addr)?,
+                Input::Link(stream, channel) => self.accept_link(stream, channel)?,
+                Input::Worker(message) => self.core.borrow_mut().worker_message(message, self.clock.now()),
+                Input::Job(done) => self.core.borrow_mut().job_done(done)?,
+                Input::Leave => {
+                    self.is_leaving.set(true);
+                    self.core.borrow_mut().leave();
+                }
+                Input::Stop => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Sends what the turn has produced: one write to each peer, link and client.
+    fn flush(self: &Rc<Self>) {
+        let now = self.clock.now();
+        let (raft, sends, jobs, messages, links) = {
+            let mut core = self.core.borrow_mut();
+            (
+                core.take_raft_output(),
+                core.take_snapshot_sends(),
+                core.take_jobs(),
+                core.take_worker_output(),
+                core.take_touched_links(),
+            )
+        };
+        for (peer, bytes) in raft {
+            self.send_to_peer(&peer, &bytes);
+        }
+        for job in jobs {
+            // The log thread lives as long as this sender.
+            let _ = self.jobs.send(job);
+        }
+        for (worker, message) in messages {
+            if let Some(inbox) = self.inboxes.get(usize::from(worker)) {
+                inbox.push(Input::Worker(message));
+            }
+        }
+        for id in links {
+            self.flush_link(id);
+        }
+        let clients = self.core.borrow_mut().take_touched_clients(now);
+        for id in clients {
+            self.flush_client(id);
+        }
+        for send in sends {
+            spawn_local(Rc::clone(self).send_snapshot(send));
+        }
+        if self.is_leaving.get() && self.core.borrow().has_left() {
+            self.inbox.has_left.store(true, Ordering::Release);
+        }
+    }
+
+    // --- Peers -----------------------------------------------------------------------------------------------------
+
+    /// Opens a link to every worker of every other node that does not have one.
+    fn follow_peers(self: &Rc<Self>) {
+        let Some(map) = self.shared.map() else { return };
+        for node in map.nodes.iter().filter(|n| n.id != self.node) {
+            let key = (node.id.clone(), 0);
+            if !self.peers.borrow().contains_key(&key) {
+                self.open_peer(key, node.peer.clone());
+            }
+        }
+    }
+
+    fn open_peer(self: &Rc<Self>, key: (NodeId, u16), address: String) {
+        let link = Rc::new(PeerLink::default());
+        self.peers.borrow_mut().insert(key.clone(), Rc::clone(&link));
+        spawn_local(Rc::clone(self).keep_peer(key, address, link));
+    }
+
+    /// Keeps a link to one worker of a peer for as long as this worker lives.
+    async fn keep_peer(self: Rc<Self>, key: (NodeId, u16), address: String, link: Rc<PeerLink>) {
+        let mut wait = RECONNECT.0;
+        loop {
+            if let Ok((stream, ack)) = self.connect(&address, Channel::Raft, key.1).await {
+                wait = RECONNECT.0;
+                self.core.borrow_mut().peer_up(key.0.clone(), ack.workers);
+                for worker in 1..ack.workers {
+                    if !self.peers.borrow().contains_key(&(key.0.clone(), worker)) {
+                        self.open_peer((key.0.clone(), worker), address.clone());
+                    }
+                }
+                let stream = Rc::new(stream);
+                *link.stream.borrow_mut() = Some(Rc::clone(&stream));
+                tracing::debug!(peer = %key.0, worker = key.1, "linked to peer");
+                let _ = serve_peer(&stream, &link).await;
+                *link.stream.borrow_mut() = None;
+                link.unsent.borrow_mut().clear();
+                tracing::debug!(peer = %key.0, worker = key.1, "link to peer is lost");
+                self.core.borrow_mut().peer_down(&key.0);
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(RECONNECT.1);
+        }
+    }
+
+    fn send_to_peer(&self, key: &(NodeId, u16), bytes: &[u8]) {
+        let Some(link) = self.peers.borrow().get(key).cloned() else { return };
+        let stream = link.stream.borrow().clone();
+        let Some(stream) = stream else { return };
+        let mut unsent = link.unsent.borrow_mut();
+        let sent = if unsent.is_empty() { stream.try_write(bytes).unwrap_or(0) } else { 0 };
+        if sent < bytes.len() {
+            if unsent.len() + bytes.len() > PEER_BYTES_MAX && sent == 0 {
+                return; // the peer does not read: Raft sends again
+            }
+            unsent.extend_from_slice(&bytes[sent..]);
+            link.wake.notify_one();
+        }
+    }
+
+    /// Connects to a worker of a node and greets it.
+    async fn connect(
+        &self,
+        address: &str,
+        channel: Channel,
+        to_worker: u16,
+    ) -> anyhow::Result<(TcpStream, HelloAck)> {
+        let map = self.shared.map();
+        let hello = Hello {
+            feature_level: FEATURE_LEVEL,
+            channel,
+            cluster_id: map.map_or(0, |m| m.cluster_id),
+            node: self.node.0.clone(),
+            store_id: self.shared.store_id,
+            worker: self.worker,
+            to_worker,
+            proof: Vec::new(),
+        };
+        tokio::time::timeout(CONNECT_TIMEOUT, greet(address, &hello)).await?
+    }
+
+    // --- Links of peers and proxies --------------------------------------------------------------------------------
+
+    fn accept_link(self: &Rc<Self>, stream: std::net::TcpStream, channel: Channel) -> io::Result<()> {
+        let stream = TcpStream::from_std(stream)?;
+        match channel {
+            Channel::Raft => drop(spawn_local(Rc::clone(self).serve_raft(stream))),
+            Channel::Requests => drop(spawn_local(Rc::clone(self).serve_link(stream))),
+            Channel::Snapshot => drop(spawn_local(Rc::clone(self).serve_snapshot(stream))),
+            Channel::Control => {}
+        }
+        Ok(())
+    }
+
+    /// Reads a peer's Raft messages.
+    async fn serve_raft(self: Rc<Self>, stream: TcpStream) {
+        let mut input: Vec<u8> = Vec::new();
+        let mut buffer = vec![0; READ_BYTES];
+        loop {
+            if stream.readable().await.is_err() {
+                return;
+            }
+            match stream.try_read(&mut buffer) {
+                Ok(0) => return,
+                Ok(n) => input.extend_from_slice(&buffer[..n]),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(_) => return,
+            }
+            let mut start = 0;
+            loop {
+                match frame::next(&input[start..]) {
+                    Ok(Some(f)) => {
+                        let outcome = if f.kind == Kind::Raft {
+                            self.core.borrow_mut().raft_frame(f.body)
+                        } else {
+                            Err(frame::WireError::UnknownKind(f.kind as u8))
+                        };
+                        if let Err(error) = outcome {
+                            tracing::warn!(%error, "a peer's link is dropped");
+                            return;
+                        }
+                        start += f.consumed;
+                    }
+                    Ok(None) => break,
+                    Err(error) => {
+                        tracing::warn!(%error, "a peer's link is dropped");
+                        return;
+                    }
+                }
+            }
+            input.drain(..start);
+            self.inbox.wake.notify_one();
+        }
+    }
+
+    /// Serves a proxy's requests.
+    async fn serve_link(self: Rc<Self>, stream: TcpStream) {
+        let id = self.core.borrow_mut().link_open();
+        let connection = Rc::new(Connection { stream, unsent: RefCell::default(), wake: Notify::new() });
+        self.links.borrow_mut().insert(id, Rc::clone(&connection));
+        let mut buffer = vec![0; READ_BYTES];
+        loop {
+            let unsent = connection.unsent.borrow().len();
+            let ready = ready(&connection, unsent < LINK_OUTPUT_PAUSE, unsent > 0).await;
+            let Ok(ready) = ready else { break };
+            if ready.is_writable() {
+                self.flush_link(id);
+            }
+            if ready.is_readable() {
+                match connection.stream.try_read(&mut buffer) {
+                    Ok(0) => break,
+                    Ok(n) => {
+                        let now = self.clock.now();
+                        if let Err(error) = self.core.borrow_mut().link_data(id, &buffer[..n], now) {
+                            tracing::warn!(%error, "a proxy's link is dropped");
+                            break;
+                        }
+                        self.inbox.wake.notify_one();
+                    }
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => break,
+                }
+            }
+        }
+        self.links.borrow_mut().remove(&id);
+        self.core.borrow_mut().link_close(id);
+    }
+
+    fn flush_link(&self, id: u64) {
+        let Some(connection) = self.links.borrow().get(&id).cloned() else { return };
+        let output = self.core.borrow_mut().take_link_output(id);
+        let mut unsent = connection.unsent.borrow_mut();
+        if unsent.is_empty() {
+            let sent = connection.stream.try_write(&output).unwrap_or(0);
+            unsent.extend_from_slice(&output[sent..]);
+        } else {
+            unsent.extend_from_slice(&output);
+            let sent = connection.stream.try_write(&unsent).unwrap_or(0);
+            unsent.drain(..sent);
+        }
+        if !unsent.is_empty() {
+            connection.wake.notify_one();
+        }
+    }
+
+    // --- Clients ---------------------------------------------------------------------------------------------------
+
+    fn accept_client(self: &Rc<Self>, stream: std::net::TcpStream, id: u64, addr: String) -> io::Result<()> {
+        let stream = TcpStream::from_std(stream)?;
+        spawn_local(Rc::clone(self).serve_client(stream, id, addr));
+        Ok(())
+    }
+
+    async fn serve_client(self: Rc<Self>, stream: TcpStream, id: u64, addr: String) {
+        let client = self.core.borrow_mut().client_open(id, addr);
+        let connection = Rc::new(Connection { stream, unsent: RefCell::default(), wake: Notify::new() });
+        self.clients.borrow_mut().insert(client, Rc::clone(&connection));
+        let mut buffer = vec![0; READ_BYTES];
+        loop {
+            let (wants_input, has_output, is_over) = {
+                let mut core = self.core.borrow_mut();
+                let wants_input = core.client_wants_input(client);
+                let Some((output, is_over)) = core.client_output(client) else { break };
+                (wants_input, !output.is_empty(), is_over)
+            };
+            if is_over {
+                break;
+            }
+            let Ok(ready) = ready(&connection, wants_input, has_output).await else { break };
+            if ready.is_writable() {
+                self.flush_client(client);
+            }
+            if ready.is_readable() {
+                match connection.stream.try_read(&mut buffer) {
+                    Ok(0) => break,
+                    Ok(n) => {
+                        let now = self.clock.now();
+                        self.core.borrow_mut().client_data(client, &buffer[..n], now);
+                        self.inbox.wake.notify_one();
+                    }
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => break,
+                }
+            }
+        }
+        self.clients.borrow_mut().remove(&client);
+        self.core.borrow_mut().client_close(client);
+        self.shared.clients.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn flush_client(&self, client: u64) {
+        let Some(connection) = self.clients.borrow().get(&client).cloned() else { return };
+        let mut core = self.core.borrow_mut();
+        let Some((output, is_over)) = core.client_output(client) else { return };
+        let sent = if output.is_empty() { 0 } else { connection.stream.try_write(output).unwrap_or(0) };
+        let is_left = sent < output.len();
+        if sent > 0 {
+            core.client_sent(client, sent, self.clock.now());
+        }
+        // The task looks again: at what is left, at whether it may read on, at the end of the session.
+        if is_left || is_over || core.client_output(client).is_none_or(|(_, over)| over) || sent > 0 {
+            connection.wake.notify_one();
+        }
+    }
+
+    // --- Snapshots -------------------------------------------------------------------------------------------------
+
+    async fn send_snapshot(self: Rc<Self>, send: SnapshotSend<FsDisk>) {
+        let (group, replica) = (send.group, send.message.to());
+        let outcome = self.copy_snapshot(&send).await;
+        if let Err(error) = &outcome {
+            tracing::warn!(%group, to = %send.to, %error, "a snapshot could not be sent");
+        }
+        self.core.borrow_mut().snapshot_sent(group, replica, outcome.is_ok());
+        self.inbox.wake.notify_one();
+    }
+
+    async fn copy_snapshot(&self, send: &SnapshotSend<FsDisk>) -> anyhow::Result<()> {
+        let map = self.shared.map().ok_or_else(|| anyhow::anyhow!("no cluster map"))?;
+        let node = map.node(&send.to).ok_or_else(|| anyhow::anyhow!("the node has left the cluster"))?;
+        let workers = self.core.borrow_mut().peer_workers(&send.to);
+        let (mut stream, _) =
+            self.connect(&node.peer, Channel::Snapshot, worker_of(send.group, workers)).await?;
+        let mut out = Vec::new();
+        frame::put(&mut out, Kind::SnapshotBegin, |out| {
+            out.extend_from_slice(&send.group.0.to_le_bytes());
+            out.extend_from_slice(&send.incarnation.to_le_bytes());
+            let mut message = Vec::new();
+            send.message.encode(&mut message);
+            put_bytes(out, &message);
+        });
+        let len = send.reader.len();
+        let mut offset = 0;
+        while offset < len {
+            let want = usize::try_from(len - offset).unwrap_or(usize::MAX).min(SNAPSHOT_FRAME_BYTES);
+            let bytes = send.reader.read_raw(offset, want)?;
+            anyhow::ensure!(!bytes.is_empty(), "the snapshot file is shorter than it was");
+            offset += bytes.len() as u64;
+            frame::put(&mut out, Kind::SnapshotChunk, |out| out.extend_from_slice(&bytes));
+            tokio::time::timeout(SNAPSHOT_TIMEOUT, stream.write_all(&out)).await??;
+            out.clear();
+        }
+        frame::put(&mut out, Kind::SnapshotEnd, |_| {});
+        stream.write_all(&out).await?;
+        let mut input = Vec::new();
+        let kind = tokio::time::timeout(SNAPSHOT_TIMEOUT, read_frame(&mut stream, &mut input)).await??;
+        anyhow::ensure!(kind == Kind::SnapshotEnd, "the receiver did not take the snapshot");
+        Ok(())
+    }
+
+    async fn serve_snapshot(self: Rc<Self>, stream: TcpStream) {
+        if let Err(error) = self.take_snapshot(stream).await {
+            tracing::warn!(%error, "a snapshot could not be received");
+        }
+    }
+
+    async fn take_snapshot(&self, mut stream: TcpStream) -> anyhow::Result<()> {
+        let mut body = Vec::new();
+        let kind = tokio::time::timeout(SNAPSHOT_TIMEOUT, read_frame(&mut stream, &mut body)).await??;
+        anyhow::ensure!(kind == Kind::SnapshotBegin, "a snapshot must begin with its announcement");
+        let mut r = Reader::new(&body, "announcement of a snapshot");
+        let (group, incarnation, message) = (r.u16()?, r.u32()?, r.bytes()?);
+        let receive = self.core.borrow_mut().receive_snapshot(group, incarnation, message)?;
+        let Some(mut receive) = receive else { return Ok(()) };
+        loop {
+            match tokio::time::timeout(SNAPSHOT_TIMEOUT, read_frame(&mut stream, &mut body)).await?? {
+                Kind::SnapshotChunk => receive.write(&body)?,
+                Kind::SnapshotEnd => break,
+                _ => anyhow::bail!("a frame of another kind in a snapshot"),
+            }
+        }
+        self.core.borrow_mut().snapshot_received(receive)?;
+        self.inbox.wake.notify_one();
+        let mut out = Vec::new();
+        frame::put(&mut out, Kind::SnapshotEnd, |_| {});
+        stream.write_all(&out).await?;
+        Ok(())
+    }
+}
+
+/// Whether the interval has passed a tick that nobody has taken yet; it is taken then.
+fn futures_ready(ticks: &mut tokio::time::Interval) -> bool {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    ticks.poll_tick(&mut context).is_ready()
+}
+
+/// Waits until the connection can be read or written, as wanted, or until it is woken; then with nothing ready.
+async fn ready(connection: &Connection, read: bool, write: bool) -> io::Result<tokio::io::Ready> {
+    let interest = match (read, write) {
+        (true, true) => Some(Interest::READABLE | Interest::WRITABLE),
+        (true, false) => Some(Interest::READABLE),
+        (false, true) => Some(Interest::WRITABLE),
+        (false, false) => None,
+    };
+    let Some(interest) = interest else {
+        connection.wake.notified().await;
+        return Ok(tokio::io::Ready::EMPTY);
+    };
+    tokio::select! {
+        ready = connection.stream.ready(interest) => ready,
+        () = connection.wake.notified() => Ok(tokio::io::Ready::EMPTY),
+    }
+}
+
+/// Sends what the turn left, until the peer closes or the link fails.
+async fn serve_peer(stream: &TcpStream, link: &PeerLink) -> io::Result<()> {
+    let mut byte = [0; 64];
+    loop {
+        let has_unsent = !link.unsent.borrow().is_empty();
+        let interest = if has_unsent { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        let ready = tokio::select! {
+            ready = stream.ready(interest) => ready?,
+            () = link.wake.notified() => continue,
+        };
+        if ready.is_writable() && has_unsent {
+            let mut unsent = link.unsent.borrow_mut();
+            match stream.try_write(&unsent) {
+                Ok(n) => drop(unsent.drain(..n)),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e),
+            }
+        }
+        if ready.is_readable() {
+            // The peer never answers on this link; the end of it is all that can be read.
+            match stream.try_read(&mut byte) {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+}
+
+/// Connects, sends `hello`, reads the answer.
+///
+/// # Errors
+/// Nobody answers, or the node refuses: the error is its sentence.
+pub(crate) async fn greet(address: &str, hello: &Hello) -> anyhow::Result<(TcpStream, HelloAck)> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let mut out = Vec::new();
+    hello.encode(&mut out);
+    stream.write_all(&out).await?;
+    let mut body = Vec::new();
+    match read_frame(&mut stream, &mut body).await? {
+        Kind::HelloAck => {
+            let ack = HelloAck::decode(&body)?;
+            Ok((stream, ack))
+        }
+        Kind::HelloRefuse => anyhow::bail!("{}", String::from_utf8_lossy(&body)),
+        _ => anyhow::bail!("the peer does not speak this protocol"),
+    }
+}
+
+/// Reads one frame: its body into `body`, which is cleared first.
+///
+/// # Errors
+/// The stream ends, or what comes is no frame.
+pub(crate) async fn read_frame(stream: &mut TcpStream, body: &mut Vec<u8>) -> anyhow::Result<Kind> {
+    let mut head = [0; frame::FRAME_HEADER_BYTES];
+    stream.read_exact(&mut head).await?;
+    let len = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
+    anyhow::ensure!((1..=frame::FRAME_BYTES_MAX).contains(&len), "frame of {len} bytes is out of range");
+    let kind = Kind::from_u8(head[4]).ok_or_else(|| anyhow::anyhow!("frame of unknown kind {}", head[4]))?;
+    body.clear();
+    // Memory follows what has come, not what was announced.
+    stream.take(len as u64 - 1).read_to_end(body).await?;
+    anyhow::ensure!(body.len() == len - 1, "the stream ends within a frame");
+    Ok(kind)
+}
