@@ -1,0 +1,255 @@
+//! The peer port: greets every link, hands it to its worker, and answers probes and questions for the cluster map.
+
+use super::folder::Folder;
+use crate::config::Config;
+use crate::meta::form::{self, Own, Step};
+use crate::worker::shared::Shared;
+use crate::worker::shell::{Inbox, Input, greet, read_frame};
+use ringfort_ring::NodeId;
+use ringfort_wire::frame::{self, Kind};
+use ringfort_wire::hello::{Channel, Hello, HelloAck, ProbeAck};
+use ringfort_wire::{ClusterMap, FEATURE_LEVEL};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::spawn_local;
+
+/// Time in which a link must say who it is.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for another node to answer a probe.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
+/// Wait between two rounds of probes.
+const PROBE_INTERVAL: Duration = Duration::from_millis(50);
+/// Wait between two questions for a newer map.
+const MAP_INTERVAL: Duration = Duration::from_secs(1);
+/// Pause after a failed accept (no file descriptors left), so that it does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What the peer port needs.
+pub(super) struct Control {
+    pub(super) config: Config,
+    pub(super) node: NodeId,
+    pub(super) store_id: u128,
+    pub(super) folder: Folder,
+    pub(super) shared: Arc<Shared>,
+    /// The workers' queues, once they run.
+    pub(super) inboxes: RefCell<Vec<Arc<Inbox>>>,
+}
+
+impl Control {
+    /// Accepts links for as long as the node runs.
+    pub(super) async fn serve(self: Rc<Self>, listener: TcpListener) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => drop(spawn_local(Rc::clone(&self).take(stream))),
+                Err(error) => {
+                    tracing::warn!(%error, "the peer port cannot accept");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn take(self: Rc<Self>, stream: TcpStream) {
+        if let Err(error) = self.answer(stream).await {
+            tracing::debug!(%error, "a link of the peer port ended");
+        }
+    }
+
+    async fn answer(&self, mut stream: TcpStream) -> anyhow::Result<()> {
+        stream.set_nodelay(true)?;
+        let mut body = Vec::new();
+        let kind = tokio::time::timeout(GREETING_TIMEOUT, read_frame(&mut stream, &mut body)).await??;
+        anyhow::ensure!(kind == Kind::Hello, "a link must begin with a greeting");
+        let hello = Hello::decode(&body)?;
+        let mut out = Vec::new();
+        if let Err(reason) = self.judge(&hello) {
+            frame::put(&mut out, Kind::HelloRefuse, |o| o.extend_from_slice(reason.as_bytes()));
+            stream.write_all(&out).await?;
+            return Ok(());
+        }
+        let ack = HelloAck {
+            feature_level: FEATURE_LEVEL,
+            cluster_id: self.shared.map().map_or(0, |m| m.cluster_id),
+            store_id: self.store_id,
+            workers: self.shared.workers,
+            node: self.node.0.clone(),
+        };
+        ack.encode(&mut out);
+        stream.write_all(&out).await?;
+        if hello.channel == Channel::Control {
+            return self.answer_questions(stream).await;
+        }
+        let inbox = self.inboxes.borrow().get(usize::from(hello.to_worker)).cloned();
+        let Some(inbox) = inbox else { anyhow::bail!("worker {} does not run", hello.to_worker) };
+        inbox.push(Input::Link(stream.into_std()?, hello.channel));
+        Ok(())
+    }
+
+    /// Whether a link may open; the error is what its other side is told.
+    fn judge(&self, hello: &Hello) -> Result<(), String> {
+        if hello.channel == Channel::Control {
+            return Ok(());
+        }
+        let Some(map) = self.shared.map() else { return Err("the cluster has not formed yet".into()) };
+        if hello.cluster_id != map.cluster_id {
+            return Err(format!("this is cluster '{}', not the one that the link is for", map.name));
+        }
+        if usize::from(hello.to_worker) >= self.inboxes.borrow().len() {
+            return Err(format!("worker {} does not run here", hello.to_worker));
+        }
+        if hello.channel != Channel::Requests {
+            let id = NodeId(hello.node.clone());
+            let known = map.node(&id).ok_or_else(|| format!("node {id} is not a member"))?;
+            if known.store_id != hello.store_id {
+                return Err(format!("node {id} is known by another data folder"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn answer_questions(&self, mut stream: TcpStream) -> anyhow::Result<()> {
+        let mut body = Vec::new();
+        loop {
+            let kind = read_frame(&mut stream, &mut body).await?;
+            let mut out = Vec::new();
+            let map = self.shared.map();
+            match kind {
+                Kind::Probe => ProbeAck {
+                    node: self.node.0.clone(),
+                    store_id: self.store_id,
+                    config_hash: self.config.hash(),
+                    map: map.map_or_else(Vec::new, |m| m.to_json()),
+                }
+                .encode(&mut out),
+                Kind::MapGet => {
+                    let epoch = frame::Reader::new(&body, "question for the map").u64()?;
+                    let newer = map.filter(|m| m.epoch > epoch);
+                    frame::put(&mut out, Kind::Map, |o| {
+                        if let Some(map) = newer {
+                            o.extend_from_slice(&map.to_json());
+                        }
+                    });
+                }
+                _ => anyhow::bail!("a frame of another kind on a control link"),
+            }
+            stream.write_all(&out).await?;
+        }
+    }
+
+    /// Asks a node one question on a link of its own.
+    async fn ask(&self, address: &str, question: &[u8], answer: &mut Vec<u8>) -> anyhow::Result<Kind> {
+        let hello = Hello {
+            feature_level: FEATURE_LEVEL,
+            channel: Channel::Control,
+            cluster_id: 0,
+            node: self.node.0.clone(),
+            store_id: self.store_id,
+            worker: 0,
+            to_worker: 0,
+            proof: Vec::new(),
+        };
+        let (mut stream, _) = greet(address, &hello).await?;
+        stream.write_all(question).await?;
+        read_frame(&mut stream, answer).await
+    }
+
+    /// Waits until this node has a map: its own of an earlier life, one that it mints, or the one of the others.
+    ///
+    /// # Errors
+    /// The config allows no placement, the disk does not take the map, or the cluster does not know this folder.
+    pub(super) async fn join_cluster(&self, cluster_id: u128) -> anyhow::Result<ClusterMap> {
+        if let Some(map) = self.folder.map()? {
+            let own = map.node(&self.node).is_some_and(|n| n.store_id == self.store_id);
+            anyhow::ensure!(
+                map.name == self.config.cluster.name,
+                "the data folder is of cluster '{}', the config file of cluster '{}'",
+                map.name,
+                self.config.cluster.name
+            );
+            anyhow::ensure!(own, "the data folder's map does not know node {} with this folder", self.node);
+            return Ok(map);
+        }
+        let mut last_wait = String::new();
+        loop {
+            let mut answers = Vec::new();
+            for node in self.config.nodes.iter().filter(|n| n.id != self.node) {
+                let address = node.peer.to_string();
+                let answer = tokio::time::timeout(PROBE_TIMEOUT, self.probe(&address)).await;
+                let answer = answer.ok().and_then(Result::ok);
+                answers.push((node.id.clone(), answer.filter(|a| a.node == node.id.0)));
+            }
+            let own = Own { id: &self.node, store_id: self.store_id, cluster_id };
+            match form::step(&self.config, own, &answers)? {
+                Step::Form(map) => {
+                    self.folder.keep_map(&map)?;
+                    tracing::info!(cluster = %map.name, "this node has formed the cluster");
+                    return Ok(*map);
+                }
+                Step::Join(map) => {
+                    self.folder.keep_map(&map)?;
+                    tracing::info!(cluster = %map.name, "this node has joined the cluster");
+                    return Ok(*map);
+                }
+                Step::Stranger(why) => anyhow::bail!("{why}"),
+                Step::Wait(why) => {
+                    if why != last_wait {
+                        tracing::info!("{why}");
+                        last_wait = why;
+                    }
+                }
+            }
+            tokio::time::sleep(PROBE_INTERVAL).await;
+        }
+    }
+
+    async fn probe(&self, address: &str) -> anyhow::Result<ProbeAck> {
+        let mut question = Vec::new();
+        frame::put(&mut question, Kind::Probe, |_| {});
+        let mut answer = Vec::new();
+        let kind = self.ask(address, &question, &mut answer).await?;
+        anyhow::ensure!(kind == Kind::ProbeAck, "a probe was answered by something else");
+        Ok(ProbeAck::decode(&answer)?)
+    }
+
+    /// Follows newer maps of the other nodes, and keeps the newest on disk.
+    pub(super) async fn follow_map(self: Rc<Self>) {
+        let mut kept = self.shared.epoch();
+        let mut turn = 0;
+        loop {
+            tokio::time::sleep(MAP_INTERVAL).await;
+            let Some(map) = self.shared.map() else { continue };
+            let others: Vec<_> = map.nodes.iter().filter(|n| n.id != self.node).collect();
+            if let Some(node) = others.get(turn % others.len().max(1)) {
+                let newer = tokio::time::timeout(PROBE_TIMEOUT, self.newer_map(&node.peer, map.epoch)).await;
+                if let Ok(Ok(Some(newer))) = newer
+                    && newer.cluster_id == map.cluster_id
+                {
+                    self.shared.set_map(&newer);
+                }
+            }
+            turn += 1;
+            if let Some(map) = self.shared.map().filter(|m| m.epoch > kept) {
+                match self.folder.keep_map(&map) {
+                    Ok(()) => kept = map.epoch,
+                    Err(error) => tracing::warn!(%error, "the cluster map could not be kept"),
+                }
+            }
+        }
+    }
+
+    async fn newer_map(&self, address: &str, epoch: u64) -> anyhow::Result<Option<ClusterMap>> {
+        let mut question = Vec::new();
+        frame::put(&mut question, Kind::MapGet, |o| o.extend_from_slice(&epoch.to_le_bytes()));
+        let mut answer = Vec::new();
+        let kind = self.ask(address, &question, &mut answer).await?;
+        anyhow::ensure!(kind == Kind::Map, "a question for the map was answered by something else");
+        if answer.is_empty() {
+            return Ok(None);
+        }
+        ClusterMap::from_json(&answer).map(Some).map_err(anyhow::Error::msg)
+    }
+}

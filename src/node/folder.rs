@@ -1,0 +1,300 @@
+//! A node's data folder.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `lock` | held by the running node |
+//! | `node.json` | [`Identity`]: written once, and when the number of workers changes |
+//! | `cluster.json` | the last cluster map seen |
+//! | `boot` | boot id of the machine at the last start |
+//! | `logs-G/worker-W/` | log and snapshots of worker W; G is the generation in `node.json` |
+
+use crate::log::{FsDisk, LastStop, Log, LogOptions};
+use anyhow::Context as _;
+use ringfort_ring::NodeId;
+use ringfort_wire::{ClusterMap, GroupId};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+/// Bytes of log entries that a re-homing copies at a time.
+const COPY_BYTES: usize = 8 << 20;
+
+/// Whose data these are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Identity {
+    /// The node.
+    pub(super) node: NodeId,
+    /// Random id of this folder, as hexadecimal digits: another folder is another disk.
+    pub(super) store_id: String,
+    /// Number of workers among which the logs are divided.
+    pub(super) workers: u16,
+    /// Raised by each re-homing of the logs.
+    pub(super) generation: u32,
+}
+
+/// An open, locked data folder.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    identity: Identity,
+    _lock: File,
+}
+
+impl Folder {
+    /// Opens the folder of `node`, making it when it is missing, and divides its logs among `workers`.
+    ///
+    /// # Errors
+    /// The folder cannot be written, is in use, or is another node's: the sentence says which.
+    pub(super) fn open(path: &Path, node: &NodeId, workers: u16, store_id: u128) -> anyhow::Result<Self> {
+        let shown = path.display();
+        fs::create_dir_all(path).with_context(|| format!("cannot make the data folder {shown}"))?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path.join("lock"))
+            .with_context(|| format!("cannot write to the data folder {shown}"))?;
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+            .with_context(|| format!("the data folder {shown} is in use by another process"))?;
+        let identity = match fs::read(path.join("node.json")) {
+            Ok(bytes) => serde_json::from_slice::<Identity>(&bytes)
+                .with_context(|| format!("{shown}/node.json cannot be read"))?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let store_id = format!("{store_id:032x}");
+                let identity = Identity { node: node.clone(), store_id, workers, generation: 1 };
+                write_durably(path, "node.json", &serde_json::to_vec_pretty(&identity)?)?;
+                identity
+            }
+            Err(e) => return Err(e).with_context(|| format!("{shown}/node.json cannot be read")),
+        };
+        anyhow::ensure!(
+            identity.node == *node,
+            "the data folder {shown} is node {}'s, not node {node}'s: give each node its own --data-dir",
+            identity.node
+        );
+        let mut folder = Self { path: path.to_owned(), identity, _lock: lock };
+        if folder.identity.workers != workers {
+            folder.rehome(workers)?;
+        }
+        folder.remove_other_generations()?;
+        for worker in 0..workers {
+            fs::create_dir_all(folder.worker_path(worker))?;
+        }
+        Ok(folder)
+    }
+
+    /// Id of the folder.
+    ///
+    /// # Errors
+    /// `node.json` was damaged.
+    pub(super) fn store_id(&self) -> anyhow::Result<u128> {
+        u128::from_str_radix(&self.identity.store_id, 16).with_context(|| {
+            format!("{}/node.json: store_id is not 32 hexadecimal digits", self.path.display())
+        })
+    }
+
+    /// Folder of a worker's log.
+    pub(super) fn worker_path(&self, worker: u16) -> PathBuf {
+        self.path.join(format!("logs-{}", self.identity.generation)).join(format!("worker-{worker}"))
+    }
+
+    /// The last map seen; `None` while no cluster has formed.
+    ///
+    /// # Errors
+    /// It is unreadable.
+    pub(super) fn map(&self) -> anyhow::Result<Option<ClusterMap>> {
+        match fs::read(self.path.join("cluster.json")) {
+            Ok(bytes) => ClusterMap::from_json(&bytes)
+                .map(Some)
+                .map_err(|e| anyhow::anyhow!("{}/cluster.json: {e}", self.path.display())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("{}/cluster.json cannot be read", self.path.display())),
+        }
+    }
+
+    /// Keeps a map, durably.
+    ///
+    /// # Errors
+    /// The disk does not take it.
+    pub(super) fn keep_map(&self, map: &ClusterMap) -> anyhow::Result<()> {
+        write_durably(&self.path, "cluster.json", &map.to_json())
+    }
+
+    /// How the last process that used this folder ended, as far as the machine's boot id tells.
+    pub(super) fn last_stop(&self) -> LastStop {
+        match (fs::read_to_string(self.path.join("boot")), boot_id()) {
+            (Ok(then), Some(now)) if then == now => LastStop::Process,
+            _ => LastStop::Machine,
+        }
+    }
+
+    /// Notes the machine's boot id; only after all logs were opened, for opening judges by it.
+    ///
+    /// # Errors
+    /// The disk does not take it.
+    pub(super) fn note_boot(&self) -> anyhow::Result<()> {
+        boot_id().map_or(Ok(()), |id| write_durably(&self.path, "boot", id.as_bytes()))
+    }
+
+    /// Divides the logs among another number of workers: copies every group into the next generation's logs, then makes
+    /// that generation the valid one. A crash before that leaves the old one valid.
+    fn rehome(&mut self, workers: u16) -> anyhow::Result<()> {
+        let next = Identity { workers, generation: self.identity.generation + 1, ..self.identity.clone() };
+        let root = self.path.join(format!("logs-{}", next.generation));
+        if root.exists() {
+            fs::remove_dir_all(&root)?;
+        }
+        let options = LogOptions { last_stop: self.last_stop(), ..LogOptions::default() };
+        let mut targets = Vec::new();
+        for worker in 0..workers {
+            let path = root.join(format!("worker-{worker}"));
+            fs::create_dir_all(&path)?;
+            targets.push((Log::open(FsDisk::open(&path)?, options)?.0, path));
+        }
+        for worker in 0..self.identity.workers {
+            let from = self.worker_path(worker);
+            if !from.exists() {
+                continue;
+            }
+            let (log, groups) = Log::open(FsDisk::open(&from)?, options)?;
+            for group in groups {
+                let (target, to) =
+                    &mut targets[usize::from(crate::worker::worker_of(GroupId(group.group), workers))];
+                target.stage_identity(group.group, &group.identity)?;
+                target.stage_mark(group.group, &group.mark, false)?;
+                let mut index = group.mark.index + 1;
+                while index <= group.last_index {
+                    let entries = log.read(group.group, index, group.last_index + 1, COPY_BYTES)?;
+                    index += entries.len() as u64;
+                    target.stage_entries(group.group, &entries)?;
+                    target.write()?;
+                }
+                target.stage_hard_state(group.group, &group.hard_state)?;
+                target.write()?;
+                copy_snapshots(&from, to, group.group)?;
+            }
+        }
+        for (mut log, path) in targets {
+            if let Some(job) = log.sync_job() {
+                job.run()?;
+            }
+            File::open(path)?.sync_all()?;
+        }
+        File::open(&root)?.sync_all()?;
+        write_durably(&self.path, "node.json", &serde_json::to_vec_pretty(&next)?)?;
+        tracing::info!(
+            from = self.identity.workers,
+            to = workers,
+            "the logs were divided among another number of workers"
+        );
+        self.identity = next;
+        Ok(())
+    }
+
+    fn remove_other_generations(&self) -> anyhow::Result<()> {
+        let valid = format!("logs-{}", self.identity.generation);
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name.to_string_lossy().starts_with("logs-") && name.to_string_lossy() != valid {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn copy_snapshots(from: &Path, to: &Path, group: u16) -> anyhow::Result<()> {
+    let prefix = format!("snap-{group}-");
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let text = name.to_string_lossy();
+        if text.starts_with(&prefix) && text.ends_with(".snap") {
+            let target = to.join(&name);
+            fs::copy(entry.path(), &target)?;
+            File::open(&target)?.sync_all()?;
+        }
+    }
+    Ok(())
+}
+
+fn boot_id() -> Option<String> {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|s| s.trim().to_owned())
+}
+
+/// Replaces a file as a whole: write, sync, rename, sync the folder.
+fn write_durably(folder: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
+    let replace = || -> io::Result<()> {
+        let temporary = folder.join(format!("{name}.tmp"));
+        let mut file = File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, folder.join(name))?;
+        File::open(folder)?.sync_all()
+    };
+    replace().with_context(|| format!("cannot write {}/{name}", folder.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::{HardState, Identity as ReplicaIdentity, LogEntry};
+
+    fn temporary(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("ringfort-folder-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        path
+    }
+
+    #[test]
+    fn is_locked_and_belongs_to_one_node() {
+        let path = temporary("lock");
+        let n1 = NodeId("n1".into());
+        let first = Folder::open(&path, &n1, 1, 7).unwrap();
+        assert!(Folder::open(&path, &n1, 1, 8).unwrap_err().to_string().contains("in use"));
+        assert_eq!(first.store_id().unwrap(), 7);
+        drop(first);
+        let again = Folder::open(&path, &n1, 1, 8).unwrap();
+        assert_eq!(again.store_id().unwrap(), 7, "a store id is minted once");
+        drop(again);
+        let other = Folder::open(&path, &NodeId("n2".into()), 1, 8).unwrap_err();
+        assert!(other.to_string().contains("is node n1's"), "{other}");
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn another_number_of_workers_keeps_every_log() {
+        let path = temporary("rehome");
+        let n1 = NodeId("n1".into());
+        let folder = Folder::open(&path, &n1, 1, 7).unwrap();
+        let entry = |index| LogEntry { index, term: 3, kind: 0, data: vec![index as u8; 10].into() };
+        let (mut log, _) =
+            Log::open(FsDisk::open(folder.worker_path(0)).unwrap(), LogOptions::default()).unwrap();
+        for group in 1..=4 {
+            log.stage_identity(group, &ReplicaIdentity { replica: u64::from(group), incarnation: 1 })
+                .unwrap();
+            log.stage_entries(group, &[entry(1), entry(2)]).unwrap();
+            log.stage_hard_state(group, &HardState { term: 3, vote: 1, commit: 2 }).unwrap();
+        }
+        log.write().unwrap();
+        drop((log, folder));
+        let folder = Folder::open(&path, &n1, 3, 7).unwrap();
+        let mut found = Vec::new();
+        for worker in 0..3 {
+            let disk = FsDisk::open(folder.worker_path(worker)).unwrap();
+            let (log, groups) = Log::open(disk, LogOptions::default()).unwrap();
+            for group in groups {
+                assert_eq!(worker, (group.group - 1) % 3);
+                assert_eq!((group.last_index, group.hard_state.commit), (2, 2));
+                assert_eq!(log.read(group.group, 1, 3, 1 << 20).unwrap(), [entry(1), entry(2)]);
+                found.push(group.group);
+            }
+        }
+        found.sort_unstable();
+        assert_eq!(found, [1, 2, 3, 4]);
+        drop(folder);
+        fs::remove_dir_all(path).unwrap();
+    }
+}

@@ -1,0 +1,248 @@
+//! One cache node: builds every part, joins every thread, owns shutdown.
+//!
+//! The calling thread runs the two listeners, the bootstrap and the shutdown; each worker has a thread of its own.
+
+mod control;
+mod folder;
+
+use crate::clock::{Clock as _, SystemClock};
+use crate::config::Config;
+use crate::log::LogOptions;
+use crate::worker::WorkerOptions;
+use crate::worker::core::{COMPACT_BYTES_MIN, DISK_FREE_MIN};
+use crate::worker::shared::Shared;
+use crate::worker::shell::{self, Inbox, Input, ShellOptions};
+use anyhow::Context as _;
+use control::Control;
+use folder::Folder;
+use ringfort_ring::NodeId;
+use ringfort_wire::ClusterMap;
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::{LocalSet, spawn_local};
+
+/// Most connections of clients to one node, as Redis's `maxclients`.
+pub const CLIENTS_MAX: u64 = 10_000;
+/// Time in which a stopping node hands its leaderships over.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Wait between two looks at whether it has.
+const LEAVE_POLL: Duration = Duration::from_millis(10);
+/// Pause after a failed accept (no file descriptors left), so that it does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a node is started with.
+#[derive(Debug, Clone)]
+pub struct NodeOptions {
+    /// The cluster as its file describes it.
+    pub config: Config,
+    /// Which node of it this process is.
+    pub id: NodeId,
+    /// Folder of the node's log and snapshots; made when missing.
+    pub data_dir: PathBuf,
+    /// Number of worker threads, at least 1.
+    pub workers: usize,
+}
+
+/// Runs the node until SIGTERM or SIGINT.
+///
+/// # Errors
+/// The node could not start or had to stop; the text says why.
+pub fn run(options: NodeOptions) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, run_node(options))
+}
+
+/// A worker's thread, and what it says at its end.
+type Ended = (u16, anyhow::Result<()>);
+
+async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
+    let NodeOptions { config, id, data_dir, workers } = options;
+    let node = config.node(&id).with_context(|| format!("no node '{id}' in the config file"))?.clone();
+    anyhow::ensure!(
+        config.cluster.peer_secret_file.is_none(),
+        "peer_secret_file is not supported by this version yet: keep all addresses on loopback and leave it empty"
+    );
+    let workers = u16::try_from(workers.max(1)).context("too many workers")?;
+    let folder = Folder::open(&data_dir, &id, workers, random()?)?;
+    let store_id = folder.store_id()?;
+    let client_listener = bind(node.client, "client").await?;
+    let peer_listener = bind(node.peer, "peer").await?;
+    let shared =
+        Arc::new(Shared::new(id.clone(), store_id, workers, random()?, node.client.port(), CLIENTS_MAX));
+    let control = Rc::new(Control {
+        config,
+        node: id.clone(),
+        store_id,
+        folder,
+        shared: Arc::clone(&shared),
+        inboxes: RefCell::new(Vec::new()),
+    });
+    spawn_local(Rc::clone(&control).serve(peer_listener));
+    let mut stop = Stop::new()?;
+    let map = tokio::select! {
+        map = control.join_cluster(random()?) => map?,
+        () = stop.asked() => return Ok(()),
+    };
+    shared.set_map(&map);
+    let (inboxes, mut ended) = start_workers(&control, &shared, map).await?;
+    control.folder.note_boot()?;
+    *control.inboxes.borrow_mut() = inboxes.clone();
+    spawn_local(Rc::clone(&control).follow_map());
+    spawn_local(accept_clients(client_listener, Arc::clone(&shared), inboxes.clone()));
+    tracing::info!(node = %id, client = %node.client, peer = %node.peer, workers, "ready");
+    tokio::select! {
+        end = ended.recv() => return worker_ended(end),
+        () = stop.asked() => {}
+    }
+    tracing::info!(node = %id, "handing leaderships over");
+    for inbox in &inboxes {
+        inbox.push(Input::Leave);
+    }
+    let left = async {
+        while !inboxes.iter().all(|inbox| inbox.has_left()) {
+            tokio::time::sleep(LEAVE_POLL).await;
+        }
+    };
+    tokio::select! {
+        outcome = tokio::time::timeout(LEAVE_TIMEOUT, left) => {
+            if outcome.is_err() {
+                tracing::warn!(node = %id, "some leaderships could not be handed over");
+            }
+        }
+        end = ended.recv() => return worker_ended(end),
+        () = stop.asked() => {} // asked twice: do not wait
+    }
+    for inbox in &inboxes {
+        inbox.push(Input::Stop);
+    }
+    for _ in &inboxes {
+        if let Some((_, result)) = ended.recv().await {
+            result?;
+        }
+    }
+    tracing::info!(node = %id, "stopped");
+    Ok(())
+}
+
+fn worker_ended(end: Option<Ended>) -> anyhow::Result<()> {
+    match end {
+        Some((worker, Err(error))) => Err(error.context(format!("worker {worker} had to stop"))),
+        _ => anyhow::bail!("a worker ended by itself"),
+    }
+}
+
+/// Starts the workers and waits until all have read their data.
+async fn start_workers(
+    control: &Control,
+    shared: &Arc<Shared>,
+    map: ClusterMap,
+) -> anyhow::Result<(Vec<Arc<Inbox>>, mpsc::Receiver<Ended>)> {
+    let inboxes: Vec<Arc<Inbox>> = (0..shared.workers).map(|_| Arc::default()).collect();
+    let count = usize::from(shared.workers);
+    let (ready, mut readies) = mpsc::channel::<()>(count);
+    let (end, mut ended) = mpsc::channel::<Ended>(count);
+    let map = Arc::new(map);
+    let log = LogOptions { last_stop: control.folder.last_stop(), ..LogOptions::default() };
+    for worker in 0..shared.workers {
+        let options = ShellOptions {
+            core: WorkerOptions {
+                worker,
+                node: control.node.clone(),
+                log,
+                is_restart: true,
+                seed: random()? as u64,
+                compact_bytes_min: COMPACT_BYTES_MIN,
+                disk_free_min: DISK_FREE_MIN,
+            },
+            folder: control.folder.worker_path(worker),
+            map: Arc::clone(&map),
+            shared: Arc::clone(shared),
+            inboxes: inboxes.clone(),
+        };
+        let (ready, end) = (ready.clone(), end.clone());
+        std::thread::Builder::new().name(format!("worker-{worker}")).spawn(move || {
+            let result = shell::run(options, || {
+                let _ = ready.blocking_send(());
+            });
+            let _ = end.blocking_send((worker, result));
+        })?;
+    }
+    for _ in 0..count {
+        tokio::select! {
+            biased;
+            end = ended.recv() => {
+                worker_ended(end)?;
+            }
+            _ = readies.recv() => {}
+        }
+    }
+    Ok((inboxes, ended))
+}
+
+/// Deals clients to the workers in turn.
+async fn accept_clients(listener: TcpListener, shared: Arc<Shared>, inboxes: Vec<Arc<Inbox>>) {
+    let started = SystemClock.now();
+    let mut next = 0;
+    loop {
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "the client port cannot accept");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let id = shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
+        let uptime_us = SystemClock.now().boot_us - started.boot_us;
+        shared.uptime_s.store(uptime_us / 1_000_000, Ordering::Relaxed);
+        if shared.clients.load(Ordering::Relaxed) >= shared.clients_max {
+            let _ = stream.try_write(b"-ERR max number of clients reached\r\n");
+            continue;
+        }
+        let _ = stream.set_nodelay(true);
+        let Ok(stream) = stream.into_std() else { continue };
+        shared.clients.fetch_add(1, Ordering::Relaxed);
+        inboxes[next % inboxes.len()].push(Input::Client(stream, id, address.to_string()));
+        next += 1;
+    }
+}
+
+async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address} (the node's '{key}'): stop what uses it, or change it in the config file")
+    })
+}
+
+fn random() -> anyhow::Result<u128> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|e| anyhow::anyhow!("the system gives no random bytes: {e}"))?;
+    // 0 means "none" in the handshake.
+    Ok(u128::from_le_bytes(bytes).max(1))
+}
+
+/// SIGTERM and SIGINT.
+struct Stop {
+    term: tokio::signal::unix::Signal,
+    int: tokio::signal::unix::Signal,
+}
+
+impl Stop {
+    fn new() -> anyhow::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}
