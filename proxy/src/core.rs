@@ -10,12 +10,13 @@
 
 use crate::gather::{Gather, Join};
 use crate::lane::WriteNumber;
-use crate::session::{Ask, Facts, Mode, Session, Ticket};
+use crate::session::{Ask, Facts, Mode, Session, Slots, Ticket};
 use crate::slab::Slab;
 use crate::upstream::{Failure, LinkId, Origin, Outcome, Upstream, WantedLink};
 use ringfort_resp::{Protocol, ReplyWriter};
+use ringfort_ring::slot_of;
 use ringfort_wire::{ClusterMap, Reply, Status};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Interval at which deadlines and silence are looked at, µs.
 const SWEEP_US: u64 = 10_000;
@@ -29,8 +30,12 @@ struct Client {
     session: Session,
     /// Its last write in each partition, to make its later reads see it; cleared when everything is answered.
     last_writes: BTreeMap<u16, WriteNumber>,
+    /// The slots of its unanswered reads, in the order of the tickets.
+    reads: Reads,
     /// Whether a full lane holds it up.
     is_blocked: bool,
+    /// Whether its next command waits until one of its reads is answered.
+    is_held: bool,
     /// Whether it is in `Proxy::touched`.
     is_touched: bool,
     /// Whether it is in `Proxy::to_decode`.
@@ -39,7 +44,48 @@ struct Client {
 
 impl Client {
     fn wants_next(&self) -> bool {
-        !self.is_blocked && self.session.wants_next()
+        !self.is_blocked && !self.is_held && self.session.wants_next()
+    }
+}
+
+/// The slots that unanswered reads of one client look at.
+///
+/// A pipeline must read as if its commands ran one after the other. That a read sees the writes before it is the partition's
+/// business (it gets their seq); that it does not see a later write of its own client is ensured here: the write waits until
+/// the reads of its slots are answered. Commands on other slots overtake freely.
+#[derive(Debug, Default)]
+struct Reads(VecDeque<(Ticket, u16)>);
+
+/// In place of a slot: all of them (DBSIZE).
+const ALL_SLOTS: u16 = u16::MAX;
+
+impl Reads {
+    fn add(&mut self, ask: &Ask<'_>) {
+        each_slot(ask, |slot| self.0.push_back((ask.ticket, slot)));
+    }
+
+    fn remove(&mut self, ticket: Ticket) {
+        let start = self.0.partition_point(|(t, _)| *t < ticket);
+        let count = self.0.range(start..).take_while(|(t, _)| *t == ticket).count();
+        self.0.drain(start..start + count);
+    }
+
+    fn conflicts_with(&self, write: &Ask<'_>) -> bool {
+        let mut is_conflict = false;
+        if !self.0.is_empty() {
+            each_slot(write, |slot| {
+                is_conflict |= slot == ALL_SLOTS || self.0.iter().any(|(_, s)| *s == slot || *s == ALL_SLOTS);
+            });
+        }
+        is_conflict
+    }
+}
+
+fn each_slot(ask: &Ask<'_>, mut visit: impl FnMut(u16)) {
+    match ask.slots {
+        Slots::None => visit(ALL_SLOTS),
+        Slots::One(slot) => visit(slot.0),
+        Slots::Many => ask.spec.keys(ask.args.len()).for_each(|key| visit(slot_of(ask.args.get(key)).0)),
     }
 }
 
@@ -94,7 +140,9 @@ impl Proxy {
         ClientId(self.clients.insert(Client {
             session: Session::new(Mode::Proxy, id, addr),
             last_writes: BTreeMap::new(),
+            reads: Reads::default(),
             is_blocked: false,
+            is_held: false,
             is_touched: false,
             is_to_decode: false,
         }))
@@ -115,7 +163,9 @@ impl Proxy {
 
     /// Whether the client's socket should be read now.
     pub fn client_wants_input(&self, id: ClientId) -> bool {
-        self.clients.get(id.0).is_some_and(|client| !client.is_blocked && client.session.wants_input())
+        self.clients
+            .get(id.0)
+            .is_some_and(|client| !client.is_blocked && !client.is_held && client.session.wants_input())
     }
 
     /// Bytes to send to the client.
@@ -135,6 +185,14 @@ impl Proxy {
     /// Whether the client's connection is to be closed now.
     pub fn client_is_over(&self, id: ClientId) -> bool {
         self.clients.get(id.0).is_none_or(|client| client.session.is_over())
+    }
+
+    /// A client will send no more; it is over when what it sent is answered and the answers are sent.
+    pub fn client_end_input(&mut self, id: ClientId) {
+        if let Some(client) = self.clients.get_mut(id.0) {
+            client.session.end_input();
+            self.touch(id.0);
+        }
     }
 
     /// Ends a client's session when what it asked for is answered: nothing more is decoded.
@@ -313,6 +371,13 @@ impl Proxy {
         while !client.is_blocked
             && let Some(ask) = client.session.next(&self.upstream)
         {
+            if !ask.spec.is_write {
+                client.reads.add(&ask);
+            } else if client.reads.conflicts_with(&ask) {
+                client.session.put_back();
+                client.is_held = true;
+                break;
+            }
             self.commands += 1;
             let full = self.upstream.submit(id, &mut client.last_writes, &ask, &mut self.gatherings);
             if let Some(p) = full {
@@ -355,6 +420,8 @@ impl Proxy {
     fn answer(&mut self, id: u64, ticket: Ticket, reply: &[u8]) {
         let Some(client) = self.clients.get_mut(id) else { return };
         client.session.answer(ticket, reply);
+        client.reads.remove(ticket);
+        client.is_held = false;
         self.plan_decode(id);
         self.touch(id);
     }

@@ -1,20 +1,25 @@
-//! The proxy: client sessions, routing, splitting and joining, retries. The core does no I/O.
+//! The proxy: client sessions, routing, splitting and joining, retries.
+//!
+//! The core does no I/O; [`server`] is the shell that moves the bytes.
 //!
 //! - [`session`]: one client's connection; a node's own client port uses it too.
 //! - [`core`]: one worker: sessions, and the lanes and links behind them.
 //! - `route`, `gather`: splitting a command by partition and joining the replies.
 //! - `lane`: the requests for one partition, exactly once.
 //! - `upstream`: which node a lane talks to, and what it makes of the replies.
+//! - [`server`]: threads, sockets and time.
 
 pub mod core;
 mod gather;
 mod lane;
 mod route;
+pub mod server;
 pub mod session;
 mod slab;
 mod upstream;
 
 pub use crate::core::{ClientId, Proxy};
+pub use server::{ProxyOptions, Running, ServerError, run, start};
 pub use upstream::{LinkId, NODE_WORKERS_MAX, WantedLink};
 
 #[cfg(test)]

@@ -146,11 +146,15 @@ pub struct Session {
     input: Vec<u8>,
     /// Start of the bytes in `input` that are not decoded yet.
     start: usize,
+    /// Start of the command that was given out last.
+    last_start: usize,
     decoder: CommandDecoder,
     /// Whether the decoder has seen all of the input and needs more.
     is_starved: bool,
     /// Whether nothing more is decoded: QUIT, a protocol error, or the caller's wish.
     is_closing: bool,
+    /// Whether the client will send no more.
+    is_input_ended: bool,
     replies: ReplyQueue,
 }
 
@@ -162,9 +166,11 @@ impl Session {
             connection: Connection::new(id, addr),
             input: Vec::new(),
             start: 0,
+            last_start: 0,
             decoder: CommandDecoder::new(Limits::default()),
             is_starved: true,
             is_closing: false,
+            is_input_ended: false,
             replies: ReplyQueue::default(),
         }
     }
@@ -181,7 +187,7 @@ impl Session {
 
     /// Whether the caller should read the socket: not while too much is unanswered or unread, nor when closing.
     pub fn wants_input(&self) -> bool {
-        self.has_room() && self.is_starved
+        self.has_room() && self.is_starved && !self.is_input_ended
     }
 
     /// Takes bytes of the client; afterwards call [`Session::next`] until it returns `None`.
@@ -210,6 +216,7 @@ impl Session {
     /// closing.
     pub fn next(&mut self, host: &dyn Host) -> Option<Ask<'_>> {
         let (start, spec, slots) = self.next_for_host(host)?;
+        self.last_start = start;
         Some(Ask {
             ticket: self.replies.expect_one(),
             spec,
@@ -218,6 +225,13 @@ impl Session {
             is_readonly: self.connection.is_readonly(),
             args: Args { decoder: &self.decoder, buf: &self.input[start..] },
         })
+    }
+
+    /// Takes the command that [`Session::next`] gave out last back, unanswered; the next call gives it out again, under the
+    /// same ticket.
+    pub fn put_back(&mut self) {
+        self.start = self.last_start;
+        self.replies.expect_one_less();
     }
 
     /// As [`Session::next`]; returns where in the input the command starts.
@@ -289,6 +303,11 @@ impl Session {
         self.drop_decoded();
     }
 
+    /// The client will send no more: the session ends when what it sent is answered and the answers are sent.
+    pub fn end_input(&mut self) {
+        self.is_input_ended = true;
+    }
+
     /// Commands given out and not answered.
     pub fn unanswered(&self) -> usize {
         self.replies.unanswered()
@@ -306,8 +325,9 @@ impl Session {
 
     /// Whether the connection is to be closed now: all is said, or the client passed [`OUTPUT_BYTES_MAX`].
     pub fn is_over(&self) -> bool {
+        let is_last = self.is_closing || (self.is_input_ended && self.is_starved);
         self.replies.has_overflowed()
-            || (self.is_closing && self.replies.unanswered() == 0 && self.replies.output().is_empty())
+            || (is_last && self.replies.unanswered() == 0 && self.replies.output().is_empty())
     }
 }
 

@@ -495,10 +495,17 @@ impl Sim {
         for client in &self.clients {
             // Tokens whose append was acknowledged to this client before, by key.
             let mut own: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+            // Tokens that this client appends later.
+            let mut later: BTreeSet<&str> = BTreeSet::new();
+            later.extend(client.history.iter().filter_map(|(asked, _)| match asked {
+                Asked::Append { token, .. } => Some(&token[..]),
+                _ => None,
+            }));
             for (asked, reply) in &client.history {
                 let text = String::from_utf8_lossy(reply);
                 match asked {
                     Asked::Append { key, token } => {
+                        later.remove(&token[..]);
                         let executed = self.executed.get(token);
                         let count = executed.map_or(0, |(count, _)| *count);
                         if text.starts_with("-CLUSTERDOWN") || text.starts_with("-ERR disk full") {
@@ -512,12 +519,12 @@ impl Sim {
                             acknowledged.insert(token);
                         }
                     }
-                    Asked::Get { key } => check_value(key, &text, own.get(&key[..])),
+                    Asked::Get { key } => check_value(key, &text, own.get(&key[..]), &later),
                     Asked::MGet { keys } if text.starts_with('*') => {
                         let elements = reply::array_elements(reply).unwrap();
                         assert_eq!(elements.len(), keys.len());
                         for (key, element) in keys.iter().zip(elements) {
-                            check_value(key, &String::from_utf8_lossy(element), own.get(&key[..]));
+                            check_value(key, &String::from_utf8_lossy(element), own.get(&key[..]), &later);
                         }
                     }
                     Asked::MGet { .. } => assert!(text.starts_with("-CLUSTERDOWN"), "{text}"),
@@ -538,12 +545,15 @@ impl Sim {
     }
 }
 
-fn check_value(key: &str, text: &str, own: Option<&Vec<&str>>) {
+fn check_value(key: &str, text: &str, own: Option<&Vec<&str>>, later: &BTreeSet<&str>) {
     if text.starts_with("-CLUSTERDOWN") {
         return;
     }
     for token in own.into_iter().flatten() {
         assert!(text.contains(token), "the client's own {token} is missing in {key}: {text}");
+    }
+    for token in text.split_inclusive('>').filter_map(|t| t.find('<').map(|i| &t[i..])) {
+        assert!(!later.contains(token), "{key} shows {token}, which its client appends later: {text}");
     }
     assert!(text == "$-1\r\n" || text.contains(&format!("{key}=")), "{text} is not the value of {key}");
 }

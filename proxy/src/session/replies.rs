@@ -46,6 +46,12 @@ impl ReplyQueue {
         Ticket(self.first + (self.waiting.len() - 1) as u64)
     }
 
+    /// Takes back the last [`Self::expect_one`], which nothing followed.
+    pub(super) fn expect_one_less(&mut self) {
+        let last = self.waiting.pop_back();
+        debug_assert!(last == Some(None), "only what is not answered can be taken back");
+    }
+
     /// Appends a reply that is known at once.
     pub(super) fn write(&mut self, protocol: Protocol, write: impl FnOnce(&mut ReplyWriter<'_>)) {
         self.write_raw(|out| write(&mut ReplyWriter::new(out, protocol)));

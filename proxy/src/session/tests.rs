@@ -234,6 +234,35 @@ fn protocol_error_closes_after_what_came_before() {
 }
 
 #[test]
+fn command_that_is_put_back_comes_again() {
+    let mut session = session(Mode::Proxy);
+    session.push_input(b"GET a\r\nGET b\r\nPING\r\n");
+    let first = session.next(&proxy()).unwrap().ticket;
+    let second = session.next(&proxy()).unwrap().ticket;
+    session.put_back();
+    session.answer(first, b"+1\r\n");
+    let again = session.next(&proxy()).unwrap();
+    assert_eq!((again.ticket, again.args.get(1)), (second, &b"b"[..]));
+    assert!(session.next(&proxy()).is_none());
+    session.answer(second, b"+2\r\n");
+    assert_eq!(session.output(), b"+1\r\n+2\r\n+PONG\r\n");
+}
+
+#[test]
+fn what_came_before_the_end_of_input_is_answered() {
+    let mut session = session(Mode::Proxy);
+    session.push_input(b"GET a\r\nPING\r\nGET");
+    session.end_input();
+    assert!(!session.is_over() && !session.wants_input());
+    let ticket = session.next(&proxy()).unwrap().ticket;
+    assert!(session.next(&proxy()).is_none() && !session.is_over());
+    session.answer(ticket, b"$-1\r\n");
+    assert_eq!(session.output(), b"$-1\r\n+PONG\r\n");
+    session.sent(session.output().len());
+    assert!(session.is_over());
+}
+
+#[test]
 fn full_pipeline_stops_decoding_until_an_answer_comes() {
     let mut session = session(Mode::Proxy);
     session.push_input(&b"GET a\r\n".repeat(PIPELINE_MAX + 5));

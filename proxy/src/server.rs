@@ -1,0 +1,264 @@
+//! The shell of the proxy: threads, sockets and time around [`crate::Proxy`].
+//!
+//! ```text
+//!  acceptor thread: listener --sockets in turn--> worker threads (one core, its clients, its links to every node's workers)
+//!                   map fetcher --newer maps----->
+//! ```
+//!
+//! A worker is one thread with its own runtime, so its core needs no lock. Connection tasks only read into the core and ask
+//! for a turn; the turn task runs when all sockets that are ready have been read, and writes one buffer to each link and
+//! each client.
+
+mod client;
+mod control;
+mod link;
+mod worker;
+
+use core::net::SocketAddr;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::time::Duration;
+use ringfort_wire::ClusterMap;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc, watch};
+
+/// Accepted sockets that may wait for one worker; beyond it a client is turned away.
+const HANDOVER_MAX: usize = 1024;
+/// Pause of the acceptor when the system has no socket to give.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long clients may wait for pending replies when the proxy stops.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// How to run a proxy.
+#[derive(Debug, Clone)]
+pub struct ProxyOptions {
+    /// The address for clients; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// Peer addresses (`host:port`) of nodes, to find the cluster by.
+    pub seeds: Vec<String>,
+    /// Worker threads.
+    pub workers: usize,
+    /// How long a command may take before its client gets an error.
+    pub deadline: Duration,
+    /// Most client connections.
+    pub client_connections_max: usize,
+}
+
+impl ProxyOptions {
+    /// The defaults: one worker, 5 s, 10,000 connections.
+    pub fn new(listen: SocketAddr, seeds: Vec<String>) -> Self {
+        Self { listen, seeds, workers: 1, deadline: Duration::from_secs(5), client_connections_max: 10_000 }
+    }
+}
+
+/// Why a proxy cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The address is taken or not this machine's: choose another.
+    #[error("cannot listen on {addr}")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// No node to find the cluster by.
+    #[error("no peer address of a node is given")]
+    NoSeeds,
+    /// The system refuses a thread, an event queue or a signal handler.
+    #[error("cannot start")]
+    Start(#[source] io::Error),
+}
+
+/// Counters of all workers, for INFO.
+#[derive(Debug)]
+struct Shared {
+    options: ProxyOptions,
+    addr: SocketAddr,
+    started: Instant,
+    run_id: String,
+    clients: AtomicUsize,
+    connections: AtomicU64,
+    client_ids: AtomicU64,
+    commands: AtomicU64,
+    /// Asks the map fetcher to hurry.
+    map_wish: Notify,
+}
+
+impl Shared {
+    /// µs since the start, monotonic.
+    fn now_us(&self) -> u64 {
+        u64::try_from((now() - self.started).as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place of this crate that asks for the time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// A number that differs from process to process and from call to call.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// A running proxy. Dropping it stops it too, without waiting.
+#[derive(Debug)]
+pub struct Running {
+    shared: Arc<Shared>,
+    stop: watch::Sender<bool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    /// The address that clients connect to.
+    pub fn addr(&self) -> SocketAddr {
+        self.shared.addr
+    }
+
+    /// Accepts no more clients, answers what is pending for at most two seconds, and waits until all threads are done.
+    pub fn stop(self) {
+        self.stop.send_replace(true);
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the proxy panicked");
+            }
+        }
+    }
+}
+
+/// Runs a proxy until SIGTERM or SIGINT.
+///
+/// # Errors
+/// It cannot start: see [`ServerError`].
+pub fn run(options: ProxyOptions) -> Result<(), ServerError> {
+    let runtime = runtime().map_err(ServerError::Start)?;
+    runtime.block_on(async {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate()).map_err(ServerError::Start)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(ServerError::Start)?;
+        let running = start(options)?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        running.stop();
+        Ok(())
+    })
+}
+
+/// Starts a proxy on threads of its own.
+///
+/// # Errors
+/// It cannot start: see [`ServerError`].
+pub fn start(options: ProxyOptions) -> Result<Running, ServerError> {
+    if options.seeds.is_empty() {
+        return Err(ServerError::NoSeeds);
+    }
+    let at_listen = |source| ServerError::Listen { addr: options.listen, source };
+    let listener = std::net::TcpListener::bind(options.listen).map_err(at_listen)?;
+    listener.set_nonblocking(true).map_err(at_listen)?;
+    let addr = listener.local_addr().map_err(at_listen)?;
+    let shared = Arc::new(Shared {
+        addr,
+        started: now(),
+        run_id: format!("{:016x}{:016x}{:08x}", random(), random(), random() >> 32),
+        clients: AtomicUsize::new(0),
+        connections: AtomicU64::new(0),
+        client_ids: AtomicU64::new(0),
+        commands: AtomicU64::new(0),
+        map_wish: Notify::new(),
+        options,
+    });
+    let (stop, stopped) = watch::channel(false);
+    let (map_out, map_in) = watch::channel(None);
+    let mut running = Running { shared: Arc::clone(&shared), stop, threads: Vec::new() };
+    let mut workers = Vec::new();
+    for worker in 0..shared.options.workers.max(1) {
+        let (sockets_out, sockets_in) = mpsc::channel(HANDOVER_MAX);
+        workers.push(sockets_out);
+        let (shared, map, stopped) = (Arc::clone(&shared), map_in.clone(), stopped.clone());
+        let runtime = runtime().map_err(ServerError::Start)?;
+        running.threads.push(thread(format!("proxy-{worker}"), move || {
+            worker::run(&runtime, worker as u16, shared, sockets_in, map, stopped);
+        })?);
+    }
+    let runtime = runtime().map_err(ServerError::Start)?;
+    running.threads.push(thread("proxy-accept".to_owned(), move || {
+        runtime.block_on(accept_and_fetch(&shared, listener, &workers, map_out, stopped));
+    })?);
+    Ok(running)
+}
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+fn thread(name: String, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ServerError> {
+    std::thread::Builder::new().name(name).spawn(run).map_err(ServerError::Start)
+}
+
+/// The acceptor thread, until the proxy stops.
+async fn accept_and_fetch(
+    shared: &Shared,
+    listener: std::net::TcpListener,
+    workers: &[mpsc::Sender<std::net::TcpStream>],
+    map: watch::Sender<Option<Arc<ClusterMap>>>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, "the listener is of no use");
+            return;
+        }
+    };
+    tokio::select! {
+        () = accept(shared, &listener, workers) => {}
+        () = control::fetch_maps(shared, &map) => {}
+        // An error means that the proxy was dropped.
+        _ = stopped.wait_for(|stop| *stop) => {}
+    }
+}
+
+/// Deals sockets to the workers in turn.
+async fn accept(shared: &Shared, listener: &TcpListener, workers: &[mpsc::Sender<std::net::TcpStream>]) {
+    for worker in workers.iter().cycle() {
+        let socket = loop {
+            match listener.accept().await {
+                Ok((socket, _)) => break socket,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a client");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        };
+        shared.connections.fetch_add(1, Ordering::Relaxed);
+        if shared.clients.fetch_add(1, Ordering::Relaxed) >= shared.options.client_connections_max {
+            turn_away(shared, &socket);
+            continue;
+        }
+        let Ok(socket) = socket.into_std() else {
+            shared.clients.fetch_sub(1, Ordering::Relaxed);
+            continue;
+        };
+        if let Err(mpsc::error::TrySendError::Full(socket) | mpsc::error::TrySendError::Closed(socket)) =
+            worker.try_send(socket)
+        {
+            shared.clients.fetch_sub(1, Ordering::Relaxed);
+            drop(socket);
+        }
+    }
+}
+
+/// Tells a client that it is one too many; the socket closes behind it.
+fn turn_away(shared: &Shared, socket: &TcpStream) {
+    shared.clients.fetch_sub(1, Ordering::Relaxed);
+    // The buffer of a new socket has room; a client that is gone already needs no answer.
+    let _ = socket.try_write(b"-ERR max number of clients reached\r\n");
+}

@@ -1,0 +1,130 @@
+//! One client's socket.
+
+use super::worker::Worker;
+use crate::ClientId;
+use core::cell::{Cell, RefCell};
+use core::future::poll_fn;
+use core::pin::Pin;
+use core::sync::atomic::Ordering;
+use core::task::{Context, Poll, Waker};
+use std::rc::Rc;
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+/// Most bytes that one read takes from a client, so that a busy client leaves room in the turn for others.
+const READ_BYTES: usize = 64 << 10;
+
+/// What the client's task and the turn share.
+pub(super) struct ClientShell {
+    id: ClientId,
+    write: RefCell<OwnedWriteHalf>,
+    /// Wakes the task.
+    waker: RefCell<Option<Waker>>,
+    /// Whether the task does not watch the socket for input and must be woken to.
+    is_parked: Cell<bool>,
+    /// Whether the socket failed.
+    is_broken: Cell<bool>,
+}
+
+impl ClientShell {
+    /// Takes a socket in and starts its task.
+    pub(super) fn open(worker: &Rc<Worker>, socket: std::net::TcpStream) {
+        let addr = socket.peer_addr().map_or_else(|_| String::new(), |addr| addr.to_string());
+        let stream =
+            match TcpStream::from_std(socket).and_then(|stream| stream.set_nodelay(true).map(|()| stream)) {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::debug!(%error, %addr, "client is gone already");
+                    worker.shared.clients.fetch_sub(1, Ordering::Relaxed);
+                    return;
+                }
+            };
+        let number = worker.shared.client_ids.fetch_add(1, Ordering::Relaxed) + 1;
+        let (read, write) = stream.into_split();
+        let id = worker.core.borrow_mut().client_open(number, addr);
+        let shell = Rc::new(Self {
+            id,
+            write: RefCell::new(write),
+            waker: RefCell::default(),
+            is_parked: Cell::new(false),
+            is_broken: Cell::new(false),
+        });
+        worker.clients.borrow_mut().insert(id, Rc::clone(&shell));
+        tokio::task::spawn_local(shell.serve(Rc::clone(worker), read));
+    }
+
+    async fn serve(self: Rc<Self>, worker: Rc<Worker>, mut read: OwnedReadHalf) {
+        poll_fn(|cx| self.poll(cx, &worker, &mut read)).await;
+        worker.clients.borrow_mut().remove(&self.id);
+        worker.core.borrow_mut().client_close(self.id);
+        worker.shared.clients.fetch_sub(1, Ordering::Relaxed);
+        // A stopping worker waits for the last client.
+        worker.turn.notify_one();
+    }
+
+    /// Writes and reads what it can; ready when the connection is to be closed.
+    fn poll(&self, cx: &mut Context<'_>, worker: &Worker, read: &mut OwnedReadHalf) -> Poll<()> {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        drop(waker);
+        let core = &mut *worker.core.borrow_mut();
+        while !core.client_output(self.id).is_empty() {
+            match Pin::new(&mut *self.write.borrow_mut()).poll_write(cx, core.client_output(self.id)) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(count @ 1..)) => core.client_sent(self.id, count),
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+            }
+        }
+        if core.has_work() {
+            worker.turn.notify_one();
+        }
+        if self.is_broken.get() || core.client_is_over(self.id) {
+            return Poll::Ready(());
+        }
+        self.is_parked.set(true);
+        if !core.client_wants_input(self.id) {
+            return Poll::Pending;
+        }
+        let buffer = &mut worker.read_buffer.borrow_mut()[..READ_BYTES];
+        let mut buffer = ReadBuf::new(buffer);
+        match Pin::new(&mut *read).poll_read(cx, &mut buffer) {
+            Poll::Pending => self.is_parked.set(false),
+            Poll::Ready(Err(_)) => return Poll::Ready(()),
+            Poll::Ready(Ok(())) => {
+                if buffer.filled().is_empty() {
+                    core.client_end_input(self.id);
+                } else {
+                    core.client_data(self.id, buffer.filled());
+                    // Watched already for what comes next; when that is here already, the turn wakes the task.
+                    self.is_parked.set(read.as_ref().poll_read_ready(cx).is_ready());
+                }
+                worker.turn.notify_one();
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Writes the client's replies, and wakes its task if there is something to do for it.
+    pub(super) fn after_turn(&self, worker: &Worker) {
+        let core = &mut *worker.core.borrow_mut();
+        while !core.client_output(self.id).is_empty() {
+            match self.write.borrow().try_write(core.client_output(self.id)) {
+                Ok(count) => core.client_sent(self.id, count),
+                Err(error) => {
+                    self.is_broken.set(error.kind() != std::io::ErrorKind::WouldBlock);
+                    break;
+                }
+            }
+        }
+        let has_output = !core.client_output(self.id).is_empty();
+        let wants_input = self.is_parked.get() && core.client_wants_input(self.id);
+        if (has_output || wants_input || core.client_is_over(self.id) || self.is_broken.get())
+            && let Some(waker) = &*self.waker.borrow()
+        {
+            waker.wake_by_ref();
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! One worker thread: a core, its clients and its links.
+
+use super::client::ClientShell;
+use super::link::{self, LinkShell};
+use super::{STOP_GRACE, Shared, random};
+use crate::session::Facts;
+use crate::{ClientId, LinkId, Proxy};
+use core::cell::{Cell, RefCell};
+use core::pin::pin;
+use core::sync::atomic::Ordering;
+use core::time::Duration;
+use ringfort_wire::ClusterMap;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::LocalSet;
+use tokio::time::Instant;
+
+/// Largest single read from a link, bytes; a client's is smaller.
+const READ_BYTES: usize = 256 << 10;
+/// How often INFO's figures are brought up to date, µs.
+const FACTS_US: u64 = 100_000;
+
+/// What the tasks of one worker share.
+pub(super) struct Worker {
+    pub(super) shared: Arc<Shared>,
+    pub(super) number: u16,
+    pub(super) core: RefCell<Proxy>,
+    /// Asks for a turn.
+    pub(super) turn: Notify,
+    pub(super) clients: RefCell<BTreeMap<ClientId, Rc<ClientShell>>>,
+    pub(super) links: RefCell<BTreeMap<LinkId, Rc<LinkShell>>>,
+    /// What every task reads into; nobody holds it across an await.
+    pub(super) read_buffer: RefCell<Box<[u8]>>,
+    facts_due_us: Cell<u64>,
+    commands_counted: Cell<u64>,
+}
+
+/// Runs a worker until the proxy stops.
+pub(super) fn run(
+    runtime: &tokio::runtime::Runtime,
+    number: u16,
+    shared: Arc<Shared>,
+    sockets: mpsc::Receiver<std::net::TcpStream>,
+    map: watch::Receiver<Option<Arc<ClusterMap>>>,
+    stopped: watch::Receiver<bool>,
+) {
+    let deadline_us =
+        u64::try_from(shared.options.deadline.as_micros()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4);
+    let worker = Rc::new(Worker {
+        number,
+        core: RefCell::new(Proxy::new(random(), deadline_us)),
+        turn: Notify::new(),
+        clients: RefCell::default(),
+        links: RefCell::default(),
+        read_buffer: RefCell::new(vec![0; READ_BYTES].into_boxed_slice()),
+        facts_due_us: Cell::new(0),
+        commands_counted: Cell::new(0),
+        shared,
+    });
+    // Dropping the set ends the tasks of clients that did not go in time, and the links.
+    LocalSet::new().block_on(runtime, worker.run(sockets, map, stopped));
+}
+
+impl Worker {
+    async fn run(
+        self: Rc<Self>,
+        mut sockets: mpsc::Receiver<std::net::TcpStream>,
+        mut map: watch::Receiver<Option<Arc<ClusterMap>>>,
+        mut stopped: watch::Receiver<bool>,
+    ) {
+        let mut wakeup = pin!(tokio::time::sleep(Duration::ZERO));
+        let mut stop_at: Option<Instant> = None;
+        loop {
+            let next_us = self.core.borrow().next_wakeup_us();
+            if let Some(next_us) = next_us {
+                let wait = next_us.saturating_sub(self.shared.now_us());
+                wakeup.as_mut().reset(Instant::now() + Duration::from_micros(wait));
+            }
+            tokio::select! {
+                () = self.turn.notified() => {}
+                () = &mut wakeup, if next_us.is_some() => {}
+                Some(socket) = sockets.recv(), if stop_at.is_none() => {
+                    ClientShell::open(&self, socket);
+                    continue;
+                }
+                Ok(()) = map.changed() => {
+                    let newest = map.borrow_and_update().clone();
+                    if let Some(newest) = newest {
+                        self.core.borrow_mut().update_map(ClusterMap::clone(&newest));
+                    }
+                }
+                // An error means that the proxy was dropped.
+                _ = stopped.wait_for(|stop| *stop), if stop_at.is_none() => {
+                    stop_at = Some(Instant::now() + STOP_GRACE);
+                    let clients: Vec<_> = self.clients.borrow().keys().copied().collect();
+                    clients.into_iter().for_each(|id| self.core.borrow_mut().client_finish(id));
+                }
+                () = tokio::time::sleep_until(stop_at.unwrap_or_else(Instant::now)), if stop_at.is_some() => return,
+            }
+            // Every socket that is ready is read before the turn.
+            tokio::task::yield_now().await;
+            self.turn();
+            if stop_at.is_some() && self.clients.borrow().is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// One turn: the core decides, then each link and each client gets its bytes with one write.
+    fn turn(self: &Rc<Self>) {
+        let now_us = self.shared.now_us();
+        self.update_facts(now_us);
+        self.core.borrow_mut().turn(now_us);
+        let links = self.core.borrow().links_with_output();
+        for id in links {
+            let link = self.links.borrow().get(&id).cloned();
+            if let Some(link) = link {
+                self.core.borrow_mut().take_link_output(id, &mut link.output.borrow_mut());
+                link.flush();
+            }
+        }
+        let touched = self.core.borrow_mut().take_touched();
+        for id in touched {
+            let client = self.clients.borrow().get(&id).cloned();
+            if let Some(client) = client {
+                client.after_turn(self);
+            }
+        }
+        if self.core.borrow_mut().take_links_changed() {
+            self.hold_wanted_links();
+        }
+        if self.core.borrow_mut().take_map_wish() {
+            self.shared.map_wish.notify_one();
+        }
+        if self.core.borrow().has_work() {
+            self.turn.notify_one();
+        }
+    }
+
+    /// Starts the links that are wanted and ends the others.
+    fn hold_wanted_links(self: &Rc<Self>) {
+        let wanted: BTreeMap<_, _> =
+            self.core.borrow().wanted_links().into_iter().map(|wanted| (wanted.link, wanted)).collect();
+        let mut links = self.links.borrow_mut();
+        links.retain(|id, link| {
+            let keeps = wanted.get(id).is_some_and(|wanted| wanted.peer == link.peer);
+            if !keeps {
+                link.end();
+            }
+            keeps
+        });
+        for (id, wanted) in wanted {
+            links.entry(id).or_insert_with(|| {
+                let shell = Rc::new(LinkShell::new(wanted));
+                tokio::task::spawn_local(link::hold(Rc::clone(self), Rc::clone(&shell)));
+                shell
+            });
+        }
+    }
+
+    fn update_facts(&self, now_us: u64) {
+        if now_us < self.facts_due_us.get() {
+            return;
+        }
+        self.facts_due_us.set(now_us + FACTS_US);
+        let mut core = self.core.borrow_mut();
+        let shared = &self.shared;
+        let commands = core.commands();
+        shared.commands.fetch_add(commands - self.commands_counted.replace(commands), Ordering::Relaxed);
+        core.set_facts(Facts {
+            run_id: shared.run_id.clone(),
+            process_id: std::process::id(),
+            tcp_port: shared.addr.port(),
+            uptime_s: now_us / 1_000_000,
+            clients: shared.clients.load(Ordering::Relaxed) as u64,
+            clients_max: shared.options.client_connections_max as u64,
+            connections_received: shared.connections.load(Ordering::Relaxed),
+            commands_processed: shared.commands.load(Ordering::Relaxed),
+            keyspace: None,
+        });
+    }
+}
