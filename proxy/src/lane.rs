@@ -65,6 +65,19 @@ enum WriteState<O> {
     Answered,
 }
 
+impl<O> WriteState<O> {
+    /// Skips a write of which no copy is in doubt; its call.
+    fn refuse(&mut self) -> Option<Call<O>> {
+        if !matches!(self, Self::Open { in_doubt: 0, .. }) {
+            return None;
+        }
+        match core::mem::replace(self, Self::Skipped) {
+            Self::Open { call, .. } => Some(call),
+            Self::Skipped | Self::Answered => None,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Read<O> {
     call: Call<O>,
@@ -110,6 +123,8 @@ pub(crate) struct Lane<O> {
     next_read: u64,
     /// Bytes in `waiting`, `reads` and `reads_after`.
     queued_bytes: usize,
+    /// Before this time no write is sent: the partition takes none (its disk is full), while reads go on.
+    write_resume_us: u64,
     round: u64,
     failures: u32,
     /// Requests of this round without a reply.
@@ -132,6 +147,7 @@ impl<O> Default for Lane<O> {
             reads_sent: BTreeMap::new(),
             next_read: 1,
             queued_bytes: 0,
+            write_resume_us: 0,
             round: 1,
             failures: 0,
             in_flight: 0,
@@ -208,7 +224,7 @@ impl<O> Lane<O> {
         if self.failures >= PROBE_FAILURES && self.in_flight > 0 {
             return None;
         }
-        let what = self.choose(has_room)?;
+        let what = self.choose(now_us, has_room)?;
         if self.in_flight == 0 {
             self.heard_us = now_us;
         }
@@ -217,8 +233,9 @@ impl<O> Lane<O> {
     }
 
     /// Picks the next request and moves it to where sent requests are.
-    fn choose(&mut self, has_room: impl Fn(usize) -> bool) -> Option<What> {
-        let has_writes = self.cursor < self.sent.len() || !self.waiting.is_empty();
+    fn choose(&mut self, now_us: u64, has_room: impl Fn(usize) -> bool) -> Option<What> {
+        let has_writes =
+            (self.cursor < self.sent.len() || !self.waiting.is_empty()) && self.write_resume_us <= now_us;
         match self.session {
             None if has_writes && !self.is_opening => {
                 if has_room(0) {
@@ -385,21 +402,26 @@ impl<O> Lane<O> {
         }
     }
 
-    /// A write was refused for good: its call, to be answered so, when no other copy of it is in doubt (else it has to be
-    /// sent again to know). The session goes on with a skip in its place, in the next round.
+    /// A copy of a write was refused: the write's call, to be answered so, when no other copy is in doubt. The session goes
+    /// on with a skip in its place, in the next round.
     pub(crate) fn refuse(&mut self, session: u64, seq: u64) -> Option<Call<O>> {
         if self.session != Some(session) {
             return None;
         }
         let position = self.position(seq)?;
-        let state = &mut self.sent[position].state;
-        if !matches!(state, WriteState::Open { in_doubt: 0, .. }) {
-            return None;
-        }
-        match core::mem::replace(state, WriteState::Skipped) {
-            WriteState::Open { call, .. } => Some(call),
-            WriteState::Skipped | WriteState::Answered => None,
-        }
+        self.sent[position].state.refuse()
+    }
+
+    /// The partition takes no writes at all, not even skips, so that the next is sent at `resume_us`: all calls of which
+    /// no copy is in doubt, to be answered so.
+    pub(crate) fn refuse_all(&mut self, resume_us: u64) -> Vec<Call<O>> {
+        self.write_resume_us = resume_us;
+        let mut calls: Vec<_> = self.sent.iter_mut().filter_map(|write| write.state.refuse()).collect();
+        calls.extend(self.waiting.drain(..).map(|(_, call)| {
+            self.queued_bytes -= call.body.len();
+            call
+        }));
+        calls
     }
 
     /// The reply to a read came; its call, unless it was answered, given up or sent again before.
@@ -448,13 +470,6 @@ impl<O> Lane<O> {
     /// partition has lost its state and the session cannot go on.
     pub(crate) fn is_behind(&self, last: u64) -> bool {
         last < self.acked()
-    }
-
-    /// Takes the writes that wait; no copy of them is in doubt.
-    pub(crate) fn take_waiting(&mut self) -> Vec<Call<O>> {
-        let calls: Vec<_> = self.waiting.drain(..).map(|(_, call)| call).collect();
-        self.queued_bytes -= calls.iter().map(|call| call.body.len()).sum::<usize>();
-        calls
     }
 
     /// Gives up what is past its deadline.

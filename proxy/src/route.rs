@@ -48,16 +48,22 @@ pub(crate) fn route(ask: &Ask<'_>, partitions: PartitionCount) -> Route {
     }
 }
 
-/// Appends the whole command as a request carries it.
-pub(crate) fn encode_whole(ask: &Ask<'_>, out: &mut Vec<u8>) {
-    CommandBody::encode(out, ask.spec.command as u16, ask.protocol, ask.args.iter().skip(1));
+/// The whole command as a request carries it.
+pub(crate) fn encode_whole(ask: &Ask<'_>) -> Vec<u8> {
+    encode(ask, ask.args.iter().skip(1))
 }
 
-/// Appends one part: its keys, each with what stands behind it up to the next key.
-pub(crate) fn encode_part(ask: &Ask<'_>, part: &Part, out: &mut Vec<u8>) {
+/// One part: its keys, each with what stands behind it up to the next key.
+pub(crate) fn encode_part(ask: &Ask<'_>, part: &Part) -> Vec<u8> {
     let args: &Args<'_> = &ask.args;
     let step = usize::from(ask.spec.keys.step.max(1));
     let chosen: Vec<&[u8]> =
         part.keys.iter().flat_map(|key| (*key..*key + step).map(|i| args.get(i))).collect();
-    CommandBody::encode(out, ask.spec.command as u16, ask.protocol, chosen.into_iter());
+    encode(ask, chosen.into_iter())
+}
+
+fn encode<'a>(ask: &Ask<'_>, args: impl ExactSizeIterator<Item = &'a [u8]> + Clone) -> Vec<u8> {
+    let mut out = Vec::with_capacity(7 + args.clone().map(|arg| 4 + arg.len()).sum::<usize>());
+    CommandBody::encode(&mut out, ask.spec.command as u16, ask.protocol, args);
+    out
 }

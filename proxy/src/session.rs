@@ -110,8 +110,9 @@ impl<'a> Args<'a> {
     }
 
     /// All of them in order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
-        self.decoder.iter(self.buf)
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone + use<'a> {
+        let Self { decoder, buf } = *self;
+        (0..self.len()).map(move |i| decoder.arg(buf, i))
     }
 }
 

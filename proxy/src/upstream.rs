@@ -358,8 +358,7 @@ impl Upstream {
         let partitions = self.map.as_ref()?.partitions;
         let to = match route(ask, partitions) {
             Route::One(partition) => {
-                let mut body = Vec::new();
-                encode_whole(ask, &mut body);
+                let body = encode_whole(ask);
                 let origin = Origin::Whole { client, ticket: ask.ticket };
                 return self.push(partition.0, origin, body, ask.spec.is_write, last_writes);
             }
@@ -374,12 +373,7 @@ impl Upstream {
         let gather = gathers.insert(crate::core::Gathering::new(client, ask, join, to.len()));
         let mut full = None;
         for (part, number) in to.iter().zip(0u32..) {
-            let mut body = Vec::new();
-            if part.keys.is_empty() {
-                encode_whole(ask, &mut body)
-            } else {
-                encode_part(ask, part, &mut body)
-            }
+            let body = if part.keys.is_empty() { encode_whole(ask) } else { encode_part(ask, part) };
             let origin = Origin::Part { gather, part: number };
             let pushed = self.push(part.partition.0, origin, body, ask.spec.is_write, last_writes);
             full = full.or(pushed);
@@ -586,9 +580,19 @@ impl Upstream {
                 self.succeed(&flight, is_current);
                 self.deliver(call)
             }
+            (What::Write { session, seq }, Status::Refused(_)) => {
+                let call = lane.refuse(session, seq);
+                if is_current && call.is_some() {
+                    // The skip in its place goes out at once.
+                    lane.go_back(false);
+                } else if is_current {
+                    self.fail(flight.lane, Next::Later);
+                }
+                self.deliver(call)
+            }
             // What an earlier round failed at is tried again in this one.
             _ if !is_current => Outcome::Nothing,
-            (what, status) => self.handle_complaint(flight.lane, what, status),
+            (_, status) => self.handle_complaint(flight.lane, status),
         };
         (flight.lane, outcome)
     }
@@ -606,7 +610,7 @@ impl Upstream {
     }
 
     /// Takes a reply of the current round that is not what was hoped for.
-    fn handle_complaint(&mut self, p: u16, what: What, status: Status<'_>) -> Outcome {
+    fn handle_complaint(&mut self, p: u16, status: Status<'_>) -> Outcome {
         let place = &mut self.places[usize::from(p)];
         match status {
             Status::NotLeader(hint) => {
@@ -625,22 +629,15 @@ impl Upstream {
             }
             Status::NoSession => return self.lose_session(p),
             Status::Gap(last) if place.lane.is_behind(last) => return self.lose_session(p),
-            Status::Refused(_) => match what {
-                What::Write { session, seq } => match place.lane.refuse(session, seq) {
-                    Some(call) => {
-                        place.lane.go_back(false);
-                        return self.deliver(Some(call));
-                    }
-                    None => self.fail(p, Next::Later),
-                },
-                What::Open => {
-                    let calls = place.lane.take_waiting();
-                    self.calls -= calls.len();
-                    self.fail(p, Next::Later);
-                    return Outcome::DeliverAll(calls.into_iter().map(|call| call.origin).collect());
-                }
-                What::Skip { .. } | What::Read(_) => self.fail(p, Next::Later),
-            },
+            // Not even a session or a skip: the partition takes no writes now.
+            Status::Refused(_) => {
+                let resume_us = self.now_us + RETRY_BACKOFF_MAX_US;
+                let calls = place.lane.refuse_all(resume_us);
+                place.lane.go_back(false);
+                self.asleep.insert((resume_us, p));
+                self.calls -= calls.len();
+                return Outcome::DeliverAll(calls.into_iter().map(|call| call.origin).collect());
+            }
             Status::Gap(_) => self.fail(p, Next::Again),
             Status::Retry => self.fail(p, Next::Other),
             // Done or Opened do not fit the request: a broken node; ask it anew.

@@ -16,6 +16,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 const DEADLINE_US: u64 = 5_000_000;
 const PARTITIONS: u16 = 16;
+/// A key of the partition that the tests of single paths look at.
+const KEY: &str = "k1";
 
 /// How often things go wrong: once in so many times, 0 = never.
 #[derive(Debug, Clone, Copy, Default)]
@@ -34,6 +36,8 @@ struct Chaos {
     refuse: u64,
     /// Per reply: it comes twice.
     twice: u64,
+    /// Per step: a partition's disk is full for up to 1 s.
+    full: u64,
     /// Per step: a node pauses for up to 3 s, its links open.
     pause: u64,
 }
@@ -47,6 +51,8 @@ struct Session {
 #[derive(Default)]
 struct Group {
     leader: Option<usize>,
+    /// Until then its leader takes no writes.
+    full_until_us: u64,
     sessions: BTreeMap<u64, Session>,
     next_session: u64,
     data: BTreeMap<Vec<u8>, Vec<u8>>,
@@ -189,6 +195,10 @@ impl Sim {
             let link = links[self.random.below(links.len() as u64) as usize];
             self.cut(link);
         }
+        if self.happens(self.chaos.full) {
+            let p = self.random.below(u64::from(PARTITIONS)) as usize;
+            self.groups[p].full_until_us = self.now_us + self.random.below(1_000_000);
+        }
         if self.happens(self.chaos.pause) {
             let node = self.random.below(3) as usize;
             self.paused_until_us[node] = self.now_us + self.random.below(3_000_000);
@@ -289,6 +299,9 @@ impl Sim {
         }
         if is_write && self.happens(self.chaos.busy) {
             return self.send_reply(link, request.id, Status::Busy);
+        }
+        if request.kind != RequestKind::Read && self.now_us < self.groups[p].full_until_us {
+            return self.send_reply(link, request.id, Status::Refused(b"-ERR disk full\r\n"));
         }
         if is_write && self.happens(self.chaos.refuse) {
             return self.send_reply(link, request.id, Status::Refused(b"-ERR disk full\r\n"));
@@ -631,6 +644,11 @@ fn writes_are_turned_away() {
 }
 
 #[test]
+fn disks_are_full() {
+    run_seeds(60, |_| Chaos { full: 4, leader: 20, ..Chaos::default() });
+}
+
+#[test]
 fn sessions_are_forgotten() {
     run_seeds(60, |_| Chaos { forget: 40, leader: 20, ..Chaos::default() });
 }
@@ -649,6 +667,7 @@ fn everything_goes_wrong() {
         retry: 20,
         forget: 200 * (seed % 2),
         refuse: 100 * (seed % 3),
+        full: 30,
         twice: 10,
         pause: 60,
     });
@@ -660,4 +679,187 @@ fn equal_seeds_give_equal_runs() {
     let [a, b] = [run(7, chaos), run(7, chaos)];
     let histories = |sim: &Sim| sim.clients.iter().map(|c| format!("{:?}", c.history)).collect::<Vec<_>>();
     assert_eq!((a.now_us, a.next_event, histories(&a)), (b.now_us, b.next_event, histories(&b)));
+}
+
+/// One client and no chaos: tests of single paths.
+struct Quiet(Sim);
+
+impl Quiet {
+    fn new(clients: usize) -> Self {
+        let mut sim = Sim::new(1, Chaos::default(), clients);
+        sim.connect();
+        sim.run_until(100_000);
+        Self(sim)
+    }
+
+    fn group(&mut self) -> &mut Group {
+        let p = self.0.proxy.map().unwrap().partitions.of(slot_of(KEY.as_bytes()));
+        &mut self.0.groups[usize::from(p.0)]
+    }
+
+    /// A client says something and gets no reply yet.
+    fn say(&mut self, client: usize, command: &str) {
+        let model = &mut self.0.clients[client];
+        for _ in 0..command.matches("\r\n").count() {
+            model.asked.push_back((Asked::Del, self.0.now_us));
+        }
+        self.0.proxy.client_data(model.id, command.as_bytes());
+    }
+
+    /// Waits so long; the replies that came to a client meanwhile.
+    fn replies(&mut self, client: usize, wait_us: u64) -> Vec<String> {
+        self.0.run_until(self.0.now_us + wait_us);
+        let replies = self.0.clients[client].history.drain(..);
+        replies.map(|(_, reply)| String::from_utf8(reply).unwrap()).collect()
+    }
+}
+
+#[test]
+fn writes_without_a_leader_are_not_executed_and_say_so() {
+    let mut quiet = Quiet::new(1);
+    quiet.say(0, "APPEND k1 <a>\r\n");
+    assert_eq!(quiet.replies(0, 100_000), [":6\r\n"]);
+    let leader = quiet.group().leader.take();
+    quiet.say(0, "APPEND k1 <b>\r\nGET k1\r\n");
+    assert_eq!(quiet.replies(0, DEADLINE_US - 10_000), [""; 0]);
+    let replies = quiet.replies(0, 50_000);
+    assert!(
+        replies.len() == 2 && replies.iter().all(|reply| reply.starts_with("-CLUSTERDOWN ")),
+        "{replies:?}"
+    );
+    // The session goes on with a skip, and the write is not executed late.
+    quiet.group().leader = leader;
+    quiet.say(0, "APPEND k1 <c>\r\nGET k1\r\n");
+    assert_eq!(quiet.replies(0, 300_000), [":9\r\n", "$9\r\nk1=<a><c>\r\n"]);
+    assert_eq!(quiet.group().sessions.values().map(|session| session.last).collect::<Vec<_>>(), [3]);
+}
+
+#[test]
+fn write_that_may_be_executed_is_reported_as_unknown() {
+    let mut quiet = Quiet::new(1);
+    quiet.say(0, "APPEND k1 <a>\r\n");
+    assert_eq!(quiet.replies(0, 100_000), [":6\r\n"]);
+    for paused_until_us in &mut quiet.0.paused_until_us {
+        *paused_until_us = 10_000_000;
+    }
+    quiet.say(0, "APPEND k1 <b>\r\n");
+    let replies = quiet.replies(0, DEADLINE_US + 50_000);
+    assert!(replies.len() == 1 && replies[0].starts_with("-ERR outcome unknown: "), "{replies:?}");
+    quiet.0.run_until(12_000_000);
+    quiet.say(0, "APPEND k1 <c>\r\n");
+    let replies = quiet.replies(0, 2_000_000);
+    assert!(replies == [":9\r\n"] || replies == [":12\r\n"], "{replies:?}");
+}
+
+#[test]
+fn full_disk_is_told_at_once_and_reads_go_on() {
+    let mut quiet = Quiet::new(1);
+    quiet.say(0, "APPEND k1 <a>\r\n");
+    assert_eq!(quiet.replies(0, 100_000), [":6\r\n"]);
+    quiet.group().full_until_us = u64::MAX;
+    for _ in 0..10 {
+        quiet.say(0, "APPEND k1 <b>\r\nAPPEND k1 <c>\r\n");
+        assert_eq!(quiet.replies(0, 150_000), ["-ERR disk full\r\n"; 2]);
+        quiet.say(0, "GET k1\r\n");
+        assert_eq!(quiet.replies(0, 5_000), ["$6\r\nk1=<a>\r\n"]);
+    }
+    quiet.group().full_until_us = 0;
+    quiet.say(0, "APPEND k1 <d>\r\n");
+    assert_eq!(quiet.replies(0, 150_000), [":9\r\n"]);
+}
+
+#[test]
+fn lane_without_leader_holds_up_only_who_asks_it() {
+    use crate::lane::LANE_REQUESTS_MAX;
+    use crate::session::PIPELINE_MAX;
+    let crowd = LANE_REQUESTS_MAX / PIPELINE_MAX + 2;
+    let mut quiet = Quiet::new(crowd + 1);
+    let leader = quiet.group().leader.take();
+    for client in 0..crowd {
+        quiet.say(client, &"APPEND k1 <x>\r\n".repeat(PIPELINE_MAX));
+    }
+    assert_eq!(quiet.replies(0, 100_000), [""; 0]);
+    let held_up = (0..crowd).filter(|c| !quiet.0.proxy.client_wants_input(quiet.0.clients[*c].id)).count();
+    assert_eq!(held_up, crowd);
+    assert!(quiet.0.proxy.unanswered() <= LANE_REQUESTS_MAX + crowd, "{}", quiet.0.proxy.unanswered());
+    // Another partition, another client: no delay.
+    quiet.say(crowd, "APPEND k2 <y>\r\n");
+    assert_eq!(quiet.replies(crowd, 5_000), [":6\r\n"]);
+    quiet.group().leader = leader;
+    for client in 0..crowd {
+        let replies = quiet.replies(client, if client == 0 { 2_000_000 } else { 0 });
+        assert_eq!(replies.len(), PIPELINE_MAX);
+        assert!(replies.iter().all(|reply| reply.starts_with(':')), "{replies:?}");
+    }
+    assert_eq!(quiet.0.executed["<x>"].0 as usize, crowd * PIPELINE_MAX);
+}
+
+#[test]
+fn more_reads_than_credit_are_answered_in_turn() {
+    use crate::session::PIPELINE_MAX;
+    let clients = CREDIT_REQUESTS / PIPELINE_MAX + 3;
+    let mut quiet = Quiet::new(clients);
+    quiet.0.paused_until_us = vec![400_000; 3];
+    for client in 0..clients {
+        quiet.say(client, &"GET k1\r\n".repeat(PIPELINE_MAX));
+    }
+    // The model asserts that no link has more than its credit.
+    for client in 0..clients {
+        let replies = quiet.replies(client, if client == 0 { 1_000_000 } else { 0 });
+        assert_eq!(replies, vec!["$-1\r\n"; PIPELINE_MAX]);
+    }
+}
+
+#[test]
+fn what_a_client_asked_is_done_although_it_left() {
+    let mut quiet = Quiet::new(2);
+    quiet.say(0, "APPEND k1 <a>\r\nAPPEND k1 <b>\r\nMGET k1 k2 k3\r\n");
+    quiet.0.proxy.turn(quiet.0.now_us);
+    let id = quiet.0.clients[0].id;
+    quiet.0.proxy.client_close(id);
+    assert_eq!(quiet.replies(1, 100_000), [""; 0]);
+    quiet.say(1, "GET k1\r\n");
+    assert_eq!(quiet.replies(1, 100_000), ["$9\r\nk1=<a><b>\r\n"]);
+    assert_eq!((quiet.0.proxy.unanswered(), quiet.0.proxy.clients()), (0, 1));
+    assert!(quiet.0.proxy.client_is_over(id));
+}
+
+#[test]
+fn node_that_returns_with_other_workers_is_found() {
+    let mut quiet = Quiet::new(1);
+    quiet.group().leader = Some(0);
+    quiet.say(0, "APPEND k1 <a>\r\n");
+    assert_eq!(quiet.replies(0, 100_000), [":6\r\n"]);
+    let links: Vec<LinkId> = quiet.0.links.keys().filter(|link| link.node == 0).copied().collect();
+    for workers in [5, 1, 3] {
+        quiet.0.workers[0] = workers;
+        links.iter().for_each(|link| quiet.0.cut(*link));
+        quiet.say(0, "GET k1\r\n");
+        assert_eq!(quiet.replies(0, 1_500_000), ["$6\r\nk1=<a>\r\n"], "{workers} workers");
+        assert_eq!(
+            quiet.0.proxy.wanted_links().iter().filter(|w| w.link.node == 0).count(),
+            usize::from(workers)
+        );
+    }
+}
+
+#[test]
+fn maps_only_grow() {
+    let mut proxy = Proxy::new(1, DEADLINE_US);
+    assert!(proxy.take_map_wish() && !proxy.take_map_wish());
+    let mut map = testing::map(3, PARTITIONS);
+    map.epoch = 5;
+    assert!(proxy.update_map(map.clone()));
+    assert!(!proxy.update_map(map.clone()), "the same again");
+    map.epoch = 6;
+    let other = ClusterMap { cluster_id: 8, ..map.clone() };
+    assert!(!proxy.update_map(other), "another cluster");
+    map.nodes.retain(|node| node.id.0 != "n3");
+    map.groups.iter_mut().for_each(|group| {
+        group.seats.retain(|seat| seat.node.0 != "n3");
+        group.leader = group.seats[0].node.clone();
+    });
+    assert!(proxy.update_map(map));
+    let nodes: Vec<_> = proxy.wanted_links().into_iter().map(|wanted| wanted.node.0).collect();
+    assert_eq!(nodes, ["n1", "n2"]);
 }

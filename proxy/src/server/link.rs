@@ -104,6 +104,8 @@ pub(super) async fn hold(worker: Rc<Worker>, link: Rc<LinkShell>) {
     let mut pause = RECONNECT_PAUSE;
     while !link.is_ended.get() {
         match connect(&worker, &link).await {
+            // Ended meanwhile: another task may hold the link by now.
+            Ok(_) if link.is_ended.get() => return,
             Ok((stream, ack)) => {
                 let (read, write) = stream.into_split();
                 *link.write.borrow_mut() = Some(write);
