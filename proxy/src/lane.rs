@@ -18,7 +18,7 @@
 //! - `sent` holds the seqs `next_seq - sent.len() .. next_seq`, at most [`SESSION_WINDOW`]; all below are answered.
 //! - Everything in `sent[..cursor]` that is unanswered was sent in this round, nothing at or behind the cursor was.
 //! - No copy of a write in `waiting` is in doubt.
-//! - A read is sent only when the write that it must see is answered or was sent in this round.
+//! - A read is sent only when each write that it must see is answered or was sent in this round.
 
 use ringfort_wire::RequestKind;
 use ringfort_wire::request::SESSION_WINDOW;
@@ -81,7 +81,7 @@ impl<O> WriteState<O> {
 #[derive(Debug)]
 struct Read<O> {
     call: Call<O>,
-    /// The write of its own client that it must see; 0 for none.
+    /// The last write of its own client before it; 0 for none.
     after: WriteNumber,
 }
 
@@ -166,11 +166,15 @@ impl<O> Lane<O> {
         number
     }
 
-    /// Queues a read that must see the write `after` of its own client, when that is not answered yet (0: none).
+    /// Queues a read; `after` is the last write of its own client before it (0: none), which it must see.
     pub(crate) fn push_read(&mut self, call: Call<O>, after: WriteNumber) {
         self.queued_bytes += call.body.len();
         let read = Read { call, after };
-        if self.is_open(after) { self.reads_after.push_back(read) } else { self.reads.push_back(read) }
+        if self.last_open(after).is_some() {
+            self.reads_after.push_back(read)
+        } else {
+            self.reads.push_back(read)
+        }
     }
 
     /// Whether clients should wait before they ask for more.
@@ -194,15 +198,16 @@ impl<O> Lane<O> {
         (self.in_flight > 0).then_some(self.heard_us)
     }
 
-    /// Whether a write is neither answered nor given up.
-    pub(crate) fn is_open(&self, number: WriteNumber) -> bool {
-        if number == 0 {
-            return false;
+    /// The last write up to `number` that is neither answered nor given up: what a read must see whose client wrote
+    /// `number` last. That one may have its answer before an earlier one of the same client has.
+    fn last_open(&self, number: WriteNumber) -> Option<WriteNumber> {
+        let waiting = self.waiting.partition_point(|(n, _)| *n <= number);
+        if let Some((n, _)) = waiting.checked_sub(1).and_then(|i| self.waiting.get(i)) {
+            return Some(*n);
         }
-        match self.sent.binary_search_by_key(&number, |write| write.number) {
-            Ok(i) => matches!(self.sent[i].state, WriteState::Open { .. }),
-            Err(_) => self.waiting.binary_search_by_key(&number, |(number, _)| *number).is_ok(),
-        }
+        let sent = self.sent.partition_point(|write| write.number <= number);
+        let mut back = self.sent.range(..sent).rev();
+        back.find(|write| matches!(write.state, WriteState::Open { .. })).map(|write| write.number)
     }
 
     fn first_seq(&self) -> u64 {
@@ -302,10 +307,12 @@ impl<O> Lane<O> {
         Some(number)
     }
 
-    /// Whether a read that must see the write may be sent: the write went before it, or it needs no waiting for.
+    /// Whether a read that must see the writes up to `after` may be sent: they went before it in this round, or need no
+    /// waiting for.
     fn can_send_after(&self, after: WriteNumber) -> bool {
-        !self.is_open(after)
-            || self.sent.iter().take(self.cursor).next_back().is_some_and(|w| after <= w.number)
+        let sent =
+            self.cursor.checked_sub(1).and_then(|last| self.sent.get(last)).map_or(0, |write| write.number);
+        self.last_open(after).is_none_or(|open| open <= sent)
     }
 
     fn outgoing(&self, what: What) -> Outgoing<'_> {
@@ -326,8 +333,7 @@ impl<O> Lane<O> {
             }
             What::Read(number) => {
                 let read = self.reads_sent.get(&number);
-                let seq =
-                    read.filter(|r| self.is_open(r.after)).and_then(|r| self.seq_of(r.after)).unwrap_or(0);
+                let seq = read.and_then(|r| self.seq_of(self.last_open(r.after)?)).unwrap_or(0);
                 let session = if seq == 0 { 0 } else { self.session.unwrap_or(0) };
                 let command = read.map_or(&[][..], |read| &read.call.body);
                 Outgoing { what, kind: RequestKind::Read, session, seq, acked: 0, command }
@@ -439,7 +445,7 @@ impl<O> Lane<O> {
         // Into the front of the queues, the oldest first.
         while let Some((_, read)) = self.reads_sent.pop_last() {
             self.queued_bytes += read.call.body.len();
-            if self.is_open(read.after) {
+            if self.last_open(read.after).is_some() {
                 self.reads_after.push_front(read);
             } else {
                 self.reads.push_front(read);
