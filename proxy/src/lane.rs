@@ -542,3 +542,90 @@ pub(crate) struct Expired<O> {
     /// Whether writes that have a seq are among them: the round must end, so that they go out again as skips.
     pub(crate) has_skips: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SESSION: u64 = 7;
+
+    fn call(origin: u64) -> Call<u64> {
+        Call { origin, deadline_us: 100, body: vec![0; 10] }
+    }
+
+    /// Sends all that may be sent; the seqs of writes and skips, and for each what is acknowledged.
+    fn send(lane: &mut Lane<u64>) -> Vec<(RequestKind, u64, u64)> {
+        let mut sent = Vec::new();
+        while let Some(request) = lane.next_request(0, |_| true) {
+            sent.push((request.kind, request.seq, request.acked));
+        }
+        lane.check_invariants();
+        sent
+    }
+
+    fn open_lane(writes: u64) -> Lane<u64> {
+        let mut lane = Lane::default();
+        (1..=writes).for_each(|origin| {
+            lane.push_write(call(origin));
+        });
+        assert_eq!(send(&mut lane), [(RequestKind::OpenSession, 0, 0)]);
+        lane.opened(SESSION);
+        lane
+    }
+
+    #[test]
+    fn window_bounds_what_is_unanswered() {
+        let mut lane = open_lane(SESSION_WINDOW + 10);
+        assert_eq!(send(&mut lane).len() as u64, SESSION_WINDOW);
+        // The first is missing: nothing may be forgotten, nothing more be sent.
+        assert_eq!(lane.settle(SESSION, 2).map(|call| call.origin), Some(2));
+        assert_eq!(send(&mut lane), []);
+        assert_eq!(lane.settle(SESSION, 1).map(|call| call.origin), Some(1));
+        let next = [SESSION_WINDOW + 1, SESSION_WINDOW + 2].map(|seq| (RequestKind::Write, seq, 2));
+        assert_eq!(send(&mut lane), next);
+    }
+
+    #[test]
+    fn going_back_sends_the_same_seqs_again() {
+        let mut lane = open_lane(3);
+        assert_eq!(send(&mut lane).len(), 3);
+        lane.settle(SESSION, 2);
+        lane.go_back(true);
+        assert_eq!(send(&mut lane), [(RequestKind::Write, 1, 0), (RequestKind::Write, 3, 0)]);
+        assert_eq!(lane.settle(SESSION, 1).map(|call| call.origin), Some(1));
+        assert!(lane.settle(SESSION, 1).is_none(), "the other copy's reply");
+        assert_eq!(lane.expire(100).unknown.len(), 1);
+        lane.go_back(true);
+        assert_eq!(send(&mut lane), [(RequestKind::Skip, 3, 2)]);
+        assert!(lane.settle(SESSION, 3).is_none());
+    }
+
+    #[test]
+    fn late_replies_of_a_lost_session_answer_nothing() {
+        let mut lane = open_lane(2);
+        send(&mut lane);
+        lane.disown(SESSION, 2);
+        // The second was not executed for sure, so that it may go into the next session.
+        assert_eq!(lane.lose_session().iter().map(|call| call.origin).collect::<Vec<_>>(), [1]);
+        lane.go_back(true);
+        assert_eq!(send(&mut lane), [(RequestKind::OpenSession, 0, 0)]);
+        lane.opened(SESSION + 1);
+        assert_eq!(send(&mut lane), [(RequestKind::Write, 1, 0)]);
+        assert!(lane.settle(SESSION, 1).is_none() && lane.refuse(SESSION, 1).is_none());
+        lane.disown(SESSION, 1);
+        assert!(lane.refuse(SESSION + 1, 1).is_none(), "a copy is in doubt");
+        assert_eq!(lane.settle(SESSION + 1, 1).map(|call| call.origin), Some(2));
+    }
+
+    #[test]
+    fn lane_that_failed_twice_asks_with_one_request() {
+        let mut lane = open_lane(5);
+        lane.go_back(true);
+        assert_eq!(send(&mut lane).len(), 5);
+        lane.go_back(true);
+        assert_eq!(send(&mut lane).len(), 1);
+        lane.heard(lane.round(), 0);
+        lane.succeeded();
+        assert_eq!(send(&mut lane).len(), 4);
+    }
+}

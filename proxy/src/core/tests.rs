@@ -642,8 +642,9 @@ fn run(seed: u64, chaos: Chaos) -> Sim {
     sim
 }
 
-/// Runs many seeds; `SEED=n` runs one.
+/// Runs many seeds; `SEED=n` runs one, `SEEDS=n` the first n.
 fn run_seeds(count: u64, chaos: impl Fn(u64) -> Chaos) {
+    let count = std::env::var("SEEDS").map_or(count, |count| count.parse().expect("SEEDS is a number"));
     let seeds = match std::env::var("SEED") {
         Ok(seed) => seed.parse().map(|seed: u64| seed..seed + 1).expect("SEED is a number"),
         Err(_) => 1..count + 1,
