@@ -323,6 +323,11 @@ impl Group {
         self.preferred == self.raft.replica()
     }
 
+    /// Whether the group has never had a leader and this replica should be the first.
+    pub fn awaits_first_leader(&self) -> bool {
+        self.is_preferred() && self.raft.term() == 0
+    }
+
     /// Facts for people and tools.
     pub fn status(&self) -> GroupStatus {
         let (keys, bytes) = match &self.machine {

@@ -50,6 +50,8 @@ const SNAPSHOT_STEP_BYTES: usize = 256 << 10;
 const ROUNDS_MAX: usize = 16;
 /// Ticks between two rounds of housekeeping (1 s).
 const HOUSEKEEPING_TICKS: u64 = 1000 / TICK_MS;
+/// Ticks between two campaigns of the first leader of a new group (30 ms).
+const FIRST_CAMPAIGN_TICKS: u64 = 30 / TICK_MS;
 /// Ticks between two looks at expired keys (100 ms).
 const EXPIRE_TICKS: u64 = 100 / TICK_MS;
 /// Ticks between two publications of the groups' state (100 ms).
@@ -338,7 +340,7 @@ impl<D: Disk> WorkerCore<D> {
         };
         let reader = Rc::new(LogReader(Rc::clone(&self.log)));
         let mut group = Group::new(start, reader).map_err(|e| anyhow::anyhow!("group {id}: {e}"))?;
-        if group.is_preferred() && recovered.is_none_or(|r| r.hard_state.term == 0) {
+        if group.awaits_first_leader() {
             group.campaign();
         }
         self.groups.insert(id.0, group);
@@ -1027,6 +1029,11 @@ impl<D: Disk> WorkerCore<D> {
         for &id in &ids {
             let Some(group) = self.groups.get_mut(&id) else { continue };
             let mut is_busy = group.tick();
+            if self.ticks.is_multiple_of(FIRST_CAMPAIGN_TICKS) && group.awaits_first_leader() {
+                // The links of a new cluster come up one by one; nobody else leads, so ask again soon.
+                group.campaign();
+                is_busy = true;
+            }
             if self.ticks.is_multiple_of(EXPIRE_TICKS) {
                 group.expire(now);
                 is_busy |= group.has_proposable();

@@ -294,6 +294,7 @@ impl Shell {
             if let Ok((stream, ack)) = self.connect(&address, Channel::Raft, key.1).await {
                 wait = RECONNECT.0;
                 self.core.borrow_mut().peer_up(key.0.clone(), ack.workers);
+                self.inbox.wake.notify_one();
                 for worker in 1..ack.workers {
                     if !self.peers.borrow().contains_key(&(key.0.clone(), worker)) {
                         self.open_peer((key.0.clone(), worker), address.clone());
@@ -506,6 +507,9 @@ impl Shell {
         let is_left = sent < output.len();
         if sent > 0 {
             core.client_sent(client, sent, self.clock.now());
+            if core.wants_turn() {
+                self.inbox.wake.notify_one();
+            }
         }
         // The task looks again: at what is left, at whether it may read on, at the end of the session.
         if is_left || is_over || core.client_output(client).is_none_or(|(_, over)| over) || sent > 0 {
