@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 
+use ringfort_proxy::server::{ProxyOptions, run as run_proxy};
+
 use crate::config::Config;
 
 use super::process;
@@ -39,6 +41,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     if args.parent_pipe {
         process::stop_with_parent()?;
     }
-    let _workers = args.workers.map_or_else(process::default_workers, |workers| workers.get().into());
-    anyhow::bail!("proxy {listen}: not part of this build yet")
+    let workers = args.workers.map_or_else(process::default_workers, |workers| workers.get().into());
+    let seeds = config.nodes.iter().map(|node| node.peer.to_string()).collect();
+    run_proxy(ProxyOptions { workers, ..ProxyOptions::new(listen, seeds) })
+        .with_context(|| format!("the proxy of {}", args.config.display()))
 }
