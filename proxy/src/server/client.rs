@@ -7,6 +7,7 @@ use core::future::poll_fn;
 use core::pin::Pin;
 use core::sync::atomic::Ordering;
 use core::task::{Context, Poll, Waker};
+use core::time::Duration;
 use std::rc::Rc;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
@@ -14,6 +15,16 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 /// Most bytes that one read takes from a client, so that a busy client leaves room in the turn for others.
 const READ_BYTES: usize = 64 << 10;
+
+/// How long a client may be silent before the system asks whether it still exists (Redis: `tcp-keepalive`).
+const KEEPALIVE: Duration = Duration::from_secs(300);
+
+fn prepare(socket: std::net::TcpStream) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::from_std(socket)?;
+    stream.set_nodelay(true)?;
+    socket2::SockRef::from(&stream).set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(KEEPALIVE))?;
+    Ok(stream)
+}
 
 /// What the client's task and the turn share.
 pub(super) struct ClientShell {
@@ -31,15 +42,14 @@ impl ClientShell {
     /// Takes a socket in and starts its task.
     pub(super) fn open(worker: &Rc<Worker>, socket: std::net::TcpStream) {
         let addr = socket.peer_addr().map_or_else(|_| String::new(), |addr| addr.to_string());
-        let stream =
-            match TcpStream::from_std(socket).and_then(|stream| stream.set_nodelay(true).map(|()| stream)) {
-                Ok(stream) => stream,
-                Err(error) => {
-                    tracing::debug!(%error, %addr, "client is gone already");
-                    worker.shared.clients.fetch_sub(1, Ordering::Relaxed);
-                    return;
-                }
-            };
+        let stream = match prepare(socket) {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::debug!(%error, %addr, "client is gone already");
+                worker.shared.clients.fetch_sub(1, Ordering::Relaxed);
+                return;
+            }
+        };
         let number = worker.shared.client_ids.fetch_add(1, Ordering::Relaxed) + 1;
         let (read, write) = stream.into_split();
         let id = worker.core.borrow_mut().client_open(number, addr);

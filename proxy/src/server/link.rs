@@ -23,6 +23,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 /// Longest pause.
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_millis(500);
+/// How long a node's machine may leave bytes unacknowledged before the connection counts as lost: one that lost its power
+/// or its network sends no reset.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(3);
 /// Capacity of the buffers that is kept when they are empty, bytes.
 const KEPT_BYTES: usize = 1 << 20;
 
@@ -157,6 +160,7 @@ pub(super) fn hello(channel: Channel, cluster_id: u128, worker: u16, to_worker: 
 pub(super) async fn shake_hands(peer: &str, hello: &Hello) -> io::Result<(TcpStream, HelloAck)> {
     let mut stream = TcpStream::connect(peer).await?;
     stream.set_nodelay(true)?;
+    socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
     let mut out = Vec::new();
     hello.encode(&mut out);
     stream.write_all(&out).await?;
