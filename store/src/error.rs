@@ -35,6 +35,9 @@ pub(crate) enum CommandError {
     /// The key is longer than [`KEY_BYTES_MAX`](crate::KEY_BYTES_MAX); not in Redis, which allows 512 MiB.
     #[error("ERR key exceeds maximum allowed size ({} bytes)", crate::KEY_BYTES_MAX)]
     KeyTooLong,
+    /// The reply is longer than [`REPLY_BYTES_MAX`](crate::REPLY_BYTES_MAX); not in Redis, which cuts the client instead.
+    #[error("ERR the reply is too large; ask for fewer keys at once")]
+    ReplyTooLong,
     /// The key's slot is not one of this partition's: a mistake of the router, never the client's.
     #[error("ERR key belongs to another partition")]
     Misplaced,

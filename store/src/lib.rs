@@ -29,5 +29,8 @@ pub use restore::{RestoreError, Restorer};
 /// or a reply of keys stays bounded; reads of longer keys find nothing.
 pub const KEY_BYTES_MAX: usize = u16::MAX as usize;
 
+/// Longest reply of one command, bytes: more fits no frame between a node and a proxy.
+pub const REPLY_BYTES_MAX: usize = 48 << 20;
+
 /// Longest value, bytes; the same as the largest bulk string that a client may send.
 pub const VALUE_BYTES_MAX: usize = 32 << 20;

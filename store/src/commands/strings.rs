@@ -4,7 +4,8 @@ use ringfort_resp::ReplyWriter;
 
 use super::{Done, is_option};
 use crate::{
-    Store, VALUE_BYTES_MAX, error::CommandError, keyspace::Reader, number::parse_i64, record::Record,
+    REPLY_BYTES_MAX, Store, VALUE_BYTES_MAX, error::CommandError, keyspace::Reader, number::parse_i64,
+    record::Record,
 };
 
 /// `GET key`.
@@ -24,6 +25,11 @@ pub(super) fn mget(reader: &mut Reader<'_>, args: &[&[u8]], reply: &mut ReplyWri
     }
     let records = args.iter().map(|key| reader.get(key)).collect::<Result<Vec<_>, _>>()?;
     if reader.expired.is_empty() {
+        // Each value takes its bytes, and at most 16 more for its length and line ends.
+        let bytes: usize = records.iter().map(|r| r.map_or(0, |r| r.value().len()) + 16).sum();
+        if bytes > REPLY_BYTES_MAX {
+            return Err(CommandError::ReplyTooLong);
+        }
         reply.array(records.len());
         for record in records {
             write_value(record, reply);
