@@ -438,6 +438,12 @@ impl<D: Disk> Log<D> {
         Some(SyncJob::new(self.disk.clone(), Arc::clone(&self.shared), files, has_new_names, self.written))
     }
 
+    /// Whether something is staged that no write has taken yet.
+    #[must_use]
+    pub fn has_staged(&self) -> bool {
+        self.staged_records > 0
+    }
+
     /// Returns the number of the last write.
     #[must_use]
     pub fn written(&self) -> u64 {

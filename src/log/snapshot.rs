@@ -272,6 +272,18 @@ impl<D: Disk> SnapshotFiles<D> {
         }
     }
 
+    /// Removes a snapshot of `group` whose job has run but which is not wanted; never the current one.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub fn discard(&mut self, group: u16, index: u64) -> Result<(), LogError> {
+        if self.current.get(&group) == Some(&index) {
+            Ok(())
+        } else {
+            self.remove_file(&file_name(group, index))
+        }
+    }
+
     /// Removes the snapshot of `group`, after its removal from the log is durable.
     ///
     /// # Errors

@@ -62,8 +62,11 @@ impl MetaMachine {
             if op.kind != OpKind::Command {
                 continue;
             }
-            let change: Change = serde_json::from_slice(op.body)
-                .map_err(|_| WireError::Malformed("change of the cluster map"))?;
+            // Every replica judges the same bytes, so all refuse alike; an error would stop them all for ever.
+            let Ok(change) = serde_json::from_slice::<Change>(op.body) else {
+                answer(position, Status::Refused(b"-ERR malformed change of the cluster map\r\n"));
+                continue;
+            };
             if change.expected_epoch == self.epoch() && self.epoch() < change.map.epoch {
                 self.map = Some(change.map);
                 answer(position, Status::Done(b"+OK\r\n"));

@@ -32,7 +32,7 @@ impl GroupId {
     /// The meta group.
     pub const META: Self = Self(0);
 
-    /// The group that replicates `partition`.
+    /// The group that replicates `partition`, which is one of at most 1024: a number from outside is checked first.
     pub const fn of(partition: ringfort_ring::PartitionId) -> Self {
         Self(partition.0 + 1)
     }
