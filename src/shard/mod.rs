@@ -17,13 +17,15 @@
 pub mod lease;
 pub mod machine;
 pub mod raft;
+pub mod reads;
 
 use crate::clock::Now;
 use crate::log::{HardState, LogEntry};
 use crate::meta::MetaMachine;
 use lease::Lease;
-use machine::{PartitionMachine, ReadOutcome};
+use machine::PartitionMachine;
 use raft::{EntryReader, Message, ProposeError, Raft, Start};
+use reads::Reads;
 use ringfort_proxy::session::Ticket;
 use ringfort_ring::{NodeId, Slot};
 use ringfort_wire::GroupId;
@@ -38,13 +40,8 @@ pub const INFLIGHT_MAX: usize = 4;
 pub const ENTRY_BYTES: usize = 1 << 20;
 /// Most bytes of writes that wait to be proposed; beyond, a write is answered `Busy`.
 pub const QUEUE_BYTES_MAX: usize = 64 << 20;
-/// Most reads that wait for a lease, a round or a write; beyond, a read is answered `Busy`.
-pub const READS_MAX: usize = 16384;
 /// Most keys that one entry expires.
 const EXPIRE_KEYS_MAX: usize = 256;
-/// Time after which an unconfirmed ReadIndex round is sent again: the library may have dropped it.
-const ROUND_RETRY_US: u64 = 100_000;
-
 /// Ticks for which a replica leads before it gives leadership back to the preferred one: longer than a planned stop of
 /// that one takes, else the two would play ball.
 const RETURN_TICKS: u64 = 500;
@@ -148,28 +145,6 @@ struct Inflight {
 }
 
 #[derive(Debug)]
-struct WaitingRead {
-    origin: Origin,
-    session: u64,
-    seq: u64,
-    command: Vec<u8>,
-    /// ReadIndex round whose confirmation allows it, 0 = none yet.
-    round: u64,
-    /// It waits until this index is applied (the deletion of an expired key).
-    after_index: u64,
-}
-
-/// A read that was executed and waits for the check of the lease.
-#[derive(Debug)]
-struct DoneRead {
-    origin: Origin,
-    session: u64,
-    seq: u64,
-    command: (usize, usize),
-    reply: (usize, usize),
-}
-
-#[derive(Debug)]
 struct Unpersisted {
     number: u64,
     has_hard_state: bool,
@@ -214,21 +189,15 @@ pub struct Group {
     queue: VecDeque<Batch>,
     queue_bytes: usize,
     inflight: VecDeque<Inflight>,
-    reads: VecDeque<WaitingRead>,
-    done_reads: Vec<DoneRead>,
-    scratch: Vec<u8>,
+    reads: Reads,
     lease: Lease,
-    next_round: u64,
-    /// The round that is under way: number, time of issue.
-    round: Option<(u64, u64)>,
-    /// The last confirmed round of this term: number, index.
-    confirmed: (u64, u64),
     unpersisted: VecDeque<Unpersisted>,
+    /// A snapshot that is being installed: number of its work, its index.
+    installing: Option<(u64, u64)>,
     /// Expired keys are proposed again only when this index is applied.
     expire_after_index: u64,
     /// Index and term of the snapshot that is being written.
     snapshot: Option<(u64, u64)>,
-    is_read_since_renewal: bool,
     /// Ticks for which this replica has led without a break.
     led_ticks: u64,
     seed: u64,
@@ -269,17 +238,12 @@ impl Group {
             queue: VecDeque::new(),
             queue_bytes: 0,
             inflight: VecDeque::new(),
-            reads: VecDeque::new(),
-            done_reads: Vec::new(),
-            scratch: Vec::new(),
+            reads: Reads::default(),
             lease: Lease::default(),
-            next_round: 1,
-            round: None,
-            confirmed: (0, 0),
             unpersisted: VecDeque::new(),
+            installing: None,
             expire_after_index: 0,
             snapshot: None,
-            is_read_since_renewal: false,
             led_ticks: 0,
             seed,
         })
@@ -356,7 +320,7 @@ impl Group {
     pub fn tick(&mut self) -> bool {
         self.raft.tick();
         self.led_ticks = if self.raft.is_leader() { self.led_ticks + 1 } else { 0 };
-        self.raft.has_ready() || !self.reads.is_empty()
+        self.raft.has_ready() || self.reads.is_waiting()
     }
 
     /// Takes a message of a peer.
@@ -403,80 +367,6 @@ impl Group {
         self.queue_bytes += batch.builder.bytes_len() - before;
     }
 
-    /// Executes a read, or keeps it until it may be executed.
-    pub fn read(&mut self, s: Submission<'_>, now: Now, ports: &mut impl Ports) {
-        if !self.raft.is_leader() {
-            ports.reply(s.origin, Status::NotLeader(self.leader().map_or("", |n| n.0.as_str())));
-            return;
-        }
-        self.is_read_since_renewal = true;
-        let after_index = if s.is_after_queued { self.next_entry_index() } else { 0 };
-        let is_covered = self.is_lease_usable() && self.lease.covers(self.raft.term(), now.boot_us);
-        if is_covered && self.execute_read(s.origin, s.session, s.seq, s.body, now, after_index) {
-            return;
-        }
-        if self.reads.len() >= READS_MAX {
-            ports.reply(s.origin, Status::Busy);
-            return;
-        }
-        self.keep_read(s.origin, s.session, s.seq, s.body.to_vec(), after_index);
-    }
-
-    fn keep_read(&mut self, origin: Origin, session: u64, seq: u64, command: Vec<u8>, after_index: u64) {
-        self.reads.push_back(WaitingRead { origin, session, seq, command, round: 0, after_index });
-    }
-
-    /// The conditions of a lease read that do not depend on the time.
-    fn is_lease_usable(&self) -> bool {
-        self.raft.is_leader()
-            && self.raft.is_own_term_committed()
-            && self.raft.applied_index() == self.raft.commit_index()
-    }
-
-    /// Executes a read into the scratch buffer. False: it must wait (then nothing was kept of it).
-    fn execute_read(
-        &mut self,
-        origin: Origin,
-        session: u64,
-        seq: u64,
-        command: &[u8],
-        now: Now,
-        after_index: u64,
-    ) -> bool {
-        if after_index > self.raft.applied_index() {
-            return false;
-        }
-        let Machine::Partition(machine) = &self.machine else { return true };
-        let start = self.scratch.len();
-        match machine.read(now.wall_ms, session, seq, command, &mut self.scratch) {
-            ReadOutcome::Done | ReadOutcome::Refused => {
-                let reply = (start, self.scratch.len());
-                self.scratch.extend_from_slice(command);
-                let command = (reply.1, self.scratch.len());
-                self.done_reads.push(DoneRead { origin, session, seq, command, reply });
-                true
-            }
-            ReadOutcome::AwaitsWrite => false,
-            ReadOutcome::Expired(keys) => {
-                let mut body = Vec::new();
-                for key in keys {
-                    body.clear();
-                    body.extend_from_slice(&key.expires_at_ms.to_le_bytes());
-                    body.extend_from_slice(&key.key);
-                    self.push(
-                        Origin::None,
-                        &Op { kind: OpKind::Expire, session: 0, seq: 0, acked: 0, body: &body },
-                    );
-                }
-                let after = self.next_entry_index();
-                if self.reads.len() < READS_MAX {
-                    self.keep_read(origin, session, seq, command.to_vec(), after);
-                }
-                true
-            }
-        }
-    }
-
     /// The index that the last queued batch will have if this replica stays the leader.
     fn next_entry_index(&self) -> u64 {
         self.raft.last_index() + self.queue.len() as u64
@@ -503,7 +393,8 @@ impl Group {
     }
 
     /// Makes log entries of the queued writes, while fewer than [`INFLIGHT_MAX`] are under way.
-    pub fn propose(&mut self, now: Now) {
+    pub fn propose(&mut self, now: Now, ports: &mut impl Ports) {
+        self.notice_role(ports);
         while self.inflight.len() < INFLIGHT_MAX && self.raft.is_leader() && !self.raft.is_transferring() {
             let Some(mut batch) = self.queue.pop_front() else { return };
             self.queue_bytes -= batch.builder.bytes_len();
@@ -532,20 +423,19 @@ impl Group {
     ///
     /// # Errors
     /// An entry cannot be applied: the replica must stop.
-    pub fn take_ready(&mut self, now: Now, ports: &mut impl Ports) -> Result<Option<(u64, Work)>, String> {
+    pub fn take_ready(&mut self, ports: &mut impl Ports) -> Result<Option<(u64, Work)>, String> {
         self.notice_role(ports);
         let Some(ready) = self.raft.take_ready() else { return Ok(None) };
         self.notice_role(ports);
         self.send(&ready.messages, ports);
-        self.apply(ready.committed, now, ports)?;
+        self.apply(ready.committed, ports)?;
         for (round, index) in ready.reads {
-            if let Some((number, issued_us)) = self.round
-                && number == round
-            {
+            if let Some(issued_us) = self.reads.confirm(round, index) {
                 self.lease.confirm(self.raft.term(), issued_us);
-                self.confirmed = (round, index);
-                self.round = None;
             }
+        }
+        if let Some((index, _)) = ready.snapshot {
+            self.installing = Some((ready.number, index));
         }
         let has_hard_state = ready.hard_state.is_some();
         let waits_for_disk = self.unpersisted.iter().any(|u| u.has_hard_state) || has_hard_state;
@@ -577,9 +467,16 @@ impl Group {
             self.send(&done.messages, ports);
         }
         self.raft.persisted(number);
+        if let Some((of, index)) = self.installing
+            && of <= number
+        {
+            // The engine learns only now that the snapshot's state is applied: it wants it persisted first.
+            self.installing = None;
+            self.raft.applied(index);
+        }
     }
 
-    fn apply(&mut self, entries: Vec<LogEntry>, now: Now, ports: &mut impl Ports) -> Result<(), String> {
+    fn apply(&mut self, entries: Vec<LogEntry>, ports: &mut impl Ports) -> Result<(), String> {
         let Some(last) = entries.last().map(|e| e.index) else { return Ok(()) };
         for entry in entries {
             let origins = self.take_inflight(&entry, ports);
@@ -598,7 +495,6 @@ impl Group {
             .map_err(|e| format!("group {}: entry {} cannot be applied: {e}", self.id, entry.index))?;
         }
         self.raft.applied(last);
-        let _ = now;
         Ok(())
     }
 
@@ -623,95 +519,24 @@ impl Group {
     /// Answers whoever waits on an office that is lost.
     fn notice_role(&mut self, ports: &mut impl Ports) {
         let led_term = if self.raft.is_leader() { self.raft.term() } else { 0 };
-        if led_term == self.led_term {
-            return;
-        }
-        self.led_term = led_term;
-        self.round = None;
-        self.expire_after_index = 0;
-        for inflight in std::mem::take(&mut self.inflight) {
-            for origin in inflight.origins {
-                ports.reply(origin, Status::Retry);
-            }
-        }
-        let hint = self.leader().map_or_else(String::new, |n| n.0.clone());
-        let queued = std::mem::take(&mut self.queue);
-        self.queue_bytes = 0;
-        let reads = std::mem::take(&mut self.reads);
-        for origin in queued.into_iter().flat_map(|b| b.origins).chain(reads.into_iter().map(|r| r.origin)) {
-            ports.reply(origin, Status::NotLeader(&hint));
-        }
-    }
-
-    /// Executes the reads that may be executed now, and asks a quorum on behalf of those that may not.
-    pub fn serve_reads(&mut self, now: Now) {
-        if !self.raft.is_leader() {
-            return;
-        }
-        let term = self.raft.term();
-        if !self.reads.is_empty() {
-            let is_covered = self.is_lease_usable() && self.lease.covers(term, now.boot_us);
-            let (confirmed, index) = self.confirmed;
-            let is_confirmed = self.is_lease_usable() && self.raft.applied_index() >= index;
-            for _ in 0..self.reads.len() {
-                let Some(read) = self.reads.pop_front() else { break };
-                let may = is_covered || (is_confirmed && read.round != 0 && read.round <= confirmed);
-                if !(may
-                    && self.execute_read(
-                        read.origin,
-                        read.session,
-                        read.seq,
-                        &read.command,
-                        now,
-                        read.after_index,
-                    ))
-                {
-                    self.reads.push_back(read);
+        if led_term != self.led_term {
+            self.led_term = led_term;
+            self.expire_after_index = 0;
+            self.reads.forget_rounds();
+            for inflight in std::mem::take(&mut self.inflight) {
+                for origin in inflight.origins {
+                    ports.reply(origin, Status::Retry);
                 }
             }
         }
-        let must_ask = self.reads.iter().any(|r| r.round == 0 || r.round > self.confirmed.0);
-        let must_renew = self.is_read_since_renewal && self.lease.is_half_gone(term, now.boot_us);
-        let may_ask = self.round.is_none_or(|(_, at)| now.boot_us.saturating_sub(at) > ROUND_RETRY_US);
-        if (must_ask || must_renew) && may_ask && self.raft.is_own_term_committed() {
-            let round = self.next_round;
-            self.next_round += 1;
-            self.round = Some((round, now.boot_us));
-            self.is_read_since_renewal = false;
-            self.raft.read_index(round);
-            for read in &mut self.reads {
-                // A round that was lost is replaced by this one.
-                if read.round == 0 || read.round > self.confirmed.0 {
-                    read.round = round;
-                }
+        if led_term == 0 && (!self.queue.is_empty() || self.reads.is_waiting()) {
+            let hint = self.leader().map_or_else(String::new, |n| n.0.clone());
+            self.queue_bytes = 0;
+            let queued = std::mem::take(&mut self.queue).into_iter().flat_map(|b| b.origins);
+            for origin in queued.chain(self.reads.take_waiting()) {
+                ports.reply(origin, Status::NotLeader(&hint));
             }
         }
-    }
-
-    /// Answers the executed reads if the lease still covers `now`, which is taken after they were executed; else they
-    /// wait for a round.
-    pub fn finish_reads(&mut self, now: Now, ports: &mut impl Ports) {
-        if self.done_reads.is_empty() {
-            return;
-        }
-        let is_valid = self.raft.is_leader()
-            && (self.lease.covers(self.raft.term(), now.boot_us) || self.raft.is_singleton());
-        let scratch = std::mem::take(&mut self.scratch);
-        for read in std::mem::take(&mut self.done_reads) {
-            if is_valid {
-                ports.reply(read.origin, Status::Done(&scratch[read.reply.0..read.reply.1]));
-            } else {
-                let command = scratch[read.command.0..read.command.1].to_vec();
-                self.keep_read(read.origin, read.session, read.seq, command, 0);
-            }
-        }
-        self.scratch = scratch;
-        self.scratch.clear();
-    }
-
-    /// Whether reads were executed that [`Group::finish_reads`] must answer.
-    pub fn has_done_reads(&self) -> bool {
-        !self.done_reads.is_empty()
     }
 
     /// Whether queued writes could be proposed now.

@@ -131,6 +131,9 @@ pub struct Raft {
     seed: u64,
     rank: usize,
     silent_ticks: usize,
+    /// Index of a snapshot that was accepted and is not durable yet. Until then nothing is applied after it, and the
+    /// crate must not campaign: it would look for membership changes in a part of the log that is gone.
+    installing: Option<u64>,
 }
 
 impl std::fmt::Debug for Raft {
@@ -194,7 +197,7 @@ impl Raft {
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let raw = RawNode::new(&config, storage, &logger).map_err(|e| e.to_string())?;
         let silent_ticks = if start.is_restart { ELECTION_TICKS_MIN } else { 0 };
-        let mut raft = Self { raw, seed: start.seed, rank: start.rank, silent_ticks };
+        let mut raft = Self { raw, seed: start.seed, rank: start.rank, silent_ticks, installing: None };
         raft.set_timeout();
         Ok(raft)
     }
@@ -223,7 +226,9 @@ impl Raft {
     pub fn tick(&mut self) {
         // Every campaign window starts after the silence, so that voters which restart together can elect at once.
         self.silent_ticks = self.silent_ticks.saturating_sub(1);
-        self.raw.tick();
+        if self.installing.is_none() {
+            self.raw.tick();
+        }
         self.set_timeout();
     }
 
@@ -235,7 +240,11 @@ impl Raft {
         {
             return;
         }
-        if self.silent_ticks > 0 && kind == MessageType::MsgTimeoutNow {
+        if (self.silent_ticks > 0 || self.installing.is_some()) && kind == MessageType::MsgTimeoutNow {
+            return;
+        }
+        if kind == MessageType::MsgHeartbeat && message.0.commit > self.last_index() {
+            // The leader believes that this log holds more than it does: it lost a part of what it had acknowledged.
             return;
         }
         // An error means: unknown sender, or a proposal that must not come over the network.
@@ -245,6 +254,9 @@ impl Raft {
 
     /// Starts an election now.
     pub fn campaign(&mut self) {
+        if self.installing.is_some() {
+            return;
+        }
         let _ = self.raw.campaign();
         self.set_timeout();
     }
@@ -328,6 +340,11 @@ impl Raft {
         self.raw.raft.commit_to_current_term()
     }
 
+    /// Whether an entry of the current term is applied: then so is everything that any earlier leader acknowledged.
+    pub fn is_own_term_applied(&self) -> bool {
+        self.raw.raft.apply_to_current_term()
+    }
+
     /// Term of the entry at `index`, when it is in the log.
     pub fn term_at(&self, index: u64) -> Option<u64> {
         self.raw.raft.raft_log.term(index).ok()
@@ -380,6 +397,7 @@ impl Raft {
             (!snapshot.is_empty()).then(|| (snapshot.get_metadata().index, snapshot.get_metadata().term));
         if let Some((index, term)) = snapshot {
             self.raw.mut_store().install(index, term);
+            self.installing = Some(index);
         }
         let entries = ready.take_entries();
         self.raw.mut_store().append(&entries);
@@ -416,6 +434,9 @@ impl Raft {
 
     /// Everything up to `index` is applied. `persisted_index`: entries up to it are in the log file and may leave memory.
     pub fn applied(&mut self, index: u64) {
+        if self.installing.is_some_and(|i| i <= index) {
+            self.installing = None;
+        }
         self.raw.advance_apply_to(index);
         self.raw.mut_store().trim_cache(index);
     }
@@ -649,6 +670,11 @@ impl Message {
             .then(|| self.0.get_snapshot().get_metadata().index)
     }
 
+    /// Whether it makes its receiver write to the log.
+    pub fn is_append(&self) -> bool {
+        matches!(self.0.get_msg_type(), MessageType::MsgAppend | MessageType::MsgSnapshot)
+    }
+
     /// Whether it answers a heartbeat, and so promises nothing that must be on disk first.
     pub fn is_heartbeat_response(&self) -> bool {
         self.0.get_msg_type() == MessageType::MsgHeartbeatResponse
@@ -729,9 +755,16 @@ impl Message {
                 meta.mut_conf_state().voters.push(r.u64()?);
             }
         }
-        for _ in 0..r.u32()? {
+        // A message of term 0 passes for a local one, and entries with a gap break the log: neither is a peer's.
+        if m.term == 0 {
+            return Err(r.malformed());
+        }
+        for position in 1..=u64::from(r.u32()?) {
             let kind = r.u8()?;
             let (index, term) = (r.u64()?, r.u64()?);
+            if m.index.checked_add(position) != Some(index) {
+                return Err(r.malformed());
+            }
             let data = Bytes::copy_from_slice(r.bytes()?);
             m.entries.push(to_raft(LogEntry { index, term, kind, data }));
         }
