@@ -32,6 +32,9 @@ pub(super) struct Args {
     /// Worker threads, 1 to 255 [default: one per core]
     #[arg(long, value_name = "N")]
     workers: Option<NonZeroU8>,
+    /// Go on after an unplanned stop of all machines, without the last second of writes that may be missing
+    #[arg(long)]
+    accept_loss: bool,
     /// Stop when stdin ends
     #[arg(long, hide = true)]
     parent_pipe: bool,
@@ -51,5 +54,5 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     }
     let data_dir = args.data_dir.unwrap_or_else(|| default_data_dir(&config.cluster.name).join(&id.0));
     let workers = args.workers.map_or_else(process::default_workers, |workers| workers.get().into());
-    run_node(NodeOptions { config, id, data_dir, workers })
+    run_node(NodeOptions { config, id, data_dir, workers, accept_loss: args.accept_loss })
 }

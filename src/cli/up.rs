@@ -139,17 +139,17 @@ fn node_specs(plan: &Plan) -> Vec<ChildSpec> {
         args.extend(["--id".into(), id.into(), "--data-dir".into(), plan.data_dir.join(id).into()]);
         // One worker each: the nodes share this machine's cores.
         args.extend(["--workers".into(), "1".into()]);
+        // All replicas were on this machine: if it stopped unplanned, all of them lost the same last second at most.
+        args.push("--accept-loss".into());
         ChildSpec { label: id.clone(), program: plan.program.clone(), args }
     };
     plan.config.nodes.iter().map(spec).collect()
 }
 
 fn proxy_spec(plan: &Plan) -> ChildSpec {
-    ChildSpec {
-        label: "proxy".to_owned(),
-        program: plan.program.clone(),
-        args: arguments("proxy", &plan.file),
-    }
+    let mut args = arguments("proxy", &plan.file);
+    args.extend(["--workers".into(), "1".into()]);
+    ChildSpec { label: "proxy".to_owned(), program: plan.program.clone(), args }
 }
 
 fn arguments(subcommand: &str, file: &Path) -> Vec<OsString> {
@@ -222,9 +222,13 @@ mod tests {
             "d/n2",
             "--workers",
             "1",
+            "--accept-loss",
         ];
         assert_eq!(nodes[1].args, expected);
-        assert_eq!(proxy_spec(&plan).args, ["proxy", "--parent-pipe", "--config", "f.toml"]);
+        assert_eq!(
+            proxy_spec(&plan).args,
+            ["proxy", "--parent-pipe", "--config", "f.toml", "--workers", "1"]
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! | `lock` | held by the running node |
 //! | `node.json` | [`Identity`]: written once, and when the number of workers changes |
 //! | `cluster.json` | the last cluster map seen |
-//! | `boot` | boot id of the machine at the last start |
+//! | `boot` | boot id of the machine at the last start; with the word `clean` after a planned stop |
 //! | `logs-G/worker-W/` | log and snapshots of worker W; G is the generation in `node.json` |
 
 use crate::log::{FsDisk, LastStop, Log, LogOptions};
@@ -17,6 +17,8 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+/// What follows the boot id after a planned stop.
+const CLEAN: &str = " clean";
 /// Bytes of log entries that a re-homing copies at a time.
 const COPY_BYTES: usize = 8 << 20;
 
@@ -31,6 +33,9 @@ pub(super) struct Identity {
     pub(super) workers: u16,
     /// Raised by each re-homing of the logs.
     pub(super) generation: u32,
+    /// Whether replicas have run on these logs: from then on a missing log is a loss, not a beginning.
+    #[serde(default)]
+    pub(super) has_run: bool,
 }
 
 /// An open, locked data folder.
@@ -62,7 +67,8 @@ impl Folder {
                 .with_context(|| format!("{shown}/node.json cannot be read"))?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let store_id = format!("{store_id:032x}");
-                let identity = Identity { node: node.clone(), store_id, workers, generation: 1 };
+                let identity =
+                    Identity { node: node.clone(), store_id, workers, generation: 1, has_run: false };
                 write_durably(path, "node.json", &serde_json::to_vec_pretty(&identity)?)?;
                 identity
             }
@@ -79,8 +85,18 @@ impl Folder {
         }
         folder.remove_other_generations()?;
         for worker in 0..workers {
-            fs::create_dir_all(folder.worker_path(worker))?;
+            let path = folder.worker_path(worker);
+            anyhow::ensure!(
+                path.exists() || !folder.identity.has_run,
+                "{} is missing: the logs of worker {worker} are lost; if the disk cannot be restored, remove the \
+                 whole data folder and replace the node",
+                path.display()
+            );
+            fs::create_dir_all(&path)?;
+            File::open(&path)?.sync_all()?;
         }
+        File::open(path.join(format!("logs-{}", folder.identity.generation)))?.sync_all()?;
+        File::open(path)?.sync_all()?;
         Ok(folder)
     }
 
@@ -121,11 +137,50 @@ impl Folder {
         write_durably(&self.path, "cluster.json", &map.to_json())
     }
 
+    /// Whether replicas have run on these logs before.
+    pub(super) fn has_run(&self) -> bool {
+        self.identity.has_run
+    }
+
+    /// Notes that they have.
+    ///
+    /// # Errors
+    /// The disk does not take it.
+    pub(super) fn note_run(&self) -> anyhow::Result<()> {
+        if self.identity.has_run {
+            return Ok(());
+        }
+        let identity = Identity { has_run: true, ..self.identity.clone() };
+        write_durably(&self.path, "node.json", &serde_json::to_vec_pretty(&identity)?)
+    }
+
     /// How the last process that used this folder ended, as far as the machine's boot id tells.
     pub(super) fn last_stop(&self) -> LastStop {
-        match (fs::read_to_string(self.path.join("boot")), boot_id()) {
-            (Ok(then), Some(now)) if then == now => LastStop::Process,
-            _ => LastStop::Machine,
+        let Ok(then) = fs::read_to_string(self.path.join("boot")) else {
+            return if self.identity.has_run { LastStop::Machine } else { LastStop::Process };
+        };
+        if then.ends_with(CLEAN) || boot_id().is_some_and(|now| now == then) {
+            LastStop::Process
+        } else {
+            LastStop::Machine
+        }
+    }
+
+    /// Notes a planned stop: everything is synced, so a later stop of the machine takes nothing.
+    ///
+    /// # Errors
+    /// The disk does not take it.
+    pub(super) fn note_clean_stop(&self) -> anyhow::Result<()> {
+        let id = boot_id().unwrap_or_default();
+        write_durably(&self.path, "boot", format!("{id}{CLEAN}").as_bytes())
+    }
+
+    /// Forgets the boot: after a failed sync the page cache cannot be trusted, as after a stop of the machine.
+    pub(super) fn forget_boot(&self) {
+        let removed =
+            fs::remove_file(self.path.join("boot")).and_then(|()| File::open(&self.path)?.sync_all());
+        if let Err(error) = removed {
+            tracing::error!(%error, "the note of the machine's boot could not be removed");
         }
     }
 
@@ -154,6 +209,7 @@ impl Folder {
         }
         for worker in 0..self.identity.workers {
             let from = self.worker_path(worker);
+            anyhow::ensure!(from.exists() || !self.identity.has_run, "{} is missing", from.display());
             if !from.exists() {
                 continue;
             }
@@ -261,6 +317,38 @@ mod tests {
         drop(again);
         let other = Folder::open(&path, &NodeId("n2".into()), 1, 8).unwrap_err();
         assert!(other.to_string().contains("is node n1's"), "{other}");
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn tells_a_stop_of_the_machine_from_one_of_the_process() {
+        let path = temporary("boot");
+        let folder = Folder::open(&path, &NodeId("n1".into()), 1, 7).unwrap();
+        assert_eq!(folder.last_stop(), LastStop::Process, "a new folder has lost nothing");
+        folder.note_run().unwrap();
+        folder.note_boot().unwrap();
+        drop(folder);
+        let folder = Folder::open(&path, &NodeId("n1".into()), 1, 7).unwrap();
+        assert_eq!(folder.last_stop(), LastStop::Process, "same boot");
+        fs::write(path.join("boot"), "another boot").unwrap();
+        assert_eq!(folder.last_stop(), LastStop::Machine);
+        folder.note_clean_stop().unwrap();
+        assert_eq!(folder.last_stop(), LastStop::Process);
+        folder.forget_boot();
+        assert_eq!(folder.last_stop(), LastStop::Machine);
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn a_lost_log_is_no_beginning() {
+        let path = temporary("lost");
+        let folder = Folder::open(&path, &NodeId("n1".into()), 1, 7).unwrap();
+        folder.note_run().unwrap();
+        let log = folder.worker_path(0);
+        drop(folder);
+        fs::remove_dir_all(log).unwrap();
+        let error = Folder::open(&path, &NodeId("n1".into()), 1, 7).unwrap_err();
+        assert!(error.to_string().contains("are lost"), "{error}");
         fs::remove_dir_all(path).unwrap();
     }
 

@@ -7,7 +7,7 @@ mod folder;
 
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
-use crate::log::LogOptions;
+use crate::log::{LastStop, LogOptions};
 use crate::worker::WorkerOptions;
 use crate::worker::core::{COMPACT_BYTES_MIN, DISK_FREE_MIN};
 use crate::worker::shared::Shared;
@@ -48,6 +48,8 @@ pub struct NodeOptions {
     pub data_dir: PathBuf,
     /// Number of worker threads, at least 1.
     pub workers: usize,
+    /// Whether to go on, after the machine stopped unplanned, without the last second of writes that may be missing.
+    pub accept_loss: bool,
 }
 
 /// Runs the node until SIGTERM or SIGINT.
@@ -63,7 +65,7 @@ pub fn run(options: NodeOptions) -> anyhow::Result<()> {
 type Ended = (u16, anyhow::Result<()>);
 
 async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
-    let NodeOptions { config, id, data_dir, workers } = options;
+    let NodeOptions { config, id, data_dir, workers, accept_loss } = options;
     let node = config.node(&id).with_context(|| format!("no node '{id}' in the config file"))?.clone();
     anyhow::ensure!(
         config.cluster.peer_secret_file.is_none(),
@@ -91,14 +93,29 @@ async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
         () = stop.asked() => return Ok(()),
     };
     shared.set_map(&map);
-    let (inboxes, mut ended) = start_workers(&control, &shared, map).await?;
+    let is_suspect =
+        !map.fsync && control.folder.has_run() && control.folder.last_stop() == LastStop::Machine;
+    if is_suspect {
+        anyhow::ensure!(
+            accept_loss,
+            "the machine stopped without a planned stop of node {id}, and durability is 'buffered': up to a second of \
+             acknowledged writes may be missing here, so it must not vote. If every machine of the cluster stopped, \
+             start every node with --accept-loss; else wait for a version that can re-seed one node from the others"
+        );
+        tracing::warn!(node = %id, "the machine stopped unplanned: up to a second of acknowledged writes may be gone");
+    }
+    let (inboxes, mut ended) = start_workers(&control, &shared, map, is_suspect).await?;
     control.folder.note_boot()?;
+    control.folder.note_run()?;
     *control.inboxes.borrow_mut() = inboxes.clone();
     spawn_local(Rc::clone(&control).follow_map());
     spawn_local(accept_clients(client_listener, Arc::clone(&shared), inboxes.clone()));
     tracing::info!(node = %id, client = %node.client, peer = %node.peer, workers, "ready");
     tokio::select! {
-        end = ended.recv() => return worker_ended(end),
+        end = ended.recv() => {
+            control.folder.forget_boot();
+            return worker_ended(end);
+        }
         () = stop.asked() => {}
     }
     tracing::info!(node = %id, "handing leaderships over");
@@ -127,6 +144,7 @@ async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
             result?;
         }
     }
+    control.folder.note_clean_stop()?;
     tracing::info!(node = %id, "stopped");
     Ok(())
 }
@@ -143,6 +161,7 @@ async fn start_workers(
     control: &Control,
     shared: &Arc<Shared>,
     map: ClusterMap,
+    is_suspect: bool,
 ) -> anyhow::Result<(Vec<Arc<Inbox>>, mpsc::Receiver<Ended>)> {
     let inboxes: Vec<Arc<Inbox>> = (0..shared.workers).map(|_| Arc::default()).collect();
     let count = usize::from(shared.workers);
@@ -157,6 +176,8 @@ async fn start_workers(
                 node: control.node.clone(),
                 log,
                 is_restart: true,
+                has_run: control.folder.has_run(),
+                is_suspect,
                 seed: random()? as u64,
                 compact_bytes_min: COMPACT_BYTES_MIN,
                 disk_free_min: DISK_FREE_MIN,

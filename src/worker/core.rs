@@ -44,14 +44,20 @@ use std::sync::atomic::Ordering;
 pub const DISK_FREE_MIN: u64 = 256 << 20;
 /// A partition whose log is larger than this, and than its data, is compacted.
 pub const COMPACT_BYTES_MIN: u64 = 64 << 20;
+/// Terms that a suspect replica skips: more elections than can have taken place in the second that may be forgotten.
+const SUSPECT_TERMS: u64 = 1000;
 /// Bytes of a snapshot that are written in one turn.
 const SNAPSHOT_STEP_BYTES: usize = 256 << 10;
-/// Bytes of a received snapshot that are read into the store at once.
+/// Most rounds of one turn; a group that persists alone needs two to see its own entry committed.
 const ROUNDS_MAX: usize = 16;
 /// Ticks between two rounds of housekeeping (1 s).
 const HOUSEKEEPING_TICKS: u64 = 1000 / TICK_MS;
 /// Ticks between two campaigns of the first leader of a new group (30 ms).
 const FIRST_CAMPAIGN_TICKS: u64 = 30 / TICK_MS;
+/// Ticks between two attempts to write while the disk is full (500 ms): each may cost as much as all that is staged.
+const WRITE_RETRY_TICKS: u64 = 500 / TICK_MS;
+/// Ticks between two attempts to hand leaderships over (50 ms).
+const HAND_OVER_TICKS: u64 = 50 / TICK_MS;
 /// Ticks between two looks at expired keys (100 ms).
 const EXPIRE_TICKS: u64 = 100 / TICK_MS;
 /// Ticks between two publications of the groups' state (100 ms).
@@ -72,6 +78,10 @@ pub struct WorkerOptions {
     pub log: LogOptions,
     /// Whether these data have been used before: restarted voters stay silent for one election timeout.
     pub is_restart: bool,
+    /// Whether replicas have run on these data: then every group must be found in the log.
+    pub has_run: bool,
+    /// Whether the last writes may be missing, votes included: the terms start far above any that was in use.
+    pub is_suspect: bool,
     /// Seed of timeouts.
     pub seed: u64,
     /// Size of a partition's log at which it is compacted.
@@ -200,9 +210,13 @@ pub struct WorkerCore<D: Disk> {
     is_syncing: bool,
     building: Option<(u16, SnapshotWriter<D>)>,
     snapshots_wanted: VecDeque<u16>,
+    /// Received snapshots (group, index) that Raft has not judged yet.
+    received: Vec<(u16, u64)>,
     ticks: u64,
     is_disk_low: bool,
     is_write_failing: bool,
+    /// Tick from which on a write that found no room is tried again.
+    write_again_at: u64,
     is_leaving: bool,
     scratch: Vec<u8>,
 }
@@ -242,9 +256,11 @@ impl<D: Disk> WorkerCore<D> {
             is_syncing: false,
             building: None,
             snapshots_wanted: VecDeque::new(),
+            received: Vec::new(),
             ticks: 0,
             is_disk_low: false,
             is_write_failing: false,
+            write_again_at: 0,
             is_leaving: false,
             scratch: Vec::new(),
             options,
@@ -259,6 +275,10 @@ impl<D: Disk> WorkerCore<D> {
             }
         }
         core.log.borrow_mut().write()?;
+        let job = core.log.borrow_mut().sync_job();
+        if let Some(job) = job {
+            job.run()?;
+        }
         core.publish();
         Ok(core)
     }
@@ -279,6 +299,9 @@ impl<D: Disk> WorkerCore<D> {
                 r.identity.replica
             ),
             Some(_) => {}
+            None if self.options.has_run => anyhow::bail!(
+                "group {id}: its log is missing although it has run here; this replica must be replaced"
+            ),
             None => log.stage_identity(id.0, &identity)?,
         }
         let mut machine = new_machine(map, id);
@@ -290,7 +313,7 @@ impl<D: Disk> WorkerCore<D> {
             machine = restore(&machine, reader)?;
             // A crash between the snapshot and the log's mark leaves a snapshot that is ahead of the mark.
             if header.index > mark.index {
-                let keep_log = header.index <= last_index;
+                let keep_log = log.term(id.0, header.index) == Some(header.term);
                 mark = Mark { index: header.index, term: header.term, conf: header.conf };
                 log.stage_mark(id.0, &mark, keep_log)?;
                 if keep_log {
@@ -314,6 +337,12 @@ impl<D: Disk> WorkerCore<D> {
              start the node once with `ringfort node --rebuild`",
             mark.index
         );
+        let mut hard_state = recovered.map_or_else(HardState::default, |r| r.hard_state);
+        if self.options.is_suspect && id != GroupId::META && hard_state.term > 0 {
+            // A vote may be forgotten, and a term used by somebody whose last entries are gone: leave them all behind.
+            hard_state = HardState { term: hard_state.term + SUSPECT_TERMS, vote: 0, ..hard_state };
+            log.stage_hard_state(id.0, &hard_state)?;
+        }
         drop(log);
         let voters: Vec<u64> = spec.seats.iter().map(|s| s.replica).collect();
         let preferred = spec.replica_on(&spec.leader).unwrap_or(replica);
@@ -327,7 +356,7 @@ impl<D: Disk> WorkerCore<D> {
                 replica,
                 rank: campaign_rank(id, &voters, preferred, replica),
                 voters,
-                hard_state: recovered.map_or_else(HardState::default, |r| r.hard_state),
+                hard_state,
                 mark_index: mark.index,
                 mark_term: mark.term,
                 last_index,
@@ -402,6 +431,9 @@ impl<D: Disk> WorkerCore<D> {
         if message.snapshot_index().is_some() {
             return Err(r.malformed()); // snapshots come with their bytes
         }
+        if self.is_write_failing && message.is_append() {
+            return Ok(()); // there is no room for it; Raft sends again
+        }
         if let Some(group) = self.groups.get_mut(&id)
             && group.incarnation() == incarnation
             && group.raft().replica() == message.to()
@@ -429,8 +461,13 @@ impl<D: Disk> WorkerCore<D> {
                 Ok(Some(reader)) if Some(reader.header().index) == message.snapshot_index() => {
                     out.push(SnapshotSend { to, group, incarnation, message, reader });
                 }
-                // A newer one has replaced it meanwhile: Raft will ask again.
-                _ => self.snapshot_sent(group, message.to(), false),
+                // Another one has replaced it meanwhile: Raft will ask again, for what is there then.
+                _ => {
+                    self.snapshot_sent(group, message.to(), false);
+                    if !self.snapshots_wanted.contains(&group.0) {
+                        self.snapshots_wanted.push_back(group.0);
+                    }
+                }
             }
         }
         out
@@ -466,19 +503,20 @@ impl<D: Disk> WorkerCore<D> {
         Ok(Some(SnapshotReceive { group, message, file }))
     }
 
-    /// All bytes of a snapshot have come.
+    /// All bytes of a snapshot have come. Returns its group and index.
     ///
     /// # Errors
     /// They are incomplete or damaged.
-    pub fn snapshot_received(&mut self, receive: SnapshotReceive<D>) -> anyhow::Result<()> {
+    pub fn snapshot_received(&mut self, receive: SnapshotReceive<D>) -> anyhow::Result<(u16, u64)> {
         let SnapshotReceive { group, message, file } = receive;
         let job = self.snapshots.finish_incoming(file)?;
         anyhow::ensure!(
             Some(job.header().index) == message.snapshot_index() && job.header().group == group,
             "the snapshot is not the one that was announced"
         );
+        let index = job.header().index;
         self.jobs.push(Job::Received { job, message, group });
-        Ok(())
+        Ok((group, index))
     }
 
     /// Begins a snapshot of every group that wants one, one after the other, and writes the next bytes of it.
@@ -535,6 +573,8 @@ impl<D: Disk> WorkerCore<D> {
     }
 
     fn install(&mut self, id: u16, index: u64, term: u64) -> anyhow::Result<()> {
+        self.snapshots.complete(id, index)?;
+        self.received.retain(|&received| received != (id, index));
         let reader = self
             .snapshots
             .open(id)?
@@ -595,6 +635,11 @@ impl<D: Disk> WorkerCore<D> {
             return Err(WireError::Malformed("use of the link's credit"));
         }
         let origin = Origin::Link { link, id: request.id };
+        let partitions = self.view.map().map_or(0, |m| m.partitions.get());
+        if request.partition.0 >= partitions {
+            self.ports.reply(origin, Status::NotHere(self.shared.epoch()));
+            return Ok(());
+        }
         let id = GroupId::of(request.partition);
         let submission = Submission {
             origin,
@@ -851,7 +896,7 @@ impl<D: Disk> WorkerCore<D> {
         touched.dedup();
         for &id in &touched {
             if let Some(group) = self.groups.get_mut(&id) {
-                group.serve_reads(now);
+                group.serve_reads(now, &mut self.ports);
                 if group.take_snapshot_wanted() && !self.snapshots_wanted.contains(&id) {
                     self.snapshots_wanted.push_back(id);
                 }
@@ -875,13 +920,17 @@ impl<D: Disk> WorkerCore<D> {
 
     fn drive(&mut self, id: u16, now: Now) -> anyhow::Result<()> {
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
-        group.propose(now);
-        let Some((number, work)) = group.take_ready(now, &mut self.ports).map_err(anyhow::Error::msg)? else {
-            return Ok(());
-        };
-        if let Some((index, term)) = work.install {
+        group.propose(now, &mut self.ports);
+        let ready = group.take_ready(&mut self.ports).map_err(anyhow::Error::msg)?;
+        if let Some((index, term)) = ready.as_ref().and_then(|(_, work)| work.install) {
             self.install(id, index, term)?;
         }
+        if let Some(at) = self.received.iter().position(|&(group, _)| group == id) {
+            // Raft has seen it and did not want it: it knows better.
+            let (_, index) = self.received.swap_remove(at);
+            self.snapshots.discard(id, index)?;
+        }
+        let Some((number, work)) = ready else { return Ok(()) };
         let mut log = self.log.borrow_mut();
         if !work.entries.is_empty() {
             log.stage_entries(id, &work.entries)?;
@@ -907,7 +956,7 @@ impl<D: Disk> WorkerCore<D> {
 
     /// Writes what is staged, and lets go of what needs no sync.
     fn write_log(&mut self) -> anyhow::Result<()> {
-        if self.pending.is_empty() {
+        if !self.log.borrow().has_staged() || (self.is_write_failing && self.ticks < self.write_again_at) {
             return Ok(());
         }
         let written = self.log.borrow_mut().write();
@@ -918,8 +967,9 @@ impl<D: Disk> WorkerCore<D> {
                     pending.write.get_or_insert(write);
                 }
             }
-            // Nothing is acknowledged, the staged records stay, and the next tick tries again; others may lead meanwhile.
+            // Nothing is acknowledged, the staged records stay and are tried again; others may lead meanwhile.
             Err(LogError::Full { file }) => {
+                self.write_again_at = self.ticks + WRITE_RETRY_TICKS;
                 if !std::mem::replace(&mut self.is_write_failing, true) {
                     tracing::error!(file, "the disk is full: writes are refused until there is room");
                     self.hand_over();
@@ -997,6 +1047,11 @@ impl<D: Disk> WorkerCore<D> {
                     tracing::warn!(group = id, %error, "a snapshot could not be made durable");
                     return Ok(());
                 }
+                if header.index <= group.raft().mark_index() {
+                    // A received one overtook it.
+                    self.snapshots.discard(id, header.index)?;
+                    return Ok(());
+                }
                 self.snapshots.complete(id, header.index)?;
                 // Only now may the log before it go.
                 let mark = Mark { index: header.index, term: header.term, conf: header.conf };
@@ -1009,9 +1064,10 @@ impl<D: Disk> WorkerCore<D> {
                     tracing::warn!(group = id, %error, "a received snapshot could not be made durable");
                     return Ok(());
                 }
-                self.snapshots.complete(id, header.index)?;
+                // It becomes the current one when Raft accepts it; until then the older one stays.
                 if let Some(group) = self.groups.get_mut(&id) {
                     group.step(message);
+                    self.received.push((id, header.index));
                     self.touch(id);
                 }
             }
@@ -1042,10 +1098,10 @@ impl<D: Disk> WorkerCore<D> {
                 self.touch(id);
             }
         }
-        if !self.pending.is_empty() && self.is_write_failing {
+        if self.is_write_failing {
             self.write_log()?;
         }
-        if self.is_leaving && self.ticks.is_multiple_of(5) {
+        if (self.is_leaving || self.is_write_failing) && self.ticks.is_multiple_of(HAND_OVER_TICKS) {
             self.hand_over();
         }
         if !self.is_leaving && self.ticks.is_multiple_of(PUBLISH_TICKS) {
@@ -1058,6 +1114,11 @@ impl<D: Disk> WorkerCore<D> {
         }
         if self.ticks.is_multiple_of(PUBLISH_TICKS) {
             self.publish();
+            // Frees dead segments, a bounded piece at a time, at up to 10 MiB/s.
+            if !self.log.borrow().has_staged() {
+                let maintained = self.log.borrow_mut().maintain();
+                maintained.or_else(no_room)?;
+            }
         }
         if self.ticks.is_multiple_of(HOUSEKEEPING_TICKS) {
             self.housekeeping()?;
@@ -1082,12 +1143,6 @@ impl<D: Disk> WorkerCore<D> {
                 && !self.snapshots_wanted.contains(&id)
             {
                 self.snapshots_wanted.push_back(id);
-            }
-        }
-        if !self.is_write_failing && self.pending.is_empty() {
-            match self.log.borrow_mut().maintain() {
-                Ok(()) | Err(LogError::Full { .. }) => {}
-                Err(error) => return Err(error.into()),
             }
         }
         // `buffered` is synced every second; `fsync` has nothing left to sync.

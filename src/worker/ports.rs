@@ -6,6 +6,7 @@ use crate::shard::{Origin, Ports};
 use ringfort_proxy::session::{Session, Ticket};
 use ringfort_resp::{Protocol, ReplyWriter, reply};
 use ringfort_ring::{NodeId, Slot};
+use ringfort_store::REPLY_BYTES_MAX;
 use ringfort_wire::frame::{self, Kind};
 use ringfort_wire::request::{Reply, Status};
 use ringfort_wire::{ClusterMap, GroupId};
@@ -16,6 +17,8 @@ use std::sync::Arc;
 const NO_LEADER: &str = "CLUSTERDOWN The partition has no leader now; the command was not executed";
 const UNKNOWN: &str = "ERR outcome unknown: the leader lost its office while the write was in its log";
 const BUSY: &str = "TRYAGAIN Too much is queued for the partition; the command was not executed";
+
+const REPLY_TOO_LARGE: &[u8] = b"-ERR the reply is too large; ask for fewer keys at once\r\n";
 
 /// Most bytes of Raft messages kept for one peer that does not read; beyond, they are dropped (Raft sends again).
 pub const PEER_BYTES_MAX: usize = 64 << 20;
@@ -189,7 +192,13 @@ impl PortTable {
         if state.output.is_empty() {
             self.touched_links.push(link);
         }
-        reply.encode(&mut state.output);
+        match reply.status {
+            // A reply that fits no frame ends neither the node nor the link.
+            Status::Done(bytes) | Status::Refused(bytes) if bytes.len() > REPLY_BYTES_MAX => {
+                Reply { id: reply.id, status: Status::Refused(REPLY_TOO_LARGE) }.encode(&mut state.output);
+            }
+            _ => reply.encode(&mut state.output),
+        }
         state.unanswered = state.unanswered.saturating_sub(1);
     }
 

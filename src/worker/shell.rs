@@ -38,6 +38,8 @@ const SNAPSHOT_FRAME_BYTES: usize = 256 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time without progress after which the transfer of a snapshot is given up.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time without an acknowledgement by the peer's TCP after which a link is given up.
+const PEER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Waits between two attempts to reach a peer.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
@@ -108,20 +110,18 @@ pub fn run(options: ShellOptions, ready: impl FnOnce()) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let worker = options.core.worker;
     let inbox = Arc::clone(&options.inboxes[usize::from(worker)]);
-    let (jobs, job_queue) = crossbeam::channel::unbounded::<Job<FsDisk>>();
-    let log_inbox = Arc::clone(&inbox);
-    let log_thread = std::thread::Builder::new().name(format!("log-{worker}")).spawn(move || {
-        for job in job_queue {
-            log_inbox.push(Input::Job(job.run()));
-        }
-    })?;
+    let (syncs, sync_thread) = job_thread(format!("log-{worker}"), &inbox)?;
+    // Snapshots may be large: the log's syncs, for which writes wait, must not queue behind them.
+    let (snapshots, snapshot_thread) = job_thread(format!("snapshot-{worker}"), &inbox)?;
     let shell = Rc::new(Shell {
         core: RefCell::new(core),
         clock: SystemClock,
         inbox,
         inboxes: options.inboxes,
         shared: options.shared,
-        jobs,
+        syncs,
+        snapshots,
+        received: RefCell::new(BTreeMap::new()),
         node: options.core.node,
         worker,
         peers: RefCell::new(BTreeMap::new()),
@@ -134,12 +134,28 @@ pub fn run(options: ShellOptions, ready: impl FnOnce()) -> anyhow::Result<()> {
     let last_sync = shell.core.borrow_mut().take_last_sync();
     drop(shell);
     drop(runtime);
-    let _ = log_thread.join();
+    let _ = (sync_thread.join(), snapshot_thread.join());
     result?;
     if let Some(job) = last_sync {
         job.run()?;
     }
     Ok(())
+}
+
+/// Starts a thread that runs jobs, in order, until their sender is gone. Their number is bounded: one sync and a few
+/// snapshots at a time.
+fn job_thread(
+    name: String,
+    inbox: &Arc<Inbox>,
+) -> io::Result<(crossbeam::channel::Sender<Job<FsDisk>>, std::thread::JoinHandle<()>)> {
+    let (sender, queue) = crossbeam::channel::unbounded::<Job<FsDisk>>();
+    let inbox = Arc::clone(inbox);
+    let thread = std::thread::Builder::new().name(name).spawn(move || {
+        for job in queue {
+            inbox.push(Input::Job(job.run()));
+        }
+    })?;
+    Ok((sender, thread))
 }
 
 /// A raft link towards one worker of a peer.
@@ -165,7 +181,10 @@ struct Shell {
     inbox: Arc<Inbox>,
     inboxes: Vec<Arc<Inbox>>,
     shared: Arc<Shared>,
-    jobs: crossbeam::channel::Sender<Job<FsDisk>>,
+    syncs: crossbeam::channel::Sender<Job<FsDisk>>,
+    snapshots: crossbeam::channel::Sender<Job<FsDisk>>,
+    /// Received snapshots (group, index) whose sender waits to hear that they are durable.
+    received: RefCell<BTreeMap<(u16, u64), tokio::sync::oneshot::Sender<bool>>>,
     node: NodeId,
     worker: u16,
     peers: RefCell<BTreeMap<(NodeId, u16), Rc<PeerLink>>>,
@@ -217,7 +236,14 @@ impl Shell {
                 Input::Client(stream, id, addr) => self.accept_client(stream, id, addr)?,
                 Input::Link(stream, channel) => self.accept_link(stream, channel)?,
                 Input::Worker(message) => self.core.borrow_mut().worker_message(message, self.clock.now()),
-                Input::Job(done) => self.core.borrow_mut().job_done(done)?,
+                Input::Job(done) => {
+                    if let JobDone::Received(group, header, _, result) = &done
+                        && let Some(sender) = self.received.borrow_mut().remove(&(*group, header.index))
+                    {
+                        let _ = sender.send(result.is_ok());
+                    }
+                    self.core.borrow_mut().job_done(done)?;
+                }
                 Input::Leave => {
                     self.is_leaving.set(true);
                     self.core.borrow_mut().leave();
@@ -245,8 +271,11 @@ impl Shell {
             self.send_to_peer(&peer, &bytes);
         }
         for job in jobs {
-            // The log thread lives as long as this sender.
-            let _ = self.jobs.send(job);
+            // The threads live as long as these senders.
+            let _ = match job {
+                Job::Sync(_) => self.syncs.send(job),
+                Job::Snapshot { .. } | Job::Received { .. } => self.snapshots.send(job),
+            };
         }
         for (worker, message) in messages {
             if let Some(inbox) = self.inboxes.get(usize::from(worker)) {
@@ -300,6 +329,8 @@ impl Shell {
                         self.open_peer((key.0.clone(), worker), address.clone());
                     }
                 }
+                // A peer that is gone without a word is noticed when it acknowledges nothing for so long.
+                let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(PEER_TIMEOUT));
                 let stream = Rc::new(stream);
                 *link.stream.borrow_mut() = Some(Rc::clone(&stream));
                 tracing::debug!(peer = %key.0, worker = key.1, "linked to peer");
@@ -583,8 +614,12 @@ impl Shell {
                 _ => anyhow::bail!("a frame of another kind in a snapshot"),
             }
         }
-        self.core.borrow_mut().snapshot_received(receive)?;
+        let id = self.core.borrow_mut().snapshot_received(receive)?;
+        let (sender, durable) = tokio::sync::oneshot::channel();
+        self.received.borrow_mut().insert(id, sender);
         self.inbox.wake.notify_one();
+        // The leader goes on from the snapshot only when it is durable here; else it would send it again.
+        anyhow::ensure!(durable.await.unwrap_or(false), "the snapshot could not be made durable");
         let mut out = Vec::new();
         frame::put(&mut out, Kind::SnapshotEnd, |_| {});
         stream.write_all(&out).await?;
