@@ -1,0 +1,185 @@
+//! Clients of the node's own port, and their commands on other workers of the node.
+
+use super::WorkerCore;
+use crate::clock::Now;
+use crate::log::Disk;
+use crate::shard::{Group, Origin, Submission};
+use crate::worker::ports::{Client, WorkerMessage, worker_of};
+use ringfort_proxy::session::{Host as _, Mode, Session, Slots};
+use ringfort_ring::Slot;
+use ringfort_wire::GroupId;
+use ringfort_wire::entry::OpKind;
+use ringfort_wire::request::CommandBody;
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+
+impl<D: Disk> WorkerCore<D> {
+    /// A client connected.
+    pub fn client_open(&mut self, id: u64, addr: String) -> u64 {
+        let session = Session::new(Mode::Node, id, addr);
+        self.ports.clients.insert(Client { session, writes: 0, write_tickets: VecDeque::new() })
+    }
+
+    /// A client is gone. What it asked for goes on; the answers are dropped.
+    pub fn client_close(&mut self, client: u64) {
+        self.ports.clients.remove(client);
+    }
+
+    /// Takes bytes of a client.
+    pub fn client_data(&mut self, client: u64, bytes: &[u8], now: Now) {
+        if let Some(state) = self.ports.clients.get_mut(client) {
+            state.session.push_input(bytes);
+        }
+        self.pump(client, now);
+    }
+
+    /// Executes the commands of a client that are decoded and within its bounds.
+    fn pump(&mut self, client: u64, now: Now) {
+        let mut body = std::mem::take(&mut self.scratch);
+        while let Some(state) = self.ports.clients.get_mut(client) {
+            let Some(ask) = state.session.next(&self.view) else { break };
+            let (ticket, spec, slots) = (ask.ticket, ask.spec, ask.slots);
+            body.clear();
+            let argc = ask.args.len();
+            CommandBody::encode(
+                &mut body,
+                spec.command as u16,
+                ask.protocol,
+                (1..argc).map(|i| ask.args.get(i)),
+            );
+            self.shared.commands.fetch_add(1, Ordering::Relaxed);
+            let is_after_queued = state.writes > 0;
+            if spec.is_write {
+                state.writes += 1;
+                state.write_tickets.push_back(ticket);
+            }
+            let worker = self.options.worker;
+            match slots {
+                Slots::One(slot) => {
+                    let Some(map) = self.view.map() else { continue };
+                    let group = GroupId::of(map.partitions.of(slot));
+                    let origin = Origin::Client { worker, client, ticket, slot };
+                    self.execute(origin, group, spec.is_write, is_after_queued, &body, now);
+                }
+                Slots::None | Slots::Many => {
+                    let origin = Origin::Client { worker, client, ticket, slot: Slot(0) };
+                    let gather = self.ports.gather(usize::from(self.shared.workers), origin);
+                    for other in (0..self.shared.workers).filter(|&w| w != worker) {
+                        let body = body.clone();
+                        let message =
+                            WorkerMessage::Everywhere { origin: gather, is_write: spec.is_write, body };
+                        self.ports.workers.push((other, message));
+                    }
+                    self.execute_everywhere(gather, spec.is_write, &body, now);
+                }
+            }
+        }
+        self.scratch = body;
+        self.ports.touched_clients.push(client);
+    }
+
+    /// Executes a command of a client of this node on the worker that owns the partition.
+    fn execute(
+        &mut self,
+        origin: Origin,
+        group: GroupId,
+        is_write: bool,
+        is_after_queued: bool,
+        body: &[u8],
+        now: Now,
+    ) {
+        let owner = worker_of(group, self.shared.workers);
+        if owner != self.options.worker {
+            let message =
+                WorkerMessage::Command { origin, group, is_write, is_after_queued, body: body.to_vec() };
+            self.ports.workers.push((owner, message));
+            return;
+        }
+        let submission = Submission { origin, session: 0, seq: 0, acked: 0, is_after_queued, body };
+        if is_write {
+            self.submit_write(group, OpKind::Command, submission);
+        } else {
+            self.submit_read(group, submission, now);
+        }
+    }
+
+    /// Executes a command on every partition that is led here, and answers once.
+    fn execute_everywhere(&mut self, origin: Origin, is_write: bool, body: &[u8], now: Now) {
+        let led: Vec<GroupId> = self
+            .groups
+            .values()
+            .filter(|g| g.id() != GroupId::META && g.raft().is_leader())
+            .map(Group::id)
+            .collect();
+        if led.is_empty() {
+            self.ports.reply_bytes(origin, if is_write { b"+OK\r\n" } else { b":0\r\n" });
+            return;
+        }
+        let gather = self.ports.gather(led.len(), origin);
+        for group in led {
+            self.execute(gather, group, is_write, true, body, now);
+        }
+    }
+
+    /// Bytes to be sent to a client, and whether its connection ends after them. Call [`WorkerCore::client_sent`] with
+    /// what was sent.
+    pub fn client_output(&mut self, client: u64) -> Option<(&[u8], bool)> {
+        let state = self.ports.clients.get_mut(client)?;
+        let is_over = state.session.is_over();
+        Some((state.session.output(), is_over))
+    }
+
+    /// So much was sent to a client, which may let it go on.
+    pub fn client_sent(&mut self, client: u64, count: usize, now: Now) {
+        let Some(state) = self.ports.clients.get_mut(client) else { return };
+        state.session.sent(count);
+        if state.session.wants_next() {
+            self.pump(client, now);
+        }
+    }
+
+    /// Whether the client's socket should be read.
+    pub fn client_wants_input(&mut self, client: u64) -> bool {
+        self.ports.clients.get_mut(client).is_some_and(|c| c.session.wants_input())
+    }
+
+    /// Clients that may have something to send, or may go on, since the last call.
+    pub fn take_touched_clients(&mut self, now: Now) -> Vec<u64> {
+        let mut touched = std::mem::take(&mut self.ports.touched_clients);
+        touched.sort_unstable();
+        touched.dedup();
+        for &client in &touched {
+            if self.ports.clients.get_mut(client).is_some_and(|c| c.session.wants_next()) {
+                self.pump(client, now);
+            }
+        }
+        self.ports.touched_clients.clear();
+        touched
+    }
+
+    /// Number of clients here.
+    pub fn clients_len(&self) -> usize {
+        self.ports.clients.len()
+    }
+
+    /// Takes a message of another worker of this node.
+    pub fn worker_message(&mut self, message: WorkerMessage, now: Now) {
+        match message {
+            WorkerMessage::Command { origin, group, is_write, is_after_queued, body } => {
+                self.execute(origin, group, is_write, is_after_queued, &body, now);
+            }
+            WorkerMessage::Everywhere { origin, is_write, body } => {
+                self.execute_everywhere(origin, is_write, &body, now);
+            }
+            WorkerMessage::ClientReply { client, ticket, reply } => {
+                self.ports.client_reply(client, ticket, &reply)
+            }
+            WorkerMessage::GatherReply { gather, reply } => self.ports.gather_reply(gather, &reply),
+        }
+    }
+
+    /// Takes the messages for other workers.
+    pub fn take_worker_output(&mut self) -> Vec<(u16, WorkerMessage)> {
+        std::mem::take(&mut self.ports.workers)
+    }
+}
