@@ -350,6 +350,13 @@ impl Raft {
         self.raw.raft.raft_log.term(index).ok()
     }
 
+    /// The entry at `index`, when it is in the log: in memory, or read back from disk.
+    pub fn entry(&self, index: u64) -> Option<LogEntry> {
+        let context = GetEntriesContext::empty(false);
+        let found = self.raw.raft.raft_log.slice(index, index + 1, None, context).ok()?;
+        found.into_iter().next().map(from_raft)
+    }
+
     /// The followers as the leader sees them.
     pub fn followers(&self) -> Vec<Follower> {
         let own = self.raw.raft.id;
