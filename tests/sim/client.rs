@@ -1,0 +1,167 @@
+//! Simulated clients: they speak RESP, keep some operations under way, and note what came of each.
+
+use crate::history::{Answer, Ask, COUNTERS, Key, LISTS, Outcome, REGISTERS};
+use crate::rng::Rng;
+use ringfort_resp::reply::{self, Value};
+use std::collections::VecDeque;
+
+/// An operation under way.
+#[derive(Debug, Clone)]
+pub(crate) struct Pending {
+    pub(crate) ask: Ask,
+    pub(crate) invoke: u64,
+}
+
+/// Where a client connects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Via {
+    /// A proxy.
+    Proxy(usize),
+    /// The nodes' own ports.
+    Nodes,
+}
+
+/// One client.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) via: Via,
+    /// Its connection to a proxy, while that lives.
+    pub(crate) id: Option<ringfort_proxy::ClientId>,
+    /// Under way, oldest first: replies come in this order.
+    pub(crate) pending: VecDeque<Pending>,
+    /// Received bytes that are no whole reply yet.
+    pub(crate) input: Vec<u8>,
+    /// Its connections to the nodes, as indices of the network's.
+    pub(crate) conns: Vec<usize>,
+    /// The one that `pending` is on.
+    pub(crate) node: usize,
+    /// The node to ask for each partition.
+    pub(crate) guess: Vec<usize>,
+    /// Names the connection in tokens of lists; changes with each.
+    pub(crate) connection: u32,
+    /// Tokens sent on it.
+    pub(crate) tokens: u32,
+    /// Numbers of commands, to know whether one has timed out.
+    pub(crate) asked: u64,
+}
+
+impl Client {
+    pub(crate) fn new(via: Via) -> Self {
+        Self {
+            via,
+            id: None,
+            pending: VecDeque::new(),
+            input: Vec::new(),
+            conns: Vec::new(),
+            node: 0,
+            guess: Vec::new(),
+            connection: 0,
+            tokens: 0,
+            asked: 0,
+        }
+    }
+
+    /// The next reply in the input.
+    pub(crate) fn next_reply(&mut self) -> Result<Option<Value>, String> {
+        match reply::parse(&self.input) {
+            Ok(Some((value, used))) => {
+                self.input.drain(..used);
+                Ok(Some(value))
+            }
+            Ok(None) => Ok(None),
+            Err(e) => Err(format!("a client got no RESP: {e}")),
+        }
+    }
+}
+
+/// What numbers a workload has used.
+#[derive(Debug, Default)]
+pub(crate) struct Workload {
+    values: u64,
+    ephemerals: u64,
+}
+
+impl Workload {
+    fn value(&mut self) -> u64 {
+        self.values += 1;
+        self.values
+    }
+
+    /// The next operation of a client.
+    pub(crate) fn draw(&mut self, rng: &mut Rng, client: &mut Client) -> Ask {
+        let register = |rng: &mut Rng| Key::Register(rng.below(REGISTERS));
+        let is_proxy = client.via != Via::Nodes;
+        match rng.below(100) {
+            0..24 => Ask::Get(register(rng)),
+            24..42 => Ask::Set(register(rng), self.value()),
+            42..56 => Ask::Incr(Key::Counter(rng.below(COUNTERS))),
+            56..60 => Ask::Get(Key::Counter(rng.below(COUNTERS))),
+            60..74 => {
+                client.tokens += 1;
+                Ask::Append(Key::List(rng.below(LISTS)), (client.connection, client.tokens))
+            }
+            74..80 => Ask::Get(Key::List(rng.below(LISTS))),
+            80..83 => {
+                self.ephemerals += 1;
+                Ask::SetExpiring(Key::Ephemeral(self.ephemerals), rng.range(1, 3_000))
+            }
+            83..90 => {
+                // One of the last few.
+                let n = self.ephemerals.saturating_sub(rng.below(4)).max(1);
+                Ask::Get(Key::Ephemeral(n))
+            }
+            90..95 if is_proxy => {
+                let first = rng.below(REGISTERS);
+                Ask::MGet((0..3).map(|i| Key::Register((first + i) % REGISTERS)).collect())
+            }
+            95..100 if is_proxy => {
+                let first = rng.below(REGISTERS);
+                Ask::MSet((0..2).map(|i| (Key::Register((first + i) % REGISTERS), self.value())).collect())
+            }
+            _ => Ask::Get(register(rng)),
+        }
+    }
+
+    /// A value that nobody has written.
+    pub(crate) fn fresh(&mut self) -> u64 {
+        self.value()
+    }
+}
+
+/// Appends a command in RESP.
+pub(crate) fn encode(ask: &Ask) -> Vec<u8> {
+    let args = ask.args();
+    let mut out = format!("*{}\r\n", args.len()).into_bytes();
+    for arg in args {
+        out.extend_from_slice(format!("${}\r\n{arg}\r\n", arg.len()).as_bytes());
+    }
+    out
+}
+
+/// What a reply says.
+pub(crate) fn judge(reply: &Value) -> Result<Outcome, String> {
+    if let Some(error) = reply.as_error() {
+        let is_failed =
+            ["CLUSTERDOWN", "MOVED", "TRYAGAIN", "LOADING", "MISCONF"].iter().any(|e| error.starts_with(e));
+        return match () {
+            () if is_failed => Ok(Outcome::Failed),
+            () if error.contains("outcome unknown") => Ok(Outcome::Unknown),
+            () => Err(format!("a client got the error {error:?}")),
+        };
+    }
+    let value = |v: &Value| v.as_bytes().map(<[u8]>::to_vec);
+    Ok(Outcome::Done(match reply {
+        Value::Simple(_) => Answer::Ok,
+        Value::Integer(n) => Answer::Integer(*n),
+        other => match other.elements() {
+            Some(elements) => Answer::Values(elements.iter().map(value).collect()),
+            None => Answer::Values(vec![value(other)]),
+        },
+    }))
+}
+
+/// The node that a redirection names.
+pub(crate) fn moved_to(error: &str) -> Option<usize> {
+    let port: usize = error.strip_prefix("MOVED ")?.rsplit(':').next()?.parse().ok()?;
+    port.checked_sub(7001)
+}

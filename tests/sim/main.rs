@@ -1,0 +1,136 @@
+//! The deterministic simulator: whole clusters on one thread, under a virtual clock and a seeded scheduler.
+//!
+//! The workers, shard groups, logs and proxies are the production code; network, disks, clocks and clients are simulated
+//! and go wrong as the seed says. Run it with
+//!
+//! ```text
+//! cargo test -p ringfort --test sim                                     SEEDS=n runs more or fewer, FIRST=n elsewhere
+//! SEED=n cargo test -p ringfort --test sim -- --nocapture replay        one seed, with what happened (LINES=n, the last)
+//! ```
+//!
+//! What is checked: the safety properties of Raft, by name ([`invariants`]); that the clients' histories are explained by
+//! one order of the operations ([`check`]); that replicas are equal; and that everything serves again soon after the last
+//! fault.
+#![expect(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "a test")]
+
+mod check;
+mod client;
+mod history;
+mod invariants;
+mod net;
+mod node;
+mod options;
+mod rng;
+mod trace;
+mod world;
+
+use options::Options;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use world::{Report, World};
+
+/// Seeds that are run when SEEDS does not say otherwise.
+const SEEDS: u64 = 120;
+/// Lines of the trace that are printed when LINES does not say otherwise.
+const LINES: u64 = 60;
+
+/// Seeds that once found a bug.
+const REGRESSIONS: &[u64] = &[];
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
+}
+
+/// Runs one seed; the trace's lines come with it.
+fn run(seed: u64, is_traced: bool) -> (Result<Report, String>, Vec<String>) {
+    let mut world = World::new(Options::of(seed), is_traced);
+    let result = catch_unwind(AssertUnwindSafe(|| world.run())).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("?");
+        Err(format!("panic: {text}"))
+    });
+    (result, world.trace.lines.take().unwrap_or_default())
+}
+
+/// Prints why a seed failed and how to replay it.
+fn explain(seed: u64, why: &str) {
+    eprintln!("\nSEED={seed} failed: {why}\n{:#?}", Options::of(seed));
+    let (_, lines) = run(seed, true);
+    let last = variable("LINES").unwrap_or(LINES) as usize;
+    for line in &lines[lines.len().saturating_sub(last)..] {
+        eprintln!("{line}");
+    }
+    eprintln!("\nreplay: SEED={seed} cargo test -p ringfort --test sim -- --nocapture replay\n");
+}
+
+fn run_all(seeds: &[u64]) {
+    let next = AtomicU64::new(0);
+    let total = Mutex::new((Report::default(), Vec::new()));
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(&seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                    let (result, _) = run(seed, false);
+                    let (sum, failed) = &mut *total.lock().unwrap();
+                    if variable("VERBOSE").is_some() {
+                        eprintln!("SEED={seed}: {result:?}");
+                    }
+                    match result {
+                        Ok(report) => sum.add(&report),
+                        Err(why) => failed.push((seed, why)),
+                    }
+                }
+            });
+        }
+    });
+    let (sum, mut failed) = total.into_inner().unwrap();
+    failed.sort();
+    println!("{} seeds, {sum}", seeds.len());
+    for (seed, why) in failed.iter().skip(1) {
+        eprintln!("SEED={seed} failed: {why}");
+    }
+    if let Some((seed, why)) = failed.first() {
+        explain(*seed, why);
+        panic!("{} of {} seeds failed, the first is SEED={seed}: {why}", failed.len(), seeds.len());
+    }
+}
+
+#[test]
+fn seeds() {
+    let first = variable("FIRST").unwrap_or(0);
+    let seeds: Vec<u64> = (first..first + variable("SEEDS").unwrap_or(SEEDS)).collect();
+    let start = ringfort::clock::Clock::now(&ringfort::clock::SystemClock).boot_us;
+    run_all(&seeds);
+    let took = ringfort::clock::Clock::now(&ringfort::clock::SystemClock).boot_us - start;
+    println!("took {:.1} s", took as f64 / 1e6);
+}
+
+#[test]
+fn regressions() {
+    run_all(REGRESSIONS);
+}
+
+#[test]
+fn replay() {
+    let Some(seed) = variable("SEED") else { return };
+    let (result, lines) = run(seed, true);
+    let last = variable("LINES").map_or(lines.len(), |n| n as usize);
+    println!("{:#?}", Options::of(seed));
+    for line in &lines[lines.len().saturating_sub(last)..] {
+        println!("{line}");
+    }
+    match result {
+        Ok(report) => println!("SEED={seed} passes: {report}"),
+        Err(why) => panic!("SEED={seed}: {why}"),
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in [1, 2, 3] {
+        let (first, second) = (run(seed, false).0, run(seed, true).0);
+        assert_eq!(first.map(|r| r.hash), second.map(|r| r.hash), "SEED={seed}");
+    }
+}
