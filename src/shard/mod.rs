@@ -18,6 +18,8 @@ pub mod lease;
 pub mod machine;
 pub mod raft;
 pub mod reads;
+#[cfg(test)]
+mod tests;
 
 use crate::clock::Now;
 use crate::log::{HardState, LogEntry};

@@ -1,0 +1,282 @@
+//! Three replicas of one group joined by a perfect network and an instant disk; time stands still unless a test moves it.
+
+use super::machine::PartitionMachine;
+use super::raft::{ELECTION_TICKS_MAX, EntryReader, Message, Start, TICK_MS};
+use super::*;
+use crate::log::HardState;
+use ringfort_resp::{Command, Protocol};
+use ringfort_wire::request::CommandBody;
+
+struct NoDisk;
+
+impl EntryReader for NoDisk {
+    fn read(&self, _: u16, lo: u64, _: u64, _: usize) -> Result<Vec<LogEntry>, String> {
+        Err(format!("entry {lo} was asked of the disk"))
+    }
+}
+
+/// What a replica has sent and answered.
+#[derive(Default)]
+struct Captured {
+    messages: Vec<(u64, Message)>,
+    replies: Vec<(Origin, String)>,
+}
+
+impl Ports for Captured {
+    fn reply(&mut self, origin: Origin, status: Status<'_>) {
+        let text = match status {
+            Status::Done(bytes) => String::from_utf8_lossy(bytes).trim_end().to_owned(),
+            other => format!("{other:?}"),
+        };
+        self.replies.push((origin, text));
+    }
+
+    fn send(&mut self, _: GroupId, _: u32, to: &NodeId, message: &Message) {
+        let replica = to.0.trim_start_matches('n').parse().unwrap();
+        self.messages.push((replica, message.clone()));
+    }
+}
+
+struct Trio {
+    groups: Vec<Group>,
+    ports: Vec<Captured>,
+    now: Now,
+    /// Replicas that hear and say nothing.
+    cut: Vec<u64>,
+}
+
+impl Trio {
+    fn new() -> Self {
+        let peers: Vec<(u64, NodeId)> = (1..=3).map(|r| (r, NodeId(format!("n{r}")))).collect();
+        let groups = (1..=3)
+            .map(|replica| {
+                let raft = Start {
+                    group: 1,
+                    replica,
+                    voters: vec![1, 2, 3],
+                    hard_state: HardState::default(),
+                    mark_index: 0,
+                    mark_term: 0,
+                    last_index: 0,
+                    terms: Vec::new(),
+                    applied: 0,
+                    rank: replica as usize - 1,
+                    seed: 1,
+                    is_restart: false,
+                };
+                let machine = Machine::Partition(Box::new(PartitionMachine::new(0, 16383)));
+                let start = GroupStart {
+                    id: GroupId(1),
+                    incarnation: 1,
+                    peers: peers.clone(),
+                    preferred: 1,
+                    raft,
+                    machine,
+                };
+                Group::new(start, Rc::new(NoDisk)).unwrap()
+            })
+            .collect();
+        let ports = (0..3).map(|_| Captured::default()).collect();
+        let mut trio =
+            Self { groups, ports, now: Now { boot_us: 1_000_000, wall_ms: 1_000_000 }, cut: Vec::new() };
+        trio.groups[0].campaign();
+        trio.settle();
+        assert!(trio.groups[0].raft().is_leader());
+        trio
+    }
+
+    /// Lets every replica work until nothing is left to do.
+    fn settle(&mut self) {
+        loop {
+            let mut is_idle = true;
+            for (group, ports) in self.groups.iter_mut().zip(&mut self.ports) {
+                group.propose(self.now, ports);
+                while let Some((number, _)) = group.take_ready(ports).unwrap() {
+                    group.persisted(number, ports);
+                    is_idle = false;
+                }
+                group.serve_reads(self.now, ports);
+                group.finish_reads(self.now, ports);
+            }
+            for from in 1..=3u64 {
+                for (to, message) in std::mem::take(&mut self.ports[from as usize - 1].messages) {
+                    is_idle = false;
+                    if !self.cut.contains(&from) && !self.cut.contains(&to) {
+                        self.groups[to as usize - 1].step(message);
+                    }
+                }
+            }
+            if is_idle && !self.groups.iter().any(|g| g.raft().has_ready()) {
+                return;
+            }
+        }
+    }
+
+    fn tick(&mut self, ticks: usize) {
+        for _ in 0..ticks {
+            self.now.boot_us += TICK_MS * 1000;
+            self.now.wall_ms += TICK_MS;
+            for group in &mut self.groups {
+                group.tick();
+            }
+            self.settle();
+        }
+    }
+
+    fn submission<'a>(id: u64, body: &'a [u8]) -> Submission<'a> {
+        let origin = Origin::Link { link: 1, id };
+        Submission { origin, session: 0, seq: 0, acked: 0, is_after_queued: true, body }
+    }
+
+    fn write(&mut self, replica: usize, id: u64, args: &[&[u8]], command: Command) {
+        let body = body(command, args);
+        self.groups[replica - 1].write(
+            OpKind::Command,
+            Self::submission(id, &body),
+            &mut self.ports[replica - 1],
+        );
+    }
+
+    fn read(&mut self, replica: usize, id: u64, key: &[u8]) {
+        let body = body(Command::Get, &[key]);
+        self.groups[replica - 1].read(Self::submission(id, &body), self.now, &mut self.ports[replica - 1]);
+    }
+
+    /// The answers to request `id` so far.
+    fn answers(&self, id: u64) -> Vec<&str> {
+        let all = self.ports.iter().flat_map(|p| &p.replies);
+        all.filter(|(o, _)| *o == Origin::Link { link: 1, id }).map(|(_, text)| text.as_str()).collect()
+    }
+}
+
+fn body(command: Command, args: &[&[u8]]) -> Vec<u8> {
+    let mut out = Vec::new();
+    CommandBody::encode(&mut out, command as u16, Protocol::Resp2, args.iter());
+    out
+}
+
+#[test]
+fn a_write_is_answered_when_a_majority_has_it() {
+    let mut trio = Trio::new();
+    trio.cut = vec![2, 3];
+    trio.write(1, 1, &[b"k", b"v"], Command::Set);
+    trio.settle();
+    assert!(trio.answers(1).is_empty(), "nobody else has it yet");
+    trio.cut = vec![3];
+    trio.tick(10);
+    assert_eq!(trio.answers(1), ["+OK"]);
+}
+
+#[test]
+fn a_read_sees_the_write_queued_before_it() {
+    let mut trio = Trio::new();
+    trio.write(1, 1, &[b"k", b"v"], Command::Set);
+    trio.read(1, 2, b"k");
+    assert!(trio.answers(2).is_empty());
+    trio.settle();
+    trio.tick(1);
+    assert_eq!(trio.answers(2), ["$1\r\nv"]);
+}
+
+#[test]
+fn a_read_executed_under_a_lease_that_ends_before_the_check_is_asked_of_a_quorum() {
+    let mut trio = Trio::new();
+    trio.write(1, 1, &[b"k", b"v"], Command::Set);
+    trio.settle();
+    trio.read(1, 2, b"k");
+    assert!(trio.groups[0].has_done_reads(), "the lease of the write's round covers it");
+    // The process is stopped between the execution and the check.
+    trio.now.boot_us += 1_000_000;
+    let now = trio.now;
+    trio.groups[0].finish_reads(now, &mut trio.ports[0]);
+    assert!(trio.answers(2).is_empty(), "the lease was over when the answer would have left");
+    trio.tick(2);
+    assert_eq!(trio.answers(2), ["$1\r\nv"]);
+}
+
+#[test]
+fn reads_are_served_by_rounds_after_a_transfer_has_voided_the_lease() {
+    let mut trio = Trio::new();
+    trio.cut = vec![2, 3];
+    assert!(trio.groups[0].transfer(None), "a follower can be asked");
+    trio.settle();
+    trio.cut.clear();
+    trio.tick(50); // the transfer is given up; same leader, same term, no lease
+    assert!(trio.groups[0].raft().is_leader());
+    trio.read(1, 1, b"k");
+    trio.tick(2);
+    assert_eq!(trio.answers(1), ["$-1"]);
+}
+
+#[test]
+fn a_read_on_a_leader_that_steps_down_before_the_check_is_answered() {
+    let mut trio = Trio::new();
+    trio.write(1, 1, &[b"k", b"v"], Command::Set);
+    trio.settle();
+    trio.cut = vec![1];
+    trio.tick(ELECTION_TICKS_MAX);
+    assert!(trio.groups[1].raft().is_leader() || trio.groups[2].raft().is_leader());
+    let mut alone = Trio::new();
+    alone.write(1, 1, &[b"k", b"v"], Command::Set);
+    alone.settle();
+    alone.read(1, 2, b"k");
+    assert!(alone.groups[0].has_done_reads());
+    // Without an answer for an election timeout a leader gives its office up, in the same turn as the read.
+    for _ in 0..2 * ELECTION_TICKS_MAX {
+        alone.groups[0].tick();
+    }
+    assert!(!alone.groups[0].raft().is_leader());
+    alone.settle();
+    assert_eq!(alone.answers(2).len(), 1, "answered once: {:?}", alone.answers(2));
+}
+
+#[test]
+fn writes_under_way_are_retried_elsewhere_when_the_office_is_lost() {
+    let mut trio = Trio::new();
+    trio.cut = vec![1];
+    trio.write(1, 1, &[b"k", b"v"], Command::Set);
+    trio.settle();
+    trio.tick(2 * ELECTION_TICKS_MAX);
+    assert_eq!(trio.answers(1), ["Retry"]);
+    trio.write(1, 2, &[b"k", b"v"], Command::Set);
+    assert!(trio.answers(2)[0].starts_with("NotLeader"));
+}
+
+#[test]
+fn a_returned_leader_has_nothing_that_was_never_acknowledged() {
+    let mut trio = Trio::new();
+    trio.cut = vec![1];
+    trio.write(1, 1, &[b"k", b"lost"], Command::Set);
+    trio.settle();
+    trio.tick(2 * ELECTION_TICKS_MAX);
+    let leader = (2..=3).find(|&r| trio.groups[r - 1].raft().is_leader()).unwrap();
+    trio.write(leader, 2, &[b"k", b"new"], Command::Set);
+    trio.settle();
+    assert_eq!(trio.answers(2), ["+OK"]);
+    trio.cut.clear();
+    trio.tick(20);
+    let digests: Vec<u64> = trio
+        .groups
+        .iter()
+        .map(|g| match g.machine() {
+            Machine::Partition(m) => m.digest(),
+            Machine::Meta(_) => 0,
+        })
+        .collect();
+    assert!(digests.windows(2).all(|d| d[0] == d[1]), "{digests:?}");
+}
+
+#[test]
+fn an_expired_key_is_deleted_by_the_log_before_a_read_says_so() {
+    let mut trio = Trio::new();
+    trio.write(1, 1, &[b"k", b"v", b"PX", b"50"], Command::Set);
+    trio.settle();
+    trio.tick(10);
+    trio.read(1, 2, b"k");
+    trio.tick(2);
+    assert_eq!(trio.answers(2), ["$-1"]);
+    for group in &trio.groups {
+        let Machine::Partition(m) = group.machine() else { panic!("a partition") };
+        assert_eq!(m.store().len(), 0, "the deletion is an entry that every replica applies");
+    }
+}
