@@ -19,7 +19,7 @@ pub(crate) const RETRY_BACKOFF_US: u64 = 10_000;
 pub(crate) const RETRY_BACKOFF_MAX_US: u64 = 100_000;
 /// How long a node may leave a lane without any reply before the lane asks another replica, µs: a paused process keeps
 /// its connections, and a new leader is elected in less.
-pub(crate) const LANE_SILENCE_US: u64 = 1_000_000;
+pub(crate) const LANE_SILENCE_US: u64 = 600_000;
 /// Requests that a lane sends before the next lane has its turn.
 const LANE_QUANTUM: usize = 64;
 /// Most workers of a node; a handshake that tells of more is refused.
