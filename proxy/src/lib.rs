@@ -15,7 +15,7 @@ mod lane;
 mod route;
 pub mod server;
 pub mod session;
-mod slab;
+pub mod slab;
 mod upstream;
 
 pub use crate::core::{ClientId, Proxy};

@@ -2,7 +2,7 @@
 
 /// Values under keys that are never given out twice: the lower half of a key is a place, the upper half counts its uses.
 #[derive(Debug)]
-pub(crate) struct Slab<T> {
+pub struct Slab<T> {
     places: Vec<(u32, Option<T>)>,
     free: Vec<u32>,
 }
@@ -15,12 +15,13 @@ impl<T> Default for Slab<T> {
 
 impl<T> Slab<T> {
     /// How many values there are.
-    pub(crate) fn len(&self) -> usize {
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub fn len(&self) -> usize {
         self.places.len() - self.free.len()
     }
 
     /// Stores a value. Keys start at 2^32, so that 0 is never one.
-    pub(crate) fn insert(&mut self, value: T) -> u64 {
+    pub fn insert(&mut self, value: T) -> u64 {
         let place = self.free.pop().unwrap_or_else(|| {
             self.places.push((0, None));
             (self.places.len() - 1) as u32
@@ -37,25 +38,25 @@ impl<T> Slab<T> {
     }
 
     /// The value of a key.
-    pub(crate) fn get(&self, key: u64) -> Option<&T> {
+    pub fn get(&self, key: u64) -> Option<&T> {
         self.places[self.place(key)?].1.as_ref()
     }
 
     /// The value of a key.
-    pub(crate) fn get_mut(&mut self, key: u64) -> Option<&mut T> {
+    pub fn get_mut(&mut self, key: u64) -> Option<&mut T> {
         let place = self.place(key)?;
         self.places[place].1.as_mut()
     }
 
     /// Removes a value.
-    pub(crate) fn remove(&mut self, key: u64) -> Option<T> {
+    pub fn remove(&mut self, key: u64) -> Option<T> {
         let place = self.place(key)?;
         self.free.push(place as u32);
         self.places[place].1.take()
     }
 
     /// Removes every value that `is_gone` chooses, in the order of the places.
-    pub(crate) fn remove_if(&mut self, mut is_gone: impl FnMut(&T) -> bool) {
+    pub fn remove_if(&mut self, mut is_gone: impl FnMut(&T) -> bool) {
         for (place, (_, held)) in self.places.iter_mut().enumerate() {
             if held.as_ref().is_some_and(&mut is_gone) {
                 *held = None;
@@ -65,8 +66,7 @@ impl<T> Slab<T> {
     }
 
     /// All values in the order of their places.
-    #[cfg(test)]
-    pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
+    pub fn values(&self) -> impl Iterator<Item = &T> {
         self.places.iter().filter_map(|(_, held)| held.as_ref())
     }
 }

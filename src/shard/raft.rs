@@ -798,10 +798,11 @@ fn travelling(n: u8) -> Option<MessageType> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    struct NoDisk;
+    /// A log that holds nothing: every entry must still be in memory.
+    pub(in crate::shard) struct NoDisk;
 
     impl EntryReader for NoDisk {
         fn read(&self, _: u16, lo: u64, _: u64, _: usize) -> Result<Vec<LogEntry>, String> {
@@ -809,7 +810,7 @@ mod tests {
         }
     }
 
-    fn start(replica: u64, voters: &[u64]) -> Start {
+    pub(in crate::shard) fn start(replica: u64, voters: &[u64]) -> Start {
         Start {
             group: 1,
             replica,

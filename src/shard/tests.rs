@@ -1,19 +1,11 @@
 //! Three replicas of one group joined by a perfect network and an instant disk; time stands still unless a test moves it.
 
 use super::machine::PartitionMachine;
-use super::raft::{ELECTION_TICKS_MAX, EntryReader, Message, Start, TICK_MS};
+use super::raft::tests::{NoDisk, start};
+use super::raft::{ELECTION_TICKS_MAX, Message, TICK_MS};
 use super::*;
-use crate::log::HardState;
 use ringfort_resp::{Command, Protocol};
 use ringfort_wire::request::CommandBody;
-
-struct NoDisk;
-
-impl EntryReader for NoDisk {
-    fn read(&self, _: u16, lo: u64, _: u64, _: usize) -> Result<Vec<LogEntry>, String> {
-        Err(format!("entry {lo} was asked of the disk"))
-    }
-}
 
 /// What a replica has sent and answered.
 #[derive(Default)]
@@ -50,20 +42,7 @@ impl Trio {
         let peers: Vec<(u64, NodeId)> = (1..=3).map(|r| (r, NodeId(format!("n{r}")))).collect();
         let groups = (1..=3)
             .map(|replica| {
-                let raft = Start {
-                    group: 1,
-                    replica,
-                    voters: vec![1, 2, 3],
-                    hard_state: HardState::default(),
-                    mark_index: 0,
-                    mark_term: 0,
-                    last_index: 0,
-                    terms: Vec::new(),
-                    applied: 0,
-                    rank: replica as usize - 1,
-                    seed: 1,
-                    is_restart: false,
-                };
+                let raft = start(replica, &[1, 2, 3]);
                 let machine = Machine::Partition(Box::new(PartitionMachine::new(0, 16383)));
                 let start = GroupStart {
                     id: GroupId(1),

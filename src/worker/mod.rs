@@ -4,7 +4,6 @@ pub mod core;
 mod ports;
 pub mod shared;
 pub mod shell;
-mod slab;
 
 pub use core::{Job, JobDone, SnapshotReceive, SnapshotSend, WorkerCore, WorkerOptions};
 pub use ports::{PEER_BYTES_MAX, WorkerMessage, worker_of};

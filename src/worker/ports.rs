@@ -1,9 +1,9 @@
 //! Where the effects of a worker's groups go: buffers of peers, of proxies' links and of clients.
 
-use super::slab::Slab;
 use crate::shard::raft::Message;
 use crate::shard::{Origin, Ports};
 use ringfort_proxy::session::{Session, Ticket};
+use ringfort_proxy::slab::Slab;
 use ringfort_resp::{Protocol, ReplyWriter, reply};
 use ringfort_ring::{NodeId, Slot};
 use ringfort_store::REPLY_BYTES_MAX;
