@@ -26,8 +26,9 @@
 //! | 3 | 4 | count of arguments, the name not included |
 //! | 7 | .. | each argument: length (4), bytes |
 //!
-//! **Credit.** A node accepts [`CREDIT_REQUESTS`] unanswered requests, of [`CREDIT_BYTES`] altogether, on one link; every
-//! reply gives its request's credit back. A sender without credit keeps its requests; a link that oversteps is dropped.
+//! **Credit.** A sender has at most [`CREDIT_REQUESTS`] unanswered requests, of [`CREDIT_BYTES`] altogether, on one link;
+//! every reply gives its request's credit back, and a sender without credit keeps its requests. A node drops a link with
+//! more unanswered requests than that; it counts requests, not their bytes.
 
 use crate::frame::{self, Kind, Reader, WireError, put_bytes};
 use ringfort_resp::Protocol;
