@@ -10,13 +10,12 @@
 
 use crate::gather::{Gather, Join};
 use crate::lane::WriteNumber;
-use crate::session::{Ask, Facts, Mode, Session, Slots, Ticket};
+use crate::session::{Ask, Facts, Mode, PendingReads, Session, Ticket};
 use crate::slab::Slab;
 use crate::upstream::{Failure, LinkId, Origin, Outcome, Upstream, WantedLink};
 use ringfort_resp::{Protocol, ReplyWriter};
-use ringfort_ring::slot_of;
 use ringfort_wire::{ClusterMap, Reply, Status};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 /// Interval at which deadlines and silence are looked at, µs.
 const SWEEP_US: u64 = 10_000;
@@ -31,7 +30,7 @@ struct Client {
     /// Its last write in each partition, to make its later reads see it; cleared when everything is answered.
     last_writes: BTreeMap<u16, WriteNumber>,
     /// The slots of its unanswered reads, in the order of the tickets.
-    reads: Reads,
+    reads: PendingReads,
     /// Whether a full lane holds it up.
     is_blocked: bool,
     /// Whether its next command waits until one of its reads is answered.
@@ -45,47 +44,6 @@ struct Client {
 impl Client {
     fn wants_next(&self) -> bool {
         !self.is_blocked && !self.is_held && self.session.wants_next()
-    }
-}
-
-/// The slots that unanswered reads of one client look at.
-///
-/// A pipeline must read as if its commands ran one after the other. That a read sees the writes before it is the partition's
-/// business (it gets their seq); that it does not see a later write of its own client is ensured here: the write waits until
-/// the reads of its slots are answered. Commands on other slots overtake freely.
-#[derive(Debug, Default)]
-struct Reads(VecDeque<(Ticket, u16)>);
-
-/// In place of a slot: all of them (DBSIZE).
-const ALL_SLOTS: u16 = u16::MAX;
-
-impl Reads {
-    fn add(&mut self, ask: &Ask<'_>) {
-        each_slot(ask, |slot| self.0.push_back((ask.ticket, slot)));
-    }
-
-    fn remove(&mut self, ticket: Ticket) {
-        let start = self.0.partition_point(|(t, _)| *t < ticket);
-        let count = self.0.range(start..).take_while(|(t, _)| *t == ticket).count();
-        self.0.drain(start..start + count);
-    }
-
-    fn conflicts_with(&self, write: &Ask<'_>) -> bool {
-        let mut is_conflict = false;
-        if !self.0.is_empty() {
-            each_slot(write, |slot| {
-                is_conflict |= slot == ALL_SLOTS || self.0.iter().any(|(_, s)| *s == slot || *s == ALL_SLOTS);
-            });
-        }
-        is_conflict
-    }
-}
-
-fn each_slot(ask: &Ask<'_>, mut visit: impl FnMut(u16)) {
-    match ask.slots {
-        Slots::None => visit(ALL_SLOTS),
-        Slots::One(slot) => visit(slot.0),
-        Slots::Many => ask.spec.keys(ask.args.len()).for_each(|key| visit(slot_of(ask.args.get(key)).0)),
     }
 }
 
@@ -140,7 +98,7 @@ impl Proxy {
         ClientId(self.clients.insert(Client {
             session: Session::new(Mode::Proxy, id, addr),
             last_writes: BTreeMap::new(),
-            reads: Reads::default(),
+            reads: PendingReads::default(),
             is_blocked: false,
             is_held: false,
             is_touched: false,

@@ -13,6 +13,7 @@
 mod cluster;
 mod connection;
 mod info;
+mod pending_reads;
 mod replies;
 
 use connection::Connection;
@@ -26,6 +27,7 @@ use ringfort_wire::ClusterMap;
 
 pub use cluster::map_json;
 pub use info::{Facts, Keyspace};
+pub use pending_reads::PendingReads;
 
 /// Most unanswered commands of one session; at the limit it stops decoding and its caller stops reading the socket.
 pub const PIPELINE_MAX: usize = 1024;

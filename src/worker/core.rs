@@ -205,7 +205,7 @@ impl<D: Disk> WorkerCore<D> {
 
     /// Whether a turn has something to do.
     pub fn wants_turn(&self) -> bool {
-        !self.dirty.is_empty() || self.has_background_work()
+        !self.dirty.is_empty() || !self.ports.workers.is_empty() || self.has_background_work()
     }
 
     /// Does everything that the inputs since the last turn ask for; see the module's head.

@@ -2,7 +2,7 @@
 
 use crate::shard::raft::Message;
 use crate::shard::{Origin, Ports};
-use ringfort_proxy::session::{Session, Ticket};
+use ringfort_proxy::session::{PendingReads, Session, Ticket};
 use ringfort_proxy::slab::Slab;
 use ringfort_resp::{Protocol, ReplyWriter, reply};
 use ringfort_ring::{NodeId, Slot};
@@ -85,6 +85,17 @@ pub(super) struct Client {
     pub(super) writes: usize,
     /// Tickets of those writes, oldest first.
     pub(super) write_tickets: std::collections::VecDeque<Ticket>,
+    /// Its reads that are not answered; a write on their slots waits for them.
+    pub(super) reads: PendingReads,
+    /// Whether its next command is such a write.
+    pub(super) is_held: bool,
+}
+
+impl Client {
+    /// Whether its next command can be executed.
+    pub(super) fn wants_next(&self) -> bool {
+        !self.is_held && self.session.wants_next()
+    }
 }
 
 /// A command that is answered when all of its parts are.
@@ -166,6 +177,8 @@ impl PortTable {
             state.write_tickets.remove(at);
             state.writes -= 1;
         }
+        state.reads.remove(ticket);
+        state.is_held = false;
         state.session.answer(ticket, bytes);
         self.touched_clients.push(client);
     }

@@ -5,7 +5,7 @@ use crate::clock::Now;
 use crate::log::Disk;
 use crate::shard::{Group, Origin, Submission};
 use crate::worker::ports::{Client, WorkerMessage, worker_of};
-use ringfort_proxy::session::{Host as _, Mode, Session, Slots};
+use ringfort_proxy::session::{Host as _, Mode, PendingReads, Session, Slots};
 use ringfort_ring::Slot;
 use ringfort_wire::GroupId;
 use ringfort_wire::entry::OpKind;
@@ -17,7 +17,13 @@ impl<D: Disk> WorkerCore<D> {
     /// A client connected.
     pub fn client_open(&mut self, id: u64, addr: String) -> u64 {
         let session = Session::new(Mode::Node, id, addr);
-        self.ports.clients.insert(Client { session, writes: 0, write_tickets: VecDeque::new() })
+        self.ports.clients.insert(Client {
+            session,
+            writes: 0,
+            write_tickets: VecDeque::new(),
+            reads: PendingReads::default(),
+            is_held: false,
+        })
     }
 
     /// A client is gone. What it asked for goes on; the answers are dropped.
@@ -36,8 +42,17 @@ impl<D: Disk> WorkerCore<D> {
     /// Executes the commands of a client that are decoded and within its bounds.
     fn pump(&mut self, client: u64, now: Now) {
         let mut body = std::mem::take(&mut self.scratch);
-        while let Some(state) = self.ports.clients.get_mut(client) {
+        while let Some(state) = self.ports.clients.get_mut(client)
+            && !state.is_held
+        {
             let Some(ask) = state.session.next(&self.view) else { break };
+            if !ask.spec.is_write {
+                state.reads.add(&ask);
+            } else if state.reads.conflicts_with(&ask) {
+                state.session.put_back();
+                state.is_held = true;
+                break;
+            }
             let (ticket, spec, slots) = (ask.ticket, ask.spec, ask.slots);
             body.clear();
             let argc = ask.args.len();
@@ -133,14 +148,14 @@ impl<D: Disk> WorkerCore<D> {
     pub fn client_sent(&mut self, client: u64, count: usize, now: Now) {
         let Some(state) = self.ports.clients.get_mut(client) else { return };
         state.session.sent(count);
-        if state.session.wants_next() {
+        if state.wants_next() {
             self.pump(client, now);
         }
     }
 
     /// Whether the client's socket should be read.
     pub fn client_wants_input(&mut self, client: u64) -> bool {
-        self.ports.clients.get_mut(client).is_some_and(|c| c.session.wants_input())
+        self.ports.clients.get_mut(client).is_some_and(|c| !c.is_held && c.session.wants_input())
     }
 
     /// Clients that may have something to send, or may go on, since the last call.
@@ -149,7 +164,7 @@ impl<D: Disk> WorkerCore<D> {
         touched.sort_unstable();
         touched.dedup();
         for &client in &touched {
-            if self.ports.clients.get_mut(client).is_some_and(|c| c.session.wants_next()) {
+            if self.ports.clients.get_mut(client).is_some_and(|c| c.wants_next()) {
                 self.pump(client, now);
             }
         }
