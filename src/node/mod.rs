@@ -4,6 +4,7 @@
 
 mod control;
 mod folder;
+mod waiting;
 
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
@@ -88,8 +89,10 @@ async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
     });
     spawn_local(Rc::clone(&control).serve(peer_listener));
     let mut stop = Stop::new()?;
+    let mut waiting = Box::pin(waiting::serve(&client_listener, &shared));
     let map = tokio::select! {
         map = control.join_cluster(random()?) => map?,
+        never = &mut waiting => match never {},
         () = stop.asked() => return Ok(()),
     };
     shared.set_map(&map);
@@ -104,7 +107,11 @@ async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
         );
         tracing::warn!(node = %id, "the machine stopped unplanned: up to a second of acknowledged writes may be gone");
     }
-    let (inboxes, mut ended) = start_workers(&control, &shared, map, is_suspect).await?;
+    let (inboxes, mut ended) = tokio::select! {
+        started = start_workers(&control, &shared, map, is_suspect) => started?,
+        never = &mut waiting => match never {},
+    };
+    drop(waiting);
     control.folder.note_boot()?;
     control.folder.note_run()?;
     *control.inboxes.borrow_mut() = inboxes.clone();
