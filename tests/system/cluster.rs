@@ -1,0 +1,399 @@
+//! A cluster of processes in a folder of its own.
+
+use crate::client::{Client, moved_to};
+use crate::process::Process;
+use crate::wait::eventually;
+use ringfort_loadgen::check::{self, Report};
+use rustix::process::Signal;
+use serde_json::Value as Json;
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+/// Longest that a cluster may take until it serves.
+pub(crate) const START: Duration = Duration::from_secs(30);
+/// Longest that replicas may take to agree after the last write.
+const SETTLE: Duration = Duration::from_secs(30);
+
+/// What to start.
+#[derive(Clone)]
+pub(crate) struct Options {
+    pub(crate) nodes: usize,
+    pub(crate) replicas: u8,
+    pub(crate) partitions: u16,
+    pub(crate) durability: &'static str,
+    /// Name of the cluster.
+    pub(crate) name: &'static str,
+    /// Workers of each node.
+    pub(crate) workers: u8,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { nodes: 3, replicas: 3, partitions: 16, durability: "buffered", name: "test", workers: 1 }
+    }
+}
+
+/// The addresses of one node.
+#[derive(Clone, Copy)]
+pub(crate) struct Addresses {
+    pub(crate) client: SocketAddr,
+    pub(crate) peer: SocketAddr,
+}
+
+/// A folder that is removed at the end.
+pub(crate) struct TempFolder(pub(crate) PathBuf);
+
+impl TempFolder {
+    pub(crate) fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("ringfort-system-{}-{}", std::process::id(), number()));
+        fs::create_dir_all(&path).expect("the temporary folder can be written");
+        Self(path)
+    }
+}
+
+impl Drop for TempFolder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Counts clusters and folders of this process.
+fn number() -> u8 {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Free ports on a loopback address of its own: no other test and no outgoing connection (those come from 127.0.0.1) takes
+/// a port between its choice and its use, nor while its node is down.
+fn free_ports(count: usize) -> Vec<SocketAddr> {
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let host = Ipv4Addr::new(127, 1 + high % 250, low, number());
+    let listeners: Vec<_> =
+        (0..count).map(|_| TcpListener::bind((IpAddr::V4(host), 0)).expect("a free port")).collect();
+    listeners.iter().map(|listener| listener.local_addr().expect("its address")).collect()
+}
+
+/// The nodes, a proxy, their config file and data.
+pub(crate) struct Cluster {
+    nodes: Vec<Option<Process>>,
+    proxy: Option<Process>,
+    pub(crate) addresses: Vec<Addresses>,
+    pub(crate) proxy_address: SocketAddr,
+    pub(crate) options: Options,
+    /// Holds the logs and, unless a test says otherwise, the nodes' data.
+    pub(crate) folder: TempFolder,
+    /// Parent of the nodes' data folders.
+    pub(crate) data: PathBuf,
+}
+
+impl Cluster {
+    /// Chooses addresses and writes the config file; starts nothing.
+    pub(crate) fn prepare(options: Options) -> Self {
+        let folder = TempFolder::new();
+        let ports = free_ports(2 * options.nodes + 1);
+        let addresses = ports[1..].chunks(2).map(|p| Addresses { client: p[0], peer: p[1] }).collect();
+        let nodes = (0..options.nodes).map(|_| None).collect();
+        let data = folder.0.clone();
+        let cluster = Self { nodes, proxy: None, addresses, proxy_address: ports[0], options, folder, data };
+        fs::write(cluster.config_path(), cluster.config_text()).expect("the config file is written");
+        cluster
+    }
+
+    /// Starts everything and waits until it serves.
+    pub(crate) fn start(options: Options) -> Self {
+        let mut cluster = Self::prepare(options);
+        cluster.start_all();
+        cluster
+    }
+
+    /// Starts whatever does not run and waits until all partitions can be read through the proxy.
+    #[track_caller]
+    pub(crate) fn start_all(&mut self) {
+        for n in 0..self.nodes.len() {
+            if self.nodes[n].is_none() {
+                self.start_node(n);
+            }
+        }
+        if self.proxy.is_none() {
+            let log = self.folder.0.join("proxy.log");
+            let config = self.config_path();
+            let args = ["proxy", "--parent-pipe", "--workers", "1", "--config", text(&config)];
+            self.proxy = Some(Process::start(&args, &log));
+        }
+        self.wait_until_serving();
+    }
+
+    /// Waits until all partitions can be read through the proxy.
+    #[track_caller]
+    pub(crate) fn wait_until_serving(&mut self) {
+        let proxy = self.proxy_address;
+        eventually("a cluster that serves", START, || {
+            for node in self.nodes.iter_mut().flatten() {
+                assert!(node.is_running(), "a node ended:\n{}", node.output());
+            }
+            match Client::try_connect(proxy).and_then(|mut client| client.try_call("DBSIZE")) {
+                Ok(reply) if reply.starts_with(':') => Ok(()),
+                Ok(reply) => Err(reply),
+                Err(error) => Err(error.to_string()),
+            }
+        });
+    }
+
+    /// The config file.
+    pub(crate) fn config_path(&self) -> PathBuf {
+        self.folder.0.join("cluster.toml")
+    }
+
+    /// Its text.
+    pub(crate) fn config_text(&self) -> String {
+        let Options { name, partitions, replicas, durability, .. } = &self.options;
+        let mut text = format!(
+            "[cluster]\nname = \"{name}\"\npartitions = {partitions}\nreplicas = {replicas}\n\
+             durability = \"{durability}\"\n[proxy]\nlisten = \"{}\"\n",
+            self.proxy_address
+        );
+        for (n, Addresses { client, peer }) in self.addresses.iter().enumerate() {
+            text += &format!("[[node]]\nid = \"n{}\"\nclient = \"{client}\"\npeer = \"{peer}\"\n", n + 1);
+        }
+        text
+    }
+
+    /// Starts node `n` (from 0) and waits for nothing.
+    pub(crate) fn start_node(&mut self, n: usize) {
+        self.nodes[n] = Some(self.node_with(n, &self.config_path(), &self.node_folder(n)));
+    }
+
+    /// A process of node `n` with another config file or folder.
+    pub(crate) fn node_with(&self, n: usize, config: &Path, data: &Path) -> Process {
+        let (id, workers) = (format!("n{}", n + 1), self.options.workers.to_string());
+        let args = [
+            "node",
+            "--parent-pipe",
+            "--config",
+            text(config),
+            "--id",
+            &id,
+            "--data-dir",
+            text(data),
+            "--workers",
+            &workers,
+        ];
+        // Each further process of a node has a file of its own, so that a test reads only what that one says.
+        let log = (0..).map(|i| self.folder.0.join(format!("{id}.{i}.log"))).find(|path| !path.exists());
+        Process::start(&args, &log.expect("a free name"))
+    }
+
+    /// Data folder of node `n`.
+    pub(crate) fn node_folder(&self, n: usize) -> PathBuf {
+        self.data.join(format!("n{}", n + 1))
+    }
+
+    /// The process of node `n`.
+    pub(crate) fn node(&mut self, n: usize) -> &mut Process {
+        self.nodes[n].as_mut().expect("the node was started")
+    }
+
+    /// SIGKILL for node `n`.
+    pub(crate) fn kill(&mut self, n: usize) {
+        self.nodes[n] = None;
+    }
+
+    /// SIGKILL for all nodes; no one has ended before the last is killed.
+    pub(crate) fn kill_all(&mut self) {
+        self.nodes.iter().flatten().for_each(|node| node.signal(Signal::KILL));
+        self.nodes.iter_mut().for_each(|node| *node = None);
+    }
+
+    /// Planned stop of everything, the proxy first.
+    #[track_caller]
+    pub(crate) fn stop_all(&mut self) {
+        if let Some(mut proxy) = self.proxy.take() {
+            proxy.stop();
+        }
+        self.nodes.iter().flatten().for_each(|node| node.signal(Signal::TERM));
+        for node in &mut self.nodes {
+            let Some(mut node) = node.take() else { continue };
+            let status = node.exit_status(Duration::from_secs(20));
+            assert!(status.success(), "a planned stop ended with {status}:\n{}", node.output());
+        }
+    }
+
+    /// A client of the proxy.
+    #[track_caller]
+    pub(crate) fn client(&self) -> Client {
+        Client::connect(self.proxy_address)
+    }
+
+    /// A client of node `n`.
+    #[track_caller]
+    pub(crate) fn node_client(&self, n: usize) -> Client {
+        Client::connect(self.addresses[n].client)
+    }
+
+    /// The node that leads the partition of `key`, found by following MOVED from the first node that answers.
+    #[track_caller]
+    pub(crate) fn leader_of(&self, key: &str) -> usize {
+        eventually("a leader", START, || {
+            for (n, Addresses { client, .. }) in self.addresses.iter().enumerate() {
+                let reply = Client::try_connect(*client).and_then(|mut c| c.try_call(&format!("GET {key}")));
+                match reply {
+                    Ok(reply) if reply.starts_with('$') => return Ok(n),
+                    Ok(reply) => {
+                        if let Some(to) = moved_to(&reply)
+                            && let Some(n) = self.addresses.iter().position(|a| a.client == to)
+                            && let Ok(reply) =
+                                Client::try_connect(to).and_then(|mut c| c.try_call(&format!("GET {key}")))
+                            && reply.starts_with('$')
+                        {
+                            return Ok(n);
+                        }
+                    }
+                    Err(_) => {}
+                }
+            }
+            Err("nobody leads".to_owned())
+        })
+    }
+
+    /// `RINGFORT NODE` of node `n`.
+    pub(crate) fn node_json(&self, n: usize) -> Result<Json, String> {
+        let mut client = Client::try_connect(self.addresses[n].client).map_err(|e| e.to_string())?;
+        let reply = client.try_call("RINGFORT NODE").map_err(|e| e.to_string())?;
+        let json = reply.split_once("\r\n").map_or("", |(_, json)| json);
+        serde_json::from_str(json).map_err(|e| format!("{reply}: {e}"))
+    }
+
+    /// Keys in all replicas of node `n`.
+    pub(crate) fn keys_on(&self, n: usize) -> Result<u64, String> {
+        Ok(replicas(&self.node_json(n)?)?.values().map(|replica| replica.keys).sum())
+    }
+
+    /// Waits until all replicas of every group have applied the same entries and hold the same keys.
+    #[track_caller]
+    pub(crate) fn wait_until_equal(&self) {
+        eventually("equal replicas", SETTLE, || {
+            let mut first = None;
+            for n in 0..self.options.nodes {
+                let own = replicas(&self.node_json(n)?)?;
+                match &first {
+                    None => first = Some(own),
+                    Some(first) => {
+                        for (group, replica) in &own {
+                            let other = first.get(group);
+                            if other != Some(replica) {
+                                return Err(format!(
+                                    "group {group}: {other:?} on n1, {replica:?} on n{}",
+                                    n + 1
+                                ));
+                            }
+                        }
+                    }
+                }
+            }
+            Ok(())
+        });
+    }
+
+    /// Waits until node `n` knows a leader of each of its groups.
+    #[track_caller]
+    pub(crate) fn wait_until_joined(&self, n: usize) {
+        eventually("a node that has joined", START, || {
+            let node = self.node_json(n)?;
+            let groups = node["groups"].as_array().ok_or("no groups")?;
+            match groups.iter().find(|group| group["leader"].is_null()) {
+                None => Ok(()),
+                Some(group) => Err(format!("{group}")),
+            }
+        });
+    }
+
+    /// `ringfort status --json`.
+    #[track_caller]
+    pub(crate) fn status(&self) -> Json {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_ringfort"))
+            .args(["status", "--json", "--config", text(&self.config_path())])
+            .output()
+            .expect("the binary runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+
+    /// Options of a check through the proxy, small enough for two cores.
+    pub(crate) fn check_options(&self, duration: Duration) -> check::Options {
+        check::Options {
+            clients: 8,
+            duration,
+            keys: 512,
+            ..check::Options::new(self.proxy_address.to_string())
+        }
+    }
+}
+
+/// Asserts that nothing was lost, stale or duplicated, and that enough was done for that to say something.
+#[track_caller]
+#[expect(clippy::print_stdout, reason = "a test's numbers, shown with --nocapture")]
+pub(crate) fn assert_clean(report: &Report) {
+    assert!(report.is_clean(), "{report}\n{:#?}\nkeys unread {}", report.violations, report.keys_unread);
+    assert!(
+        report.acknowledged >= 100,
+        "only {} writes were acknowledged: {:?}",
+        report.acknowledged,
+        report.errors
+    );
+    println!("{report}, failed {}, errors {:?}", report.failed, report.errors);
+}
+
+/// What must be equal on all replicas of a group.
+#[derive(Debug, PartialEq)]
+struct Replica {
+    applied: u64,
+    last: u64,
+    keys: u64,
+    bytes: u64,
+}
+
+/// The replicas of partitions in `RINGFORT NODE`.
+fn replicas(node: &Json) -> Result<BTreeMap<u64, Replica>, String> {
+    let groups = node["groups"].as_array().ok_or("no groups")?;
+    let number = |group: &Json, key: &str| group[key].as_u64().ok_or_else(|| format!("no {key} in {group}"));
+    let of_partition = groups.iter().filter(|group| !group["partition"].is_null());
+    of_partition
+        .map(|group| {
+            let replica = Replica {
+                applied: number(group, "applied")?,
+                last: number(group, "last")?,
+                keys: number(group, "keys")?,
+                bytes: number(group, "bytes")?,
+            };
+            if replica.applied != replica.last {
+                return Err(format!("not all is applied: {group}"));
+            }
+            Ok((number(group, "partition")?, replica))
+        })
+        .collect()
+}
+
+/// A path as an argument.
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a UTF-8 path")
+}
+
+impl Drop for Cluster {
+    #[expect(clippy::print_stdout, reason = "what the processes of a failed test said")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for process in self.nodes.iter().chain([&self.proxy]).flatten() {
+                let output = process.output();
+                let lines: Vec<_> = output.lines().collect();
+                println!(
+                    "-- a process of the cluster:\n{}",
+                    lines[lines.len().saturating_sub(30)..].join("\n")
+                );
+            }
+        }
+    }
+}

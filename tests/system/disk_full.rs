@@ -1,0 +1,71 @@
+//! A disk that fills up: writes are refused, reads go on, and writes return with the room.
+
+use crate::cluster::{Cluster, Options};
+use crate::wait::eventually;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// A memory disk; `None` where this user may not mount.
+struct Tmpfs(PathBuf);
+
+impl Tmpfs {
+    fn mount(at: &Path) -> Option<Self> {
+        fs::create_dir_all(at).expect("the folder is made");
+        let output = Command::new("mount").args(["-t", "tmpfs", "-o", "size=400m", "tmpfs"]).arg(at).output();
+        match output {
+            Ok(output) if output.status.success() => Some(Self(at.to_owned())),
+            _ => None,
+        }
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_writes_until_there_is_room() {
+    let mut cluster = Cluster::prepare(Options::default());
+    let data = cluster.folder.0.join("disk");
+    let Some(_disk) = Tmpfs::mount(&data) else {
+        println!("skipped: this user may not mount a tmpfs");
+        return;
+    };
+    cluster.data = data.clone();
+    cluster.start_all();
+    let mut client = cluster.client();
+    assert_eq!(client.call("SET k before"), "+OK\r\n");
+    // Fewer than 256 MiB are left.
+    fs::write(data.join("filler"), vec![1_u8; 200 << 20]).expect("the filler fits");
+    eventually("MISCONF", Duration::from_secs(10), || match client.call("SET k after") {
+        reply if reply.starts_with("-MISCONF") => Ok(()),
+        reply => Err(reply),
+    });
+    // What the refusals said is so: the last acknowledged value stands.
+    let value = client.call("GET k");
+    assert!(value == "$6\r\nbefore\r\n" || value == "$5\r\nafter\r\n", "{value}");
+    assert!(client.call("SET k never").starts_with("-MISCONF"));
+    assert!(client.call("INCR n").starts_with("-MISCONF"));
+    assert_eq!(client.call("GET k"), value);
+    assert_eq!(client.call("GET n"), "$-1\r\n");
+    assert!(cluster.node_client(cluster.leader_of("k")).call("SET k never").starts_with("-MISCONF"));
+    // Full to the last byte.
+    fs::write(data.join("more"), vec![1_u8; 200 << 20]).expect_err("no room for so much");
+    assert_eq!(client.call("GET k"), value);
+    fs::remove_file(data.join("more")).expect("removed");
+    fs::remove_file(data.join("filler")).expect("removed");
+    eventually("writes", Duration::from_secs(20), || match client.call("SET k again") {
+        reply if reply == "+OK\r\n" => Ok(()),
+        reply => Err(reply),
+    });
+    assert_eq!(client.call("GET k"), "$5\r\nagain\r\n");
+    cluster.wait_until_equal();
+    // The node lives on what it wrote meanwhile.
+    cluster.kill_all();
+    cluster.start_all();
+    assert_eq!(cluster.client().call("GET k"), "$5\r\nagain\r\n");
+}

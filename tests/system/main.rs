@@ -1,0 +1,16 @@
+//! The built binary as its users run it: real processes, sockets, disks and signals.
+//!
+//! Every test starts its own cluster on loopback addresses of its own, so that tests may run side by side.
+
+mod bad_input;
+mod bootstrap;
+mod client;
+mod cluster;
+mod commands;
+mod disk_full;
+mod expiry;
+mod failover;
+mod process;
+mod restart;
+mod snapshot;
+mod wait;
