@@ -30,7 +30,7 @@ pub const NAME_BYTES_MAX: usize = 64;
 pub const ZONE_BYTES_MAX: usize = 64;
 
 /// Largest weight of a node; 64 tokens each, so the ring stays small.
-pub const WEIGHT_MAX: u32 = 1_000;
+pub const WEIGHT_MAX: u32 = ringfort_ring::WEIGHT_MAX;
 
 /// A whole cluster as its file describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]

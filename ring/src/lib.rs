@@ -11,7 +11,7 @@ pub mod slot;
 
 pub use placement::{NodeSpec, PlaceError, Placement, Seats, minimum_moves, place, shares};
 pub use plan::{Move, Plan, plan};
-pub use ring::HashRing;
+pub use ring::{HashRing, WEIGHT_MAX};
 pub use slot::{PartitionCount, PartitionCountError, PartitionId, SLOTS, Slot, slot_of};
 
 /// Name of a node as the config file gives it; never reused.

@@ -89,7 +89,7 @@ fn one_clear_line_for_each_mistake() {
         (
             "weight = 1",
             "weight = 1001",
-            "x.toml:12: 'weight' in [[node]] is 1001: use 0 (holds nothing) to 1000",
+            "x.toml:12: 'weight' in [[node]] is 1001: use 0 (holds nothing) to 256",
         ),
         ("name = \"demo\"\n", "", "x.toml:1: key 'name' is missing in [cluster]"),
         ("name = \"demo\"", "name = \"\"", "x.toml:2: 'name' in [cluster] is empty: give it a name"),

@@ -25,8 +25,8 @@ pub enum LogError {
     },
     /// A file does not hold what was written to it; the node must stop.
     #[error(
-        "{file} is damaged at byte {offset}: {what}; the data of this node cannot be trusted: start it once with \
-         `ringfort node --rebuild`, which discards the data and fetches it from the other nodes"
+        "{file} is damaged at byte {offset}: {what}; the data of this node cannot be trusted, so it must not run; the \
+         other nodes go on without it - keep the folder, it may be the only copy if others fail too"
     )]
     Damaged {
         /// The file.

@@ -16,6 +16,7 @@ use crate::worker::shell::{self, Inbox, Input, ShellOptions};
 use anyhow::Context as _;
 use control::Control;
 use folder::Folder;
+use ringfort_proxy::server::ProxyOptions;
 use ringfort_ring::NodeId;
 use ringfort_wire::ClusterMap;
 use std::cell::RefCell;
@@ -117,6 +118,15 @@ async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
     *control.inboxes.borrow_mut() = inboxes.clone();
     spawn_local(Rc::clone(&control).follow_map());
     spawn_local(accept_clients(client_listener, Arc::clone(&shared), inboxes.clone()));
+    if let Some(address) = node.metrics {
+        tracing::warn!(node = %id, %address, "this version does not serve metrics yet: nothing listens there");
+    }
+    let proxy = node.proxy.map(|listen| {
+        let seeds = control.config.nodes.iter().map(|n| n.peer.to_string()).collect();
+        let options = ProxyOptions { workers: usize::from(workers), ..ProxyOptions::new(listen, seeds) };
+        ringfort_proxy::server::start(options).context("the node's own proxy")
+    });
+    let proxy = proxy.transpose()?;
     tracing::info!(node = %id, client = %node.client, peer = %node.peer, workers, "ready");
     tokio::select! {
         end = ended.recv() => {
@@ -124,6 +134,9 @@ async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
             return worker_ended(end);
         }
         () = stop.asked() => {}
+    }
+    if let Some(proxy) = proxy {
+        proxy.stop();
     }
     tracing::info!(node = %id, "handing leaderships over");
     for inbox in &inboxes {

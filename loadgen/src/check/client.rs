@@ -34,8 +34,10 @@ pub enum Failure {
 
 /// Classifies the text of an error reply (without its `-`).
 pub fn classify(text: &[u8]) -> Failure {
-    const NOT_DONE: [&[u8]; 7] = [
+    const NOT_DONE: [&[u8]; 9] = [
         b"CLUSTERDOWN",
+        b"CROSSSLOT",
+        b"MISCONF",
         b"TRYAGAIN",
         b"LOADING",
         b"MOVED",

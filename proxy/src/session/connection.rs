@@ -346,10 +346,7 @@ fn config(spec: &'static CommandSpec, args: Args<'_>, out: &mut ReplyWriter<'_>)
             }
             Ok(())
         }
-        _ => {
-            Err("ERR CONFIG SET is not supported: change the cluster's config file and run 'ringfort apply'"
-                .to_owned())
-        }
+        _ => Err("ERR CONFIG SET is not supported: settings are in the cluster's config file".to_owned()),
     }
 }
 

@@ -122,8 +122,8 @@ impl<D: Disk> WorkerCore<D> {
         }
         anyhow::ensure!(
             machine_index(&self.snapshots, id.0) == mark.index,
-            "group {id}: the log starts after entry {} but the snapshot at that entry is missing; \
-             start the node once with `ringfort node --rebuild`",
+            "group {id}: the log starts after entry {} but the snapshot at that entry is missing: this data folder is \
+             damaged, and the node must not run with it",
             mark.index
         );
         let mut hard_state = recovered.map_or_else(HardState::default, |r| r.hard_state);
