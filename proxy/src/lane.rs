@@ -33,6 +33,10 @@ pub(crate) const LANE_BYTES_MAX: usize = 16 << 20;
 /// leader is asked often, and it need not get a whole window each time.
 const PROBE_FAILURES: u32 = 2;
 
+/// A session without a write for so long is replaced before the next one, µs: half of the time after which a partition
+/// forgets it.
+const SESSION_RENEW_US: u64 = 300_000_000;
+
 /// A command and where its reply goes.
 #[derive(Debug)]
 pub(crate) struct Call<O> {
@@ -109,6 +113,8 @@ pub(crate) struct Outgoing<'a> {
 #[derive(Debug)]
 pub(crate) struct Lane<O> {
     session: Option<u64>,
+    /// When the session last had something to send.
+    session_used_us: u64,
     is_opening: bool,
     next_number: WriteNumber,
     next_seq: u64,
@@ -136,6 +142,7 @@ impl<O> Default for Lane<O> {
     fn default() -> Self {
         Self {
             session: None,
+            session_used_us: 0,
             is_opening: false,
             next_number: 1,
             next_seq: 1,
@@ -241,6 +248,18 @@ impl<O> Lane<O> {
     fn choose(&mut self, now_us: u64, has_room: impl Fn(usize) -> bool) -> Option<What> {
         let has_writes =
             (self.cursor < self.sent.len() || !self.waiting.is_empty()) && self.write_resume_us <= now_us;
+        if has_writes {
+            if self.sent.is_empty()
+                && self.session.is_some()
+                && now_us.saturating_sub(self.session_used_us) > SESSION_RENEW_US
+            {
+                // The partition may have forgotten it, and would leave what is sent under it in doubt.
+                self.session = None;
+                self.next_seq = 1;
+                self.cursor = 0;
+            }
+            self.session_used_us = now_us;
+        }
         match self.session {
             None if has_writes && !self.is_opening => {
                 if has_room(0) {
@@ -571,6 +590,19 @@ mod tests {
         assert_eq!(send(&mut lane), [(RequestKind::OpenSession, 0, 0)]);
         lane.opened(SESSION);
         lane
+    }
+
+    #[test]
+    fn a_session_that_was_idle_for_long_is_replaced_before_it_is_used() {
+        let mut lane = open_lane(1);
+        assert_eq!(send(&mut lane), [(RequestKind::Write, 1, 0)]);
+        assert!(lane.settle(SESSION, 1).is_some());
+        lane.push_write(call(2));
+        let first = lane.next_request(SESSION_RENEW_US + 1, |_| true).map(|r| r.kind);
+        assert_eq!(first, Some(RequestKind::OpenSession));
+        lane.opened(SESSION + 1);
+        let next = lane.next_request(SESSION_RENEW_US + 2, |_| true).map(|r| (r.kind, r.session, r.seq));
+        assert_eq!(next, Some((RequestKind::Write, SESSION + 1, 1)));
     }
 
     #[test]
