@@ -29,7 +29,7 @@ pub use cluster::map_json;
 pub use info::{Facts, Keyspace};
 pub use pending_reads::PendingReads;
 
-/// Most unanswered commands of one session; at the limit it stops decoding and its caller stops reading the socket.
+/// Most unanswered commands of one session (fewer while its replies are large); at the limit it stops decoding and its caller stops reading the socket.
 pub const PIPELINE_MAX: usize = 1024;
 /// Unsent bytes of replies at which a session stops decoding until the client has read some.
 pub const OUTPUT_PAUSE_BYTES: usize = 1 << 20;
@@ -211,6 +211,7 @@ impl Session {
         !self.is_closing
             && self.replies.unanswered() < PIPELINE_MAX
             && self.replies.output().len() < OUTPUT_PAUSE_BYTES
+            && self.replies.has_room()
     }
 
     /// Decodes on, answering what the connection itself can answer, up to the next command for the host.

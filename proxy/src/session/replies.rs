@@ -4,6 +4,11 @@ use super::{OUTPUT_BYTES_MAX, Ticket};
 use ringfort_resp::{Protocol, ReplyWriter};
 use std::collections::VecDeque;
 
+/// Size that a session's first replies are taken to have, bytes.
+const FIRST_REPLY_BYTES: usize = 1 << 20;
+/// Of this many answers, a large one is forgotten by a factor of e.
+const REPLIES_REMEMBERED: usize = 64;
+
 /// Capacity of the output buffer that is kept when it is empty, bytes.
 const OUTPUT_KEPT_BYTES: usize = 256 << 10;
 
@@ -12,7 +17,7 @@ const OUTPUT_KEPT_BYTES: usize = 256 << 10;
 /// # Invariants
 /// - `waiting[i]` belongs to ticket `first + i`; `None` is a command without its answer.
 /// - `waiting` never starts with an answer: that is written to the output at once.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct ReplyQueue {
     output: Vec<u8>,
     /// Bytes of `output` that are sent already.
@@ -21,10 +26,35 @@ pub(super) struct ReplyQueue {
     waiting: VecDeque<Option<Box<[u8]>>>,
     /// Bytes in `waiting`.
     waiting_bytes: usize,
+    /// The largest of the last replies, fading.
+    large_reply_bytes: usize,
     has_overflowed: bool,
 }
 
+impl Default for ReplyQueue {
+    fn default() -> Self {
+        Self {
+            output: Vec::new(),
+            sent: 0,
+            first: 0,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            large_reply_bytes: FIRST_REPLY_BYTES,
+            has_overflowed: false,
+        }
+    }
+}
+
 impl ReplyQueue {
+    /// Whether one more command may be given out: if all replies to come are as large as the largest of the last ones,
+    /// half of [`OUTPUT_BYTES_MAX`] holds them. So a pipeline of large reads is held up, and not cut, when the client reads
+    /// more slowly than the cluster answers. One command may always be given out.
+    pub(super) fn has_room(&self) -> bool {
+        let held = self.output().len() + self.waiting_bytes;
+        let to_come = (self.waiting.len() + 1).saturating_mul(self.large_reply_bytes);
+        self.waiting.is_empty() || held + to_come <= OUTPUT_BYTES_MAX / 2
+    }
+
     /// Replies that are still to be written to the output.
     pub(super) fn unanswered(&self) -> usize {
         self.waiting.len()
@@ -76,6 +106,8 @@ impl ReplyQueue {
     pub(super) fn answer(&mut self, ticket: Ticket, reply: &[u8]) {
         let Some(i) = ticket.0.checked_sub(self.first).and_then(|i| usize::try_from(i).ok()) else { return };
         let Some(place @ None) = self.waiting.get_mut(i) else { return };
+        let faded = self.large_reply_bytes - self.large_reply_bytes / REPLIES_REMEMBERED;
+        self.large_reply_bytes = faded.max(reply.len());
         if i == 0 {
             self.waiting.pop_front();
             self.first += 1;

@@ -265,6 +265,7 @@ fn what_came_before_the_end_of_input_is_answered() {
 #[test]
 fn full_pipeline_stops_decoding_until_an_answer_comes() {
     let mut session = session(Mode::Proxy);
+    see_replies(&mut session, 300, b"$-1\r\n");
     session.push_input(&b"GET a\r\n".repeat(PIPELINE_MAX + 5));
     let mut tickets = Vec::new();
     while let Some(ask) = session.next(&proxy()) {
@@ -281,6 +282,40 @@ fn full_pipeline_stops_decoding_until_an_answer_comes() {
     let rest = core::iter::from_fn(|| session.next(&proxy()).map(|_| ())).count();
     assert_eq!(rest, 4);
     assert!(session.wants_input());
+}
+
+/// Has `count` commands answered with `reply`, one by one.
+fn see_replies(session: &mut Session, count: usize, reply: &[u8]) {
+    session.push_input(&b"GET a\r\n".repeat(count));
+    for _ in 0..count {
+        let ticket = session.next(&proxy()).unwrap().ticket;
+        session.answer(ticket, reply);
+        session.sent(session.output().len());
+    }
+}
+
+#[test]
+fn large_replies_shorten_the_pipeline_so_that_the_client_is_not_cut() {
+    let mut session = session(Mode::Proxy);
+    let reply = vec![b'x'; 3 << 20];
+    see_replies(&mut session, 1, &reply);
+    session.push_input(&b"GET a\r\n".repeat(100));
+    let (mut tickets, mut answered) = (Vec::new(), 0);
+    while answered < 100 {
+        while let Some(ask) = session.next(&proxy()) {
+            tickets.push(ask.ticket);
+        }
+        // All answers come at once, the last one first, and then the client reads.
+        assert!(!tickets.is_empty());
+        answered += tickets.len();
+        tickets.drain(..).rev().for_each(|ticket| session.answer(ticket, &reply));
+        assert!(!session.is_over() && !session.output().is_empty());
+        session.sent(session.output().len());
+    }
+    // Small replies make it long again.
+    see_replies(&mut session, 600, b"$-1\r\n");
+    session.push_input(&b"GET a\r\n".repeat(PIPELINE_MAX));
+    assert_eq!(core::iter::from_fn(|| session.next(&proxy()).map(|_| ())).count(), PIPELINE_MAX);
 }
 
 #[test]
