@@ -119,12 +119,24 @@ impl Cluster {
             }
         }
         if self.proxy.is_none() {
-            let log = self.folder.0.join("proxy.log");
-            let config = self.config_path();
-            let args = ["proxy", "--parent-pipe", "--workers", "1", "--config", text(&config)];
-            self.proxy = Some(Process::start(&args, &log));
+            self.start_proxy();
         }
         self.wait_until_serving();
+    }
+
+    /// A new proxy in place of the old one; waits until it serves.
+    #[track_caller]
+    pub(crate) fn restart_proxy(&mut self) {
+        self.proxy = None;
+        self.start_proxy();
+        self.wait_until_serving();
+    }
+
+    fn start_proxy(&mut self) {
+        let log = self.folder.0.join("proxy.log");
+        let config = self.config_path();
+        let args = ["proxy", "--parent-pipe", "--workers", "1", "--config", text(&config)];
+        self.proxy = Some(Process::start(&args, &log));
     }
 
     /// Waits until all partitions can be read through the proxy.
@@ -169,6 +181,15 @@ impl Cluster {
 
     /// A process of node `n` with another config file or folder.
     pub(crate) fn node_with(&self, n: usize, config: &Path, data: &Path) -> Process {
+        self.node_with_more(n, config, data, &[])
+    }
+
+    /// Starts node `n` with further arguments.
+    pub(crate) fn start_node_with(&mut self, n: usize, more: &[&str]) {
+        self.nodes[n] = Some(self.node_with_more(n, &self.config_path(), &self.node_folder(n), more));
+    }
+
+    fn node_with_more(&self, n: usize, config: &Path, data: &Path, more: &[&str]) -> Process {
         let (id, workers) = (format!("n{}", n + 1), self.options.workers.to_string());
         let args = [
             "node",
@@ -182,6 +203,7 @@ impl Cluster {
             "--workers",
             &workers,
         ];
+        let args = [&args[..], more].concat();
         // Each further process of a node has a file of its own, so that a test reads only what that one says.
         let log = (0..).map(|i| self.folder.0.join(format!("{id}.{i}.log"))).find(|path| !path.exists());
         Process::start(&args, &log.expect("a free name"))
@@ -195,6 +217,11 @@ impl Cluster {
     /// The process of node `n`.
     pub(crate) fn node(&mut self, n: usize) -> &mut Process {
         self.nodes[n].as_mut().expect("the node was started")
+    }
+
+    /// The proxy's process.
+    pub(crate) fn proxy(&mut self) -> &mut Process {
+        self.proxy.as_mut().expect("the proxy was started")
     }
 
     /// SIGKILL for node `n`.

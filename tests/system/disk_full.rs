@@ -2,6 +2,7 @@
 
 use crate::cluster::{Cluster, Options};
 use crate::wait::eventually;
+use rustix::process::Signal;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -56,6 +57,11 @@ fn a_full_disk_refuses_writes_until_there_is_room() {
     // Full to the last byte.
     fs::write(data.join("more"), vec![1_u8; 200 << 20]).expect_err("no room for so much");
     assert_eq!(client.call("GET k"), value);
+    // An election in which nobody can write down a vote: no leader until there is room, and no harm.
+    let leader = cluster.leader_of("k");
+    cluster.node(leader).signal(Signal::STOP);
+    let _ = client.call("GET k");
+    cluster.node(leader).signal(Signal::CONT);
     fs::remove_file(data.join("more")).expect("removed");
     fs::remove_file(data.join("filler")).expect("removed");
     eventually("writes", Duration::from_secs(20), || match client.call("SET k again") {

@@ -1,7 +1,7 @@
 //! Crashes and pauses under load: nothing acknowledged is lost, nothing is read stale, nothing happens twice.
 
 use crate::cluster::{Cluster, Options, START, assert_clean};
-use crate::wait::eventually;
+use crate::wait::{eventually, now};
 use ringfort_loadgen::check;
 use rustix::process::Signal;
 use std::time::Duration;
@@ -109,6 +109,47 @@ fn kill_9_of_all_nodes_at_once_loses_nothing() {
     let report = check_while(&mut cluster, options, |cluster| {
         cluster.kill_all();
         cluster.start_all();
+    });
+    assert_clean(&report);
+    cluster.wait_until_equal();
+}
+
+#[test]
+fn without_a_majority_clients_are_told_and_come_back() {
+    let mut cluster = Cluster::start(Options::default());
+    let mut client = cluster.client();
+    assert_eq!(client.call("SET k before"), "+OK\r\n");
+    cluster.kill(0);
+    cluster.kill(1);
+    // The proxy's deadline is 5 s; an answer that may or may not be done says so.
+    let begin = now();
+    for line in ["SET k after", "GET k"] {
+        let reply = client.call(line);
+        let is_refused = reply.starts_with("-CLUSTERDOWN") || reply.starts_with("-ERR outcome unknown");
+        // A leader that has not noticed yet may still read under its lease.
+        assert!(is_refused || (line == "GET k" && reply.starts_with('$')), "{line}: {reply}");
+    }
+    let took = begin.elapsed();
+    assert!(took < Duration::from_secs(13), "two refusals took {took:?}");
+    let reply = cluster.node_client(2).call("SET k after");
+    assert!(reply.starts_with("-CLUSTERDOWN") || reply.starts_with("-MOVED"), "{reply}");
+    assert_eq!(client.call("PING"), "+PONG\r\n");
+    cluster.start_all();
+    let value = client.call("GET k");
+    assert!(value == "$6\r\nbefore\r\n" || value == "$5\r\nafter\r\n", "{value}");
+    assert_eq!(client.call("SET k again"), "+OK\r\n");
+    cluster.wait_until_equal();
+}
+
+#[test]
+fn a_proxy_may_die_at_any_time() {
+    let mut cluster = Cluster::start(Options::default());
+    let options = cluster.check_options(LOAD);
+    let report = check_while(&mut cluster, options, |cluster| {
+        for _ in 0..3 {
+            cluster.proxy().kill();
+            cluster.restart_proxy();
+        }
     });
     assert_clean(&report);
     cluster.wait_until_equal();

@@ -10,6 +10,7 @@ mod commands;
 mod disk_full;
 mod expiry;
 mod failover;
+mod limits;
 mod process;
 mod restart;
 mod snapshot;

@@ -3,6 +3,9 @@
 use crate::client::encode;
 use crate::cluster::{Cluster, Options};
 use crate::wait::{eventually, now};
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const KEYS: usize = 2000;
@@ -112,4 +115,74 @@ fn three_nodes_with_fsync_keep_what_they_acknowledged() {
     cluster.start_all();
     assert_filled(&cluster);
     cluster.wait_until_equal();
+}
+
+/// The longest log file of a node.
+fn log_file(folder: &Path) -> PathBuf {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder").flatten() {
+            let path = entry.path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    files.retain(|path| path.parent().is_some_and(|p| p.to_string_lossy().contains("worker-")));
+    files.into_iter().max_by_key(|path| fs::metadata(path).expect("a file").len()).expect("a log")
+}
+
+#[test]
+fn a_damaged_log_is_noticed_and_a_torn_tail_is_cut() {
+    let mut cluster = Cluster::start(Options::default());
+    fill(&cluster);
+    cluster.wait_until_equal();
+    cluster.kill(1);
+    cluster.kill(2);
+    // What a crash in the middle of a write leaves behind.
+    let torn = log_file(&cluster.node_folder(1));
+    let mut file = fs::File::options().append(true).open(&torn).expect("the log");
+    file.write_all(&[0x5a; 37]).expect("written");
+    cluster.start_node(1);
+    cluster.wait_until_serving();
+    assert_filled(&cluster);
+    // What a bad disk leaves behind.
+    let damaged = log_file(&cluster.node_folder(2));
+    let mut bytes = fs::read(&damaged).expect("the log");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    fs::write(&damaged, &bytes).expect("written");
+    let lines = cluster.node_with(2, &cluster.config_path(), &cluster.node_folder(2)).refusal();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let name = damaged.file_name().expect("a name").to_string_lossy().into_owned();
+    assert!(lines[0].contains(&name), "{lines:?}");
+    // The bytes as they were: it comes back.
+    bytes[middle] ^= 0x10;
+    fs::write(&damaged, &bytes).expect("written");
+    cluster.start_node(2);
+    cluster.wait_until_equal();
+    assert_filled(&cluster);
+}
+
+#[test]
+fn after_a_stop_of_the_machine_a_node_asks_before_it_goes_on() {
+    let mut cluster = Cluster::start(Options::default());
+    fill(&cluster);
+    cluster.wait_until_equal();
+    cluster.kill_all();
+    for n in 0..3 {
+        // As another boot of the machine would look.
+        fs::write(cluster.node_folder(n).join("boot"), "another boot").expect("written");
+    }
+    let lines = cluster.node_with(0, &cluster.config_path(), &cluster.node_folder(0)).refusal();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("--accept-loss"), "{lines:?}");
+    (0..3).for_each(|n| cluster.start_node_with(n, &["--accept-loss"]));
+    cluster.wait_until_serving();
+    assert_filled(&cluster);
+    fill(&cluster);
+    cluster.wait_until_equal();
+    // Only once: the next start is an ordinary one.
+    cluster.kill_all();
+    cluster.start_all();
+    assert_filled(&cluster);
 }

@@ -2,8 +2,10 @@
 
 use crate::client::encode;
 use crate::cluster::{Cluster, Options};
+use crate::wait::eventually;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 const VALUE_BYTES: usize = 64 << 10;
 /// More than the 64 MiB at which a partition's log is compacted, twice over.
@@ -53,6 +55,16 @@ fn a_node_catches_up_by_snapshot() {
         (0..BATCH).for_each(|_| assert_eq!(client.reply(), "+OK\r\n"));
     }
     assert!(!has_snapshot(&cluster.node_folder(away)));
+    // Whoever of the two leads now, or will.
+    for n in (0..3).filter(|n| *n != away) {
+        eventually("compaction", Duration::from_secs(20), || {
+            if has_snapshot(&cluster.node_folder(n)) { Ok(()) } else { Err(format!("none on n{}", n + 1)) }
+        });
+    }
+    // The log is cut a moment after its snapshot has its name.
+    for i in 0..100 {
+        assert_eq!(client.call(&format!("SET {{t}}more {i}")), "+OK\r\n");
+    }
     cluster.start_node(away);
     cluster.wait_until_equal();
     assert!(has_snapshot(&cluster.node_folder(away)), "it caught up without a snapshot");
