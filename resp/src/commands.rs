@@ -1,6 +1,9 @@
 //! The one table of commands: what proxy, node and `COMMAND` know about each.
 
+mod container;
 mod table;
+
+pub use container::write_container_reply;
 
 use core::iter::StepBy;
 use core::ops::Range;
@@ -29,6 +32,35 @@ pub enum Command {
     Persist = 14,
     DbSize = 15,
     FlushAll = 16,
+    SetNx = 17,
+    SetEx = 18,
+    PSetEx = 19,
+    GetSet = 20,
+    GetDel = 21,
+    GetEx = 22,
+    GetRange = 23,
+    SetRange = 24,
+    SubStr = 25,
+    StrLen = 26,
+    Decr = 27,
+    DecrBy = 28,
+    IncrByFloat = 29,
+    MSetNx = 30,
+    Lcs = 31,
+    Unlink = 32,
+    Touch = 33,
+    Type = 34,
+    Rename = 35,
+    RenameNx = 36,
+    Copy = 37,
+    ExpireAt = 38,
+    PExpireAt = 39,
+    ExpireTime = 40,
+    PExpireTime = 41,
+    FlushDb = 42,
+    Object = 43,
+    Memory = 44,
+    DelIfEq = 45,
     // From here on: answered by the session that holds the connection; never in a log.
     Ping = 1000,
     Echo = 1001,
@@ -53,9 +85,9 @@ pub enum Scope {
     Connection,
     /// The partition of its key or keys, which all lie in one slot.
     Slot,
-    /// Several keys that may be split by partition and joined again (MGET, MSET, DEL, EXISTS).
+    /// Several keys that may be split by partition and joined again (MGET, MSET, DEL, UNLINK, EXISTS, TOUCH).
     Split,
-    /// Every partition; the answers are summed (DBSIZE) or all must agree (FLUSHALL).
+    /// Every partition; the answers are summed (DBSIZE) or all must agree (FLUSHALL, FLUSHDB).
     AllPartitions,
 }
 
@@ -86,7 +118,8 @@ impl Keys {
     }
 }
 
-/// How a command uses its keys: one of Redis 7's key specifications. Its positions are those of [`Keys`].
+/// How a command uses its keys: one of Redis 7's key specifications. A command's only one has the positions of its
+/// [`Keys`]; of several, each has the position of one key, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeySpec {
     /// Redis's remark, if it has one.
@@ -120,7 +153,7 @@ pub struct CommandSpec {
     pub key_specs: &'static [KeySpec],
     /// One line on what it does, as COMMAND DOCS shows it.
     pub summary: &'static str,
-    /// The version of Redis (RINGFORT: of Ringfort) that had it first.
+    /// The version of Redis (RINGFORT: of Ringfort, DELIFEQ: of Valkey) that had it first.
     pub since: &'static str,
     /// Redis's group of commands, such as `string`.
     pub group: &'static str,
@@ -230,8 +263,13 @@ pub fn write_command_info(spec: &CommandSpec, out: &mut ReplyWriter<'_>) {
         out.bulk(tip.as_bytes());
     }
     out.set(spec.key_specs.len());
-    for key_spec in spec.key_specs {
-        write_key_spec(key_spec, spec.keys, out);
+    match spec.key_specs {
+        [only] => write_key_spec(only, spec.keys, out),
+        several => {
+            for (key_spec, i) in several.iter().zip(spec.keys.first..) {
+                write_key_spec(key_spec, Keys { first: i, last: i.cast_signed(), step: 1 }, out);
+            }
+        }
     }
     out.set(0);
 }
@@ -357,7 +395,10 @@ mod tests {
     }
 
     /// Commands of the table that Redis 7.0.15 does not have.
-    const OWN: [Command; 1] = [Command::Ringfort];
+    const OWN: [Command; 2] = [Command::DelIfEq, Command::Ringfort];
+
+    /// Containers that show the key of their subcommands, which Redis 7 shows with each subcommand.
+    const KEYED_CONTAINERS: [Command; 2] = [Command::Object, Command::Memory];
 
     #[test]
     fn command_info_is_that_of_redis() {
@@ -385,7 +426,7 @@ mod tests {
             assert_eq!(String::from_utf8(answer).unwrap(), expected, "{}", spec.name);
             checked += 1;
         }
-        assert_eq!(checked, (all().len() - OWN.len()) * 2);
+        assert_eq!(checked, (all().len() - OWN.len() - KEYED_CONTAINERS.len()) * 2);
     }
 
     #[test]
@@ -414,7 +455,7 @@ mod tests {
         }
         // Numbers that have a row, so that a variant without one would show.
         let known: Vec<u16> = (0..=u16::MAX).filter(|n| Command::from_u16(*n).is_some()).collect();
-        assert_eq!(known, (1..=16).chain(1000..=1013).collect::<Vec<_>>());
+        assert_eq!(known, (1..=45).chain(1000..=1013).collect::<Vec<_>>());
         assert_eq!(known.len(), all().len());
     }
 
