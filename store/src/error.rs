@@ -17,16 +17,46 @@ pub(crate) enum CommandError {
     /// The sum is no 64-bit integer.
     #[error("ERR increment or decrement would overflow")]
     Overflow,
+    /// DECRBY by the one number whose negation is no 64-bit integer.
+    #[error("ERR decrement would overflow")]
+    DecrementOverflow,
+    /// An argument, or the value to add to, is no number.
+    #[error("ERR value is not a valid float")]
+    NotFloat,
+    /// The sum is no finite number.
+    #[error("ERR increment would produce NaN or Infinity")]
+    NotFinite,
+    /// A negative offset.
+    #[error("ERR offset is out of range")]
+    Offset,
+    /// RENAME of a key that does not exist.
+    #[error("ERR no such key")]
+    NoSuchKey,
+    /// COPY of a key to itself.
+    #[error("ERR source and destination objects are the same")]
+    SameKey,
+    /// A database number that is no 32-bit integer.
+    #[error("ERR value is out of range, value must between -2147483648 and 2147483647")]
+    NotInt32,
+    /// A database other than 0.
+    #[error("ERR DB index is out of range")]
+    Database,
+    /// Both LEN and IDX.
+    #[error("ERR If you want both the length and indexes, please just use IDX.")]
+    LcsLenAndIdx,
+    /// The table of LCS would be larger than [`VALUE_BYTES_MAX`](crate::VALUE_BYTES_MAX).
+    #[error("ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len")]
+    LcsTooLarge,
     /// An expiry that is not positive where it must be, or too far away to be stored.
     #[error("ERR invalid expire time in '{0}' command")]
     ExpireTime(&'static str),
-    /// An unknown option of EXPIRE or PEXPIRE.
+    /// An unknown option of EXPIRE and its kin.
     #[error("ERR Unsupported option {}", .0.escape_ascii())]
     UnsupportedOption(Vec<u8>),
-    /// Options of EXPIRE or PEXPIRE that exclude each other.
+    /// Options of EXPIRE and its kin that exclude each other.
     #[error("ERR NX and XX, GT or LT options at the same time are not compatible")]
     NxWithOther,
-    /// Options of EXPIRE or PEXPIRE that exclude each other.
+    /// Options of EXPIRE and its kin that exclude each other.
     #[error("ERR GT and LT options at the same time are not compatible")]
     GtWithLt,
     /// The resulting value is longer than [`VALUE_BYTES_MAX`](crate::VALUE_BYTES_MAX).

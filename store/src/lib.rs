@@ -14,6 +14,7 @@ mod apply;
 mod commands;
 mod error;
 mod expiry;
+mod extended;
 mod keyspace;
 mod number;
 mod reclaim;

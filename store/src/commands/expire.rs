@@ -1,4 +1,4 @@
-//! EXPIRE, PEXPIRE, TTL, PTTL, PERSIST.
+//! EXPIRE, PEXPIRE, EXPIREAT, PEXPIREAT, TTL, PTTL, EXPIRETIME, PEXPIRETIME, PERSIST.
 
 use ringfort_resp::ReplyWriter;
 
@@ -18,12 +18,22 @@ const TTL_NO_EXPIRY: i64 = -1;
 
 /// `EXPIRE key seconds [NX | XX | GT | LT]`.
 pub(super) fn expire(store: &mut Store, now_ms: u64, args: &[&[u8]], reply: &mut ReplyWriter<'_>) -> Done {
-    set_expiry(store, now_ms, args, ("expire", 1000), reply)
+    set_expiry(store, now_ms, args, &Form { name: "expire", unit_ms: 1000, is_relative: true }, reply)
 }
 
 /// `PEXPIRE key milliseconds [NX | XX | GT | LT]`.
 pub(super) fn pexpire(store: &mut Store, now_ms: u64, args: &[&[u8]], reply: &mut ReplyWriter<'_>) -> Done {
-    set_expiry(store, now_ms, args, ("pexpire", 1), reply)
+    set_expiry(store, now_ms, args, &Form { name: "pexpire", unit_ms: 1, is_relative: true }, reply)
+}
+
+/// `EXPIREAT key unix-time-seconds [NX | XX | GT | LT]`.
+pub(super) fn expireat(store: &mut Store, now_ms: u64, args: &[&[u8]], reply: &mut ReplyWriter<'_>) -> Done {
+    set_expiry(store, now_ms, args, &Form { name: "expireat", unit_ms: 1000, is_relative: false }, reply)
+}
+
+/// `PEXPIREAT key unix-time-milliseconds [NX | XX | GT | LT]`.
+pub(super) fn pexpireat(store: &mut Store, now_ms: u64, args: &[&[u8]], reply: &mut ReplyWriter<'_>) -> Done {
+    set_expiry(store, now_ms, args, &Form { name: "pexpireat", unit_ms: 1, is_relative: false }, reply)
 }
 
 /// `PERSIST key`.
@@ -41,28 +51,54 @@ pub(super) fn persist(store: &mut Store, now_ms: u64, args: &[&[u8]], reply: &mu
 /// `TTL key`: seconds left, rounded to the nearest.
 pub(super) fn ttl(reader: &mut Reader<'_>, args: &[&[u8]], reply: &mut ReplyWriter<'_>) -> Done {
     let [key] = args else { return Err(CommandError::Arity("ttl")) };
-    write_left(reader, key, |ms| ms.saturating_add(500) / 1000, reply)
+    let now_ms = reader.now_ms();
+    write_expiry(reader, key, |at| nearest_s(at.saturating_sub(now_ms)), reply)
 }
 
 /// `PTTL key`: milliseconds left.
 pub(super) fn pttl(reader: &mut Reader<'_>, args: &[&[u8]], reply: &mut ReplyWriter<'_>) -> Done {
     let [key] = args else { return Err(CommandError::Arity("pttl")) };
-    write_left(reader, key, |ms| ms, reply)
+    let now_ms = reader.now_ms();
+    write_expiry(reader, key, |at| at.saturating_sub(now_ms), reply)
+}
+
+/// `EXPIRETIME key`: when it expires, seconds since 1970, rounded to the nearest.
+pub(super) fn expiretime(reader: &mut Reader<'_>, args: &[&[u8]], reply: &mut ReplyWriter<'_>) -> Done {
+    let [key] = args else { return Err(CommandError::Arity("expiretime")) };
+    write_expiry(reader, key, nearest_s, reply)
+}
+
+/// `PEXPIRETIME key`: when it expires, milliseconds since 1970.
+pub(super) fn pexpiretime(reader: &mut Reader<'_>, args: &[&[u8]], reply: &mut ReplyWriter<'_>) -> Done {
+    let [key] = args else { return Err(CommandError::Arity("pexpiretime")) };
+    write_expiry(reader, key, |at| at, reply)
+}
+
+/// How a command gives an expiry.
+struct Form {
+    name: &'static str,
+    unit_ms: i64,
+    /// Whether it counts from now.
+    is_relative: bool,
+}
+
+fn nearest_s(ms: u64) -> u64 {
+    ms.saturating_add(500) / 1000
 }
 
 fn set_expiry(
     store: &mut Store,
     now_ms: u64,
     args: &[&[u8]],
-    (name, unit_ms): (&'static str, i64),
+    form: &Form,
     reply: &mut ReplyWriter<'_>,
 ) -> Done {
-    let [key, number, options @ ..] = args else { return Err(CommandError::Arity(name)) };
+    let [key, number, options @ ..] = args else { return Err(CommandError::Arity(form.name)) };
     let options = ExpireOptions::parse(options)?;
     let number = parse_i64(number).ok_or(CommandError::NotInteger)?;
-    let basetime = i64::try_from(now_ms).unwrap_or(i64::MAX);
-    let at = number.checked_mul(unit_ms).and_then(|ms| ms.checked_add(basetime));
-    let at = at.ok_or(CommandError::ExpireTime(name))?;
+    let basetime = if form.is_relative { i64::try_from(now_ms).unwrap_or(i64::MAX) } else { 0 };
+    let at = number.checked_mul(form.unit_ms).and_then(|ms| ms.checked_add(basetime));
+    let at = at.ok_or(CommandError::ExpireTime(form.name))?;
     let place = store.place(key)?;
 
     let Some(record) = store.touch(place, key, now_ms) else {
@@ -82,17 +118,17 @@ fn set_expiry(
     Ok(())
 }
 
-fn replace_expiry(store: &mut Store, place: Place, key: &[u8], expires_at_ms: Option<u64>) {
+pub(super) fn replace_expiry(store: &mut Store, place: Place, key: &[u8], expires_at_ms: Option<u64>) {
     if let Some(record) = store.find(place, key) {
         let record = Record::new(key, record.value(), expires_at_ms);
         store.put(place, record);
     }
 }
 
-fn write_left(
+fn write_expiry(
     reader: &mut Reader<'_>,
     key: &[u8],
-    unit: fn(u64) -> u64,
+    number: impl Fn(u64) -> u64,
     reply: &mut ReplyWriter<'_>,
 ) -> Done {
     let record = reader.get(key)?;
@@ -100,13 +136,13 @@ fn write_left(
         reply.integer(match record.map(Record::expires_at_ms) {
             None => TTL_NO_KEY,
             Some(None) => TTL_NO_EXPIRY,
-            Some(Some(at)) => i64::try_from(unit(at.saturating_sub(reader.now_ms()))).unwrap_or(i64::MAX),
+            Some(Some(at)) => i64::try_from(number(at)).unwrap_or(i64::MAX),
         });
     }
     Ok(())
 }
 
-/// The conditions of EXPIRE and PEXPIRE.
+/// The conditions of EXPIRE and its kin.
 #[derive(Debug, Clone, Copy, Default)]
 struct ExpireOptions {
     nx: bool,
@@ -233,6 +269,32 @@ mod tests {
              EXPIRE k -9223372036854775808 -> -ERR invalid expire time in 'expire' command
              PEXPIRE k 9223372036854775807 -> -ERR invalid expire time in 'pexpire' command
              PEXPIRE k -9223372036854775808 -> :0",
+        );
+    }
+
+    #[test]
+    fn absolute_expiries() {
+        Session::new().script(
+            "EXPIREAT k 1700000100 -> :0
+             SET k v -> +OK
+             EXPIRETIME k -> :-1
+             EXPIREAT k 1700000100 -> :1
+             TTL k -> :100
+             EXPIRETIME k -> :1700000100
+             PEXPIREAT k 1700000000500 XX -> :1
+             PEXPIRETIME k -> :1700000000500
+             EXPIRETIME k -> :1700000001
+             PEXPIREAT k 1700000000499 GT -> :0
+             PEXPIREAT k 1700000000499 LT -> :1
+             EXPIRETIME k -> :1700000000
+             PEXPIREAT k 1700000000499 NX -> :0
+             EXPIREAT k 9223372036854776 -> -ERR invalid expire time in 'expireat' command
+             PEXPIREAT k x -> -ERR value is not an integer or out of range
+             PEXPIREAT k 9223372036854775807 -> :1
+             EXPIRETIME k -> :9223372036854776
+             PEXPIREAT k 1700000000000 -> :1
+             EXISTS k -> :0
+             PEXPIRETIME k -> :-2",
         );
     }
 }

@@ -2,8 +2,13 @@
 //! returns an error has written nothing and changed nothing but for removing expired keys that it touched.
 
 mod expire;
+mod float;
+mod introspect;
 mod keys;
+mod lcs;
+mod ranges;
 mod server;
+mod set;
 mod strings;
 
 use ringfort_resp::{Command, ReplyWriter};
@@ -16,7 +21,22 @@ type Done = Result<(), CommandError>;
 pub(crate) fn is_read(command: Command) -> bool {
     matches!(
         command,
-        Command::Get | Command::MGet | Command::Exists | Command::Ttl | Command::PTtl | Command::DbSize
+        Command::Get
+            | Command::MGet
+            | Command::StrLen
+            | Command::GetRange
+            | Command::SubStr
+            | Command::Lcs
+            | Command::Exists
+            | Command::Touch
+            | Command::Type
+            | Command::Ttl
+            | Command::PTtl
+            | Command::ExpireTime
+            | Command::PExpireTime
+            | Command::Object
+            | Command::Memory
+            | Command::DbSize
     )
 }
 
@@ -30,16 +50,33 @@ pub(crate) fn write(
 ) -> Done {
     let now_ms = ctx.log_time_ms;
     match command {
-        Command::Set => strings::set(store, now_ms, args, reply),
+        Command::Set => set::set(store, now_ms, args, reply),
+        Command::SetNx => set::setnx(store, now_ms, args, reply),
+        Command::SetEx => set::setex(store, now_ms, args, reply),
+        Command::PSetEx => set::psetex(store, now_ms, args, reply),
+        Command::GetSet => set::getset(store, now_ms, args, reply),
+        Command::GetDel => set::getdel(store, now_ms, args, reply),
+        Command::GetEx => set::getex(store, now_ms, args, reply),
+        Command::DelIfEq => set::delifeq(store, now_ms, args, reply),
         Command::MSet => strings::mset(store, args, reply),
+        Command::MSetNx => strings::msetnx(store, now_ms, args, reply),
         Command::Incr => strings::incr(store, now_ms, args, reply),
         Command::IncrBy => strings::incrby(store, now_ms, args, reply),
+        Command::Decr => strings::decr(store, now_ms, args, reply),
+        Command::DecrBy => strings::decrby(store, now_ms, args, reply),
+        Command::IncrByFloat => float::incrbyfloat(store, now_ms, args, reply),
+        Command::SetRange => ranges::setrange(store, now_ms, args, reply),
         Command::Append => strings::append(store, now_ms, args, reply),
-        Command::Del => keys::del(store, now_ms, args, reply),
+        Command::Del | Command::Unlink => keys::del(store, now_ms, args, reply),
+        Command::Rename => keys::rename(store, now_ms, args, reply),
+        Command::RenameNx => keys::renamenx(store, now_ms, args, reply),
+        Command::Copy => keys::copy(store, now_ms, args, reply),
         Command::Expire => expire::expire(store, now_ms, args, reply),
         Command::PExpire => expire::pexpire(store, now_ms, args, reply),
+        Command::ExpireAt => expire::expireat(store, now_ms, args, reply),
+        Command::PExpireAt => expire::pexpireat(store, now_ms, args, reply),
         Command::Persist => expire::persist(store, now_ms, args, reply),
-        Command::FlushAll => server::flushall(store, args, reply),
+        Command::FlushAll | Command::FlushDb => server::flushall(store, args, reply),
         _ => Err(CommandError::NotServed),
     }
 }
@@ -54,9 +91,17 @@ pub(crate) fn read(
     match command {
         Command::Get => strings::get(reader, args, reply),
         Command::MGet => strings::mget(reader, args, reply),
-        Command::Exists => keys::exists(reader, args, reply),
+        Command::StrLen => ranges::strlen(reader, args, reply),
+        Command::GetRange | Command::SubStr => ranges::getrange(reader, args, reply),
+        Command::Lcs => lcs::lcs(reader, args, reply),
+        Command::Exists | Command::Touch => keys::exists(reader, args, reply),
+        Command::Type => keys::type_of(reader, args, reply),
         Command::Ttl => expire::ttl(reader, args, reply),
         Command::PTtl => expire::pttl(reader, args, reply),
+        Command::ExpireTime => expire::expiretime(reader, args, reply),
+        Command::PExpireTime => expire::pexpiretime(reader, args, reply),
+        Command::Object => introspect::object(reader, args, reply),
+        Command::Memory => introspect::memory(reader, args, reply),
         Command::DbSize => server::dbsize(reader, args, reply),
         _ => Err(CommandError::NotServed),
     }

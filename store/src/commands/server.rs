@@ -1,4 +1,4 @@
-//! DBSIZE, FLUSHALL: the whole partition.
+//! DBSIZE, FLUSHALL, FLUSHDB: the whole partition.
 
 use ringfort_resp::ReplyWriter;
 
@@ -14,7 +14,7 @@ pub(super) fn dbsize(reader: &mut Reader<'_>, args: &[&[u8]], reply: &mut ReplyW
     Ok(())
 }
 
-/// `FLUSHALL [ASYNC | SYNC]`: both empty the partition at once and free the memory step by step.
+/// `FLUSHALL [ASYNC | SYNC]`, `FLUSHDB [ASYNC | SYNC]`: both modes empty the partition at once and free the memory step by step.
 pub(super) fn flushall(store: &mut Store, args: &[&[u8]], reply: &mut ReplyWriter<'_>) -> Done {
     match args {
         [] => {}
@@ -46,6 +46,10 @@ mod tests {
              FLUSHALL ASYNC -> +OK
              FLUSHALL sync -> +OK
              DBSIZE -> :0
+             SET a 1 -> +OK
+             FLUSHDB ASYNC -> +OK
+             DBSIZE -> :0
+             FLUSHDB NOW -> -ERR syntax error
              FLUSHALL NOW -> -ERR syntax error
              FLUSHALL SYNC ASYNC -> -ERR syntax error",
         );

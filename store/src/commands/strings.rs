@@ -1,10 +1,13 @@
-//! GET, SET, MGET, MSET, INCR, INCRBY, APPEND.
+//! GET, MGET, MSET, MSETNX, INCR, INCRBY, DECR, DECRBY, APPEND.
 
 use ringfort_resp::ReplyWriter;
 
-use super::{Done, is_option};
+use super::Done;
 use crate::{
-    REPLY_BYTES_MAX, Store, VALUE_BYTES_MAX, error::CommandError, keyspace::Reader, number::parse_i64,
+    REPLY_BYTES_MAX, Store, VALUE_BYTES_MAX,
+    error::CommandError,
+    keyspace::{Place, Reader},
+    number::parse_i64,
     record::Record,
 };
 
@@ -38,56 +41,45 @@ pub(super) fn mget(reader: &mut Reader<'_>, args: &[&[u8]], reply: &mut ReplyWri
     Ok(())
 }
 
-/// `SET key value [NX | XX] [GET] [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]`.
-pub(super) fn set(store: &mut Store, now_ms: u64, args: &[&[u8]], reply: &mut ReplyWriter<'_>) -> Done {
-    let [key, value, options @ ..] = args else { return Err(CommandError::Arity("set")) };
-    let options = SetOptions::parse(options)?;
-    let expiry = options.expiry.map(|(unit, number)| unit.expires_at_ms(number, now_ms)).transpose()?;
-    check_value_len(value.len())?;
-    let place = store.place_for_write(key)?;
-
-    let old = store.touch(place, key, now_ms);
-    let is_allowed = match options.condition {
-        Condition::None => true,
-        Condition::Nx => old.is_none(),
-        Condition::Xx => old.is_some(),
-    };
-    let kept = if options.is_keepttl { old.and_then(Record::expires_at_ms) } else { None };
-    if options.is_get {
-        write_value(old, reply);
-    } else if is_allowed {
-        reply.ok();
-    } else {
-        reply.null();
-    }
-    if is_allowed {
-        match expiry {
-            // Born expired: nobody can see it, so it is not stored, but it does replace what was there.
-            Some(at) if at <= now_ms => {
-                store.remove(place, key);
-            }
-            _ => store.put(place, Record::new(key, value, expiry.or(kept))),
-        }
-    }
-    Ok(())
-}
-
 /// `MSET key value [key value ...]`: all or nothing.
 pub(super) fn mset(store: &mut Store, args: &[&[u8]], reply: &mut ReplyWriter<'_>) -> Done {
-    let (pairs, []) = args.as_chunks::<2>() else { return Err(CommandError::Arity("mset")) };
-    if pairs.is_empty() {
-        return Err(CommandError::Arity("mset"));
-    }
-    let mut places = Vec::with_capacity(pairs.len());
-    for [key, value] in pairs {
-        check_value_len(value.len())?;
-        places.push(store.place_for_write(key)?);
-    }
-    for (place, [key, value]) in places.into_iter().zip(pairs) {
+    for (place, [key, value]) in place_pairs(store, args, "mset")? {
         store.put(place, Record::new(key, value, None));
     }
     reply.ok();
     Ok(())
+}
+
+/// `MSETNX key value [key value ...]`: whether all were set, which they are when none of the keys exists.
+pub(super) fn msetnx(store: &mut Store, now_ms: u64, args: &[&[u8]], reply: &mut ReplyWriter<'_>) -> Done {
+    let pairs = place_pairs(store, args, "msetnx")?;
+    let is_free = pairs.iter().all(|(place, [key, _])| store.touch(*place, key, now_ms).is_none());
+    if is_free {
+        for (place, [key, value]) in pairs {
+            store.put(place, Record::new(key, value, None));
+        }
+    }
+    reply.integer(i64::from(is_free));
+    Ok(())
+}
+
+/// A key and a value to be written, and where.
+type PlacedPair<'a> = (Place, [&'a [u8]; 2]);
+
+fn place_pairs<'a>(
+    store: &Store,
+    args: &[&'a [u8]],
+    name: &'static str,
+) -> Result<Vec<PlacedPair<'a>>, CommandError> {
+    let (pairs, []) = args.as_chunks::<2>() else { return Err(CommandError::Arity(name)) };
+    if pairs.is_empty() {
+        return Err(CommandError::Arity(name));
+    }
+    let place = |pair: &[&'a [u8]; 2]| {
+        check_value_len(pair[1].len())?;
+        Ok((store.place_for_write(pair[0])?, *pair))
+    };
+    pairs.iter().map(place).collect()
 }
 
 /// `INCR key`.
@@ -100,6 +92,20 @@ pub(super) fn incr(store: &mut Store, now_ms: u64, args: &[&[u8]], reply: &mut R
 pub(super) fn incrby(store: &mut Store, now_ms: u64, args: &[&[u8]], reply: &mut ReplyWriter<'_>) -> Done {
     let [key, increment] = args else { return Err(CommandError::Arity("incrby")) };
     let increment = parse_i64(increment).ok_or(CommandError::NotInteger)?;
+    add(store, now_ms, key, increment, reply)
+}
+
+/// `DECR key`.
+pub(super) fn decr(store: &mut Store, now_ms: u64, args: &[&[u8]], reply: &mut ReplyWriter<'_>) -> Done {
+    let [key] = args else { return Err(CommandError::Arity("decr")) };
+    add(store, now_ms, key, -1, reply)
+}
+
+/// `DECRBY key decrement`.
+pub(super) fn decrby(store: &mut Store, now_ms: u64, args: &[&[u8]], reply: &mut ReplyWriter<'_>) -> Done {
+    let [key, decrement] = args else { return Err(CommandError::Arity("decrby")) };
+    let decrement = parse_i64(decrement).ok_or(CommandError::NotInteger)?;
+    let increment = decrement.checked_neg().ok_or(CommandError::DecrementOverflow)?;
     add(store, now_ms, key, increment, reply)
 }
 
@@ -130,94 +136,15 @@ fn add(store: &mut Store, now_ms: u64, key: &[u8], increment: i64, reply: &mut R
     Ok(())
 }
 
-fn write_value(record: Option<&Record>, reply: &mut ReplyWriter<'_>) {
+pub(super) fn write_value(record: Option<&Record>, reply: &mut ReplyWriter<'_>) {
     match record {
         Some(record) => reply.bulk(record.value()),
         None => reply.null(),
     }
 }
 
-fn check_value_len(len: usize) -> Done {
+pub(super) fn check_value_len(len: usize) -> Done {
     if len <= VALUE_BYTES_MAX { Ok(()) } else { Err(CommandError::ValueTooLong) }
-}
-
-/// When SET acts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Condition {
-    None,
-    Nx,
-    Xx,
-}
-
-/// How SET gives an expiry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Unit {
-    Ex,
-    Px,
-    ExAt,
-    PxAt,
-}
-
-/// The options of SET.
-#[derive(Debug, Clone, Copy)]
-struct SetOptions<'a> {
-    condition: Condition,
-    is_get: bool,
-    is_keepttl: bool,
-    expiry: Option<(Unit, &'a [u8])>,
-}
-
-impl<'a> SetOptions<'a> {
-    /// Reads the options as Redis 7.0 does: in any order, each as often as one likes (the last expiry counts), but only
-    /// one of NX and XX, and only one of the five forms of expiry.
-    fn parse(args: &[&'a [u8]]) -> Result<Self, CommandError> {
-        let mut options = Self { condition: Condition::None, is_get: false, is_keepttl: false, expiry: None };
-        let mut args = args.iter();
-        while let Some(arg) = args.next() {
-            if is_option(arg, "nx") && options.condition != Condition::Xx {
-                options.condition = Condition::Nx;
-            } else if is_option(arg, "xx") && options.condition != Condition::Nx {
-                options.condition = Condition::Xx;
-            } else if is_option(arg, "get") {
-                options.is_get = true;
-            } else if is_option(arg, "keepttl") && options.expiry.is_none() {
-                options.is_keepttl = true;
-            } else {
-                let unit = Unit::parse(arg).ok_or(CommandError::Syntax)?;
-                let is_first_form = options.expiry.is_none_or(|(other, _)| other == unit);
-                if options.is_keepttl || !is_first_form {
-                    return Err(CommandError::Syntax);
-                }
-                let number = args.next().ok_or(CommandError::Syntax)?;
-                options.expiry = Some((unit, number));
-            }
-        }
-        Ok(options)
-    }
-}
-
-impl Unit {
-    fn parse(arg: &[u8]) -> Option<Self> {
-        let forms = [("ex", Self::Ex), ("px", Self::Px), ("exat", Self::ExAt), ("pxat", Self::PxAt)];
-        forms.into_iter().find(|(name, _)| is_option(arg, name)).map(|(_, unit)| unit)
-    }
-
-    /// The expiry as milliseconds since 1970.
-    fn expires_at_ms(self, number: &[u8], now_ms: u64) -> Result<u64, CommandError> {
-        let invalid = CommandError::ExpireTime("set");
-        let number = parse_i64(number).ok_or(CommandError::NotInteger)?;
-        if number <= 0 {
-            return Err(invalid);
-        }
-        let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
-        let at = match self {
-            Self::Ex => number.checked_mul(1000).and_then(|ms| ms.checked_add(now_ms)),
-            Self::Px => number.checked_add(now_ms),
-            Self::ExAt => number.checked_mul(1000),
-            Self::PxAt => Some(number),
-        };
-        at.and_then(|at| u64::try_from(at).ok()).ok_or(invalid)
-    }
 }
 
 #[cfg(test)]
@@ -226,82 +153,6 @@ mod tests {
 
     use super::super::testing::Session;
     use crate::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
-
-    #[test]
-    fn get_and_set() {
-        Session::new().script(
-            "GET k -> $-1
-             SET k v -> +OK
-             GET k -> $1|v
-             SET k w -> +OK
-             GET k -> $1|w
-             DBSIZE -> :1",
-        );
-    }
-
-    #[test]
-    fn set_conditions() {
-        Session::new().script(
-            "SET k v XX -> $-1
-             SET k v NX -> +OK
-             SET k w nx -> $-1
-             SET k w xX -> +OK
-             SET k x GET -> $1|w
-             SET k y NX GET -> $1|x
-             GET k -> $1|x
-             SET n y NX GET -> $-1
-             GET n -> $1|y
-             SET m y XX GET -> $-1
-             EXISTS m -> :0
-             SET k v NX XX -> -ERR syntax error
-             SET k v XX NX -> -ERR syntax error
-             SET k v BAD -> -ERR syntax error
-             SET k v EX -> -ERR syntax error",
-        );
-    }
-
-    #[test]
-    fn set_expiries() {
-        Session::new().script(
-            "SET k v EX 100 -> +OK
-             TTL k -> :100
-             SET k v PX 1500 -> +OK
-             PTTL k -> :1500
-             SET k v EXAT 1700000100 -> +OK
-             TTL k -> :100
-             SET k v PXAT 1700000000001 -> +OK
-             PTTL k -> :1
-             SET k w KEEPTTL -> +OK
-             PTTL k -> :1
-             SET k v -> +OK
-             TTL k -> :-1
-             SET k v EX 1 EX 2 -> +OK
-             TTL k -> :2
-             SET k v EX 1 PX 2 -> -ERR syntax error
-             SET k v EX 1 KEEPTTL -> -ERR syntax error
-             SET k v KEEPTTL EX 1 -> -ERR syntax error
-             SET k v EX 0 -> -ERR invalid expire time in 'set' command
-             SET k v PXAT -1 -> -ERR invalid expire time in 'set' command
-             SET k v EX x -> -ERR value is not an integer or out of range
-             SET k v EX 9223372036854775807 -> -ERR invalid expire time in 'set' command
-             SET k v PX 9223372036854775807 -> -ERR invalid expire time in 'set' command
-             SET k v PXAT 9223372036854775807 -> +OK
-             TTL k -> :9223370336854776",
-        );
-    }
-
-    #[test]
-    fn set_in_the_past_leaves_no_key() {
-        let mut session = Session::new();
-        session.script(
-            "SET k v -> +OK
-             SET k w PXAT 1 GET -> $1|v
-             GET k -> $-1
-             DBSIZE -> :0
-             SET k w EXAT 1700000000 -> +OK
-             DBSIZE -> :0",
-        );
-    }
 
     #[test]
     fn writes_treat_an_expired_key_as_absent() {
@@ -394,5 +245,33 @@ mod tests {
         assert_eq!(session.run_args(Command::Del, &[&key]), b":0\r\n");
         assert_eq!(session.run_args(Command::Set, &[&key[1..], b"v"]), b"+OK\r\n");
         assert_eq!(session.run_args(Command::Get, &[&key[1..]]), b"$1\r\nv\r\n");
+    }
+
+    #[test]
+    fn msetnx_sets_all_or_nothing() {
+        let mut session = Session::new();
+        session.script(
+            "MSETNX a 1 b 2 a 3 -> :1
+             MGET a b -> *2|$1|3|$1|2
+             MSETNX c 1 b 9 -> :0
+             EXISTS c -> :0
+             MSETNX c 1 d -> -ERR wrong number of arguments for 'msetnx' command
+             PEXPIRE b 5 -> :1",
+        );
+        session.now_ms += 5;
+        session.script("MSETNX c 1 b 9 -> :1\nPTTL b -> :-1");
+    }
+
+    #[test]
+    fn decr_and_decrby() {
+        Session::new().script(
+            "DECR n -> :-1
+             DECRBY n 41 -> :-42
+             DECRBY n -2 -> :-40
+             DECRBY n x -> -ERR value is not an integer or out of range
+             DECRBY n -9223372036854775808 -> -ERR decrement would overflow
+             SET n -9223372036854775808 -> +OK
+             DECR n -> -ERR increment or decrement would overflow",
+        );
     }
 }

@@ -1,0 +1,108 @@
+//! OBJECT ENCODING and REFCOUNT, MEMORY USAGE.
+
+use ringfort_resp::{Command, ReplyWriter, commands::write_container_reply};
+
+use super::{Done, is_option};
+use crate::{error::CommandError, keyspace::Reader, number::parse_i64};
+
+/// Longest value that Redis stores in one piece with its header, bytes.
+const EMBSTR_BYTES_MAX: usize = 44;
+/// Redis holds the integers below this once for all keys.
+const SHARED_INTEGERS: i64 = 10_000;
+/// The count of references that Redis shows for those.
+const SHARED_REFCOUNT: i64 = i32::MAX as i64;
+
+/// `OBJECT ENCODING key`, `OBJECT REFCOUNT key`: what Redis says of a value that SET has written. (Redis remembers a
+/// value's history: after APPEND and SETRANGE it is `raw`, after INCRBYFLOAT never `int`.)
+pub(super) fn object(reader: &mut Reader<'_>, args: &[&[u8]], reply: &mut ReplyWriter<'_>) -> Done {
+    if write_container_reply(Command::Object.spec(), args, reply) {
+        return Ok(());
+    }
+    let [subcommand, key] = args else { return Err(CommandError::Arity("object")) };
+    let record = reader.get(key)?;
+    if !reader.expired.is_empty() {
+        return Ok(());
+    }
+    let Some(record) = record else {
+        reply.null();
+        return Ok(());
+    };
+    let integer = parse_i64(record.value());
+    if subcommand.eq_ignore_ascii_case(b"encoding") {
+        reply.bulk(match record.value().len() {
+            _ if integer.is_some() => b"int",
+            ..=EMBSTR_BYTES_MAX => b"embstr",
+            _ => b"raw",
+        });
+    } else {
+        let is_shared = integer.is_some_and(|n| (0..SHARED_INTEGERS).contains(&n));
+        reply.integer(if is_shared { SHARED_REFCOUNT } else { 1 });
+    }
+    Ok(())
+}
+
+/// `MEMORY USAGE key [SAMPLES count]`: logical bytes of the record, which `maxmemory` counts too.
+pub(super) fn memory(reader: &mut Reader<'_>, args: &[&[u8]], reply: &mut ReplyWriter<'_>) -> Done {
+    if write_container_reply(Command::Memory.spec(), args, reply) {
+        return Ok(());
+    }
+    let [_, key, options @ ..] = args else { return Err(CommandError::Arity("memory|usage")) };
+    let mut options = options.iter();
+    while let Some(name) = options.next() {
+        let count = options.next().filter(|_| is_option(name, "samples")).ok_or(CommandError::Syntax)?;
+        if parse_i64(count).ok_or(CommandError::NotInteger)? < 0 {
+            return Err(CommandError::Syntax);
+        }
+    }
+    let record = reader.get(key)?;
+    if reader.expired.is_empty() {
+        match record {
+            Some(record) => reply.integer(record.logical_bytes() as i64),
+            None => reply.null(),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Session;
+
+    #[test]
+    fn object_encoding_and_refcount() {
+        let mut session = Session::new();
+        for (value, encoding, refcount) in [
+            ("1", "$3|int", ":2147483647"),
+            ("9999", "$3|int", ":2147483647"),
+            ("10000", "$3|int", ":1"),
+            ("-1", "$3|int", ":1"),
+            ("01", "$6|embstr", ":1"),
+            ("v", "$6|embstr", ":1"),
+            (&"v".repeat(44), "$6|embstr", ":1"),
+            (&"v".repeat(45), "$3|raw", ":1"),
+        ] {
+            session.run(&format!("SET k {value}"));
+            assert_eq!(session.run("OBJECT ENCODING k"), encoding, "{value}");
+            assert_eq!(session.run("object refcount k"), refcount, "{value}");
+        }
+        assert_eq!(session.run("OBJECT ENCODING x"), "$-1");
+        assert_eq!(session.run("OBJECT FREQ k"), "-ERR unknown subcommand 'FREQ'. Try OBJECT HELP.");
+    }
+
+    #[test]
+    fn memory_usage_is_the_logical_size() {
+        let mut session = Session::new();
+        session.script(
+            "MEMORY USAGE k -> $-1
+             SET k v -> +OK
+             MEMORY USAGE k -> :34
+             EXPIRE k 10 -> :1
+             MEMORY USAGE k SAMPLES 0 -> :42
+             MEMORY USAGE k SAMPLES -1 -> -ERR syntax error
+             MEMORY USAGE k SAMPLES -> -ERR syntax error
+             MEMORY USAGE k SAMPLES x -> -ERR value is not an integer or out of range
+             MEMORY USAGE k BAD 1 -> -ERR syntax error",
+        );
+        assert_eq!(session.store.logical_bytes(), 42);
+    }
+}
