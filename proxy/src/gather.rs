@@ -5,9 +5,9 @@ use ringfort_resp::{Protocol, ReplyWriter, reply};
 /// How the parts' replies become one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Join {
-    /// The integers are added (DEL, EXISTS, DBSIZE).
+    /// The integers are added (DEL, UNLINK, EXISTS, TOUCH, DBSIZE).
     Sum,
-    /// OK when all say so (MSET, FLUSHALL).
+    /// OK when all say so (MSET, FLUSHALL, FLUSHDB).
     AllOk,
     /// The elements of the parts' arrays in the order of the keys: for each key its part and its place there (MGET).
     Elements(Vec<(u32, u32)>),

@@ -355,11 +355,15 @@ fn judge(mode: Mode, args: Args<'_>, host: &dyn Host) -> Verdict {
             Verdict::Error(unknown_command_error(name, args.iter().skip(1)))
         };
     };
-    let is_pairs_odd = spec.command == Command::MSet && args.len().is_multiple_of(2);
+    let is_of_pairs = matches!(spec.command, Command::MSet | Command::MSetNx);
+    let is_pairs_odd = is_of_pairs && args.len().is_multiple_of(2);
     if !spec.is_arity_ok(args.len()) || is_pairs_odd {
         return Verdict::Error(wrong_arity_error(spec.name));
     }
     if spec.scope == Scope::Connection {
+        return Verdict::Connection(spec);
+    }
+    if connection::answers(spec, args) {
         return Verdict::Connection(spec);
     }
     if host.map().is_none() {

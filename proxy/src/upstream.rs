@@ -367,7 +367,7 @@ impl Upstream {
         };
         let join = match ask.spec.command {
             Command::MGet => Join::Elements(key_order(ask, &to)),
-            Command::MSet | Command::FlushAll => Join::AllOk,
+            Command::MSet | Command::FlushAll | Command::FlushDb => Join::AllOk,
             _ => Join::Sum,
         };
         let gather = gathers.insert(crate::core::Gathering::new(client, ask, join, to.len()));

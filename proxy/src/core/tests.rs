@@ -437,6 +437,16 @@ impl Sim {
                 }
             }
             Command::Del => writer.integer(args.len() as i64),
+            Command::Unlink => {
+                writer.integer(args.iter().filter(|key| data.remove(**key).is_some()).count() as i64)
+            }
+            Command::Touch => {
+                writer.integer(args.iter().filter(|key| data.contains_key(**key)).count() as i64)
+            }
+            Command::FlushDb => {
+                data.clear();
+                writer.ok();
+            }
             Command::DbSize => writer.integer(data.len() as i64),
             other => panic!("the model does not know {other:?}"),
         }
@@ -768,6 +778,23 @@ fn writes_without_a_leader_are_not_executed_and_say_so() {
     quiet.say(0, "APPEND k1 <c>\r\nGET k1\r\n");
     assert_eq!(quiet.replies(0, 300_000), [":9\r\n", "$9\r\nk1=<a><c>\r\n"]);
     assert_eq!(quiet.group().sessions.values().map(|session| session.last).collect::<Vec<_>>(), [3]);
+}
+
+#[test]
+fn unlink_and_touch_are_split_and_summed_and_flushdb_goes_everywhere() {
+    let mut quiet = Quiet::new(1);
+    let keys: Vec<String> = (0..12).map(|n| format!("k{n}")).collect();
+    let partitions = quiet.0.proxy.map().unwrap().partitions;
+    let used: BTreeSet<_> = keys.iter().map(|key| partitions.of(slot_of(key.as_bytes())).0).collect();
+    assert!(2 <= used.len(), "the keys lie in several partitions");
+    let all = keys.join(" ");
+    let fill: String = keys.iter().map(|key| format!("APPEND {key} x\r\n")).collect();
+    quiet.say(0, &fill);
+    assert_eq!(quiet.replies(0, 300_000).len(), keys.len());
+    quiet.say(0, &format!("TOUCH {all} none k0\r\nUNLINK k0 k1 k2 none\r\nTOUCH {all}\r\nUNLINK {all}\r\n"));
+    assert_eq!(quiet.replies(0, 300_000), [":13\r\n", ":3\r\n", ":9\r\n", ":9\r\n"]);
+    quiet.say(0, &format!("{fill}FLUSHDB\r\nTOUCH {all}\r\n"));
+    assert_eq!(quiet.replies(0, 300_000)[keys.len()..], ["+OK\r\n", ":0\r\n"]);
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use super::{Args, Host, RingfortQuery, cluster, info};
 use ringfort_resp::commands::{
-    unknown_subcommand_error, write_command_docs, write_command_info, wrong_arity_error,
+    unknown_subcommand_error, write_command_docs, write_command_info, write_container_reply,
+    wrong_arity_error,
 };
 use ringfort_resp::{Command, CommandSpec, Protocol, ReplyWriter, commands};
 
@@ -117,6 +118,9 @@ impl Connection {
             Command::Config => return config(spec, args, out),
             Command::Cluster => return cluster::execute(spec, args, host, out),
             Command::Ringfort => return ringfort(spec, args, host, out),
+            _ if answers(spec, args) => {
+                write_container_reply(spec, &args.iter().skip(1).collect::<Vec<_>>(), out);
+            }
             _ => return Err(format!("ERR '{}' is not a command of a connection", spec.name)),
         }
         Ok(())
@@ -233,6 +237,15 @@ fn check_user(user: &[u8]) -> Outcome {
         Ok(())
     } else {
         Err("WRONGPASS invalid username-password pair or user is disabled.".to_owned())
+    }
+}
+
+/// Whether the connection itself answers this command of a container whose subcommands have keys (OBJECT HELP).
+pub(super) fn answers(spec: &'static CommandSpec, args: Args<'_>) -> bool {
+    let is_container = matches!(spec.command, Command::Object | Command::Memory);
+    is_container && {
+        let args: Vec<_> = args.iter().skip(1).collect();
+        write_container_reply(spec, &args, &mut ReplyWriter::new(&mut Vec::new(), Protocol::Resp2))
     }
 }
 

@@ -203,6 +203,47 @@ fn keys_of_several_slots_are_refused_where_they_cannot_be_split() {
 }
 
 #[test]
+fn several_keys_of_one_command_lie_in_one_slot_unless_they_can_be_split() {
+    for command in [
+        "MSETNX a 1 b 2",
+        "RENAME a b",
+        "RENAMENX a b",
+        "COPY a b",
+        "COPY a b DB 0 REPLACE",
+        "LCS a b",
+        "LCS a b IDX MINMATCHLEN 1 WITHMATCHLEN",
+    ] {
+        for host in [proxy(), node()] {
+            let one_slot = command.replace(" a ", " {t}a ").replace(" b", " {t}b");
+            assert_eq!(reply(&host, &one_slot), format!("+{one_slot}\r\n"));
+            let crossslot = "-CROSSSLOT Keys in request don't hash to the same slot\r\n";
+            assert_eq!(reply(&host, command), crossslot, "{command}");
+        }
+    }
+    for command in ["UNLINK a b", "TOUCH a b"] {
+        assert_eq!(reply(&proxy(), command), format!("+{command}\r\n"));
+        assert!(reply(&node(), command).starts_with("-CROSSSLOT "), "{command}");
+    }
+    assert_eq!(reply(&proxy(), "MSETNX a 1 a"), "-ERR wrong number of arguments for 'msetnx' command\r\n");
+    assert_eq!(reply(&proxy(), "FLUSHDB"), "+FLUSHDB\r\n");
+}
+
+#[test]
+fn containers_with_keys_are_answered_where_there_is_no_key() {
+    let starting = Fake { map: None, me: None };
+    for host in [proxy(), node(), starting] {
+        assert!(reply(&host, "OBJECT HELP").starts_with("*9\r\n+OBJECT <subcommand> "));
+        assert!(reply(&host, "memory help").starts_with("*6\r\n+MEMORY <subcommand> "));
+        assert_eq!(reply(&host, "OBJECT NOPE k"), "-ERR unknown subcommand 'NOPE'. Try OBJECT HELP.\r\n");
+        let arity = "-ERR wrong number of arguments for 'object|encoding' command\r\n";
+        assert_eq!(reply(&host, "OBJECT ENCODING"), arity);
+    }
+    for command in ["OBJECT ENCODING k", "OBJECT refcount k", "MEMORY USAGE k SAMPLES 1"] {
+        assert_eq!(reply(&proxy(), command), format!("+{command}\r\n"));
+    }
+}
+
+#[test]
 fn keyed_commands_wait_for_a_map() {
     let host = Fake { map: None, me: None };
     assert_eq!(reply(&host, "GET a"), "-LOADING Ringfort is starting: no cluster map yet\r\n");
