@@ -124,6 +124,20 @@ impl Record {
         Self(bytes.into_boxed_slice())
     }
 
+    /// The same record with `patch` in its value from `offset` on, behind zero bytes where the value ends before. O(patch)
+    /// when the value need not grow.
+    pub(crate) fn overwrite(self, offset: usize, patch: &[u8]) -> Self {
+        let start = self.header().value_start + offset;
+        let end = start + patch.len();
+        let mut bytes = self.0.into_vec();
+        if bytes.len() < end {
+            bytes.reserve_exact(end - bytes.len());
+            bytes.resize(end, 0);
+        }
+        bytes[start..end].copy_from_slice(patch);
+        Self(bytes.into_boxed_slice())
+    }
+
     /// Its deterministic size, bytes: the same on every replica, whatever the allocator does.
     pub(crate) fn logical_bytes(&self) -> u64 {
         let header = self.header();
@@ -161,6 +175,19 @@ mod tests {
                         32 + (key_len + value_len + 4) as u64 + if expiry.is_some() { 8 } else { 0 }
                     );
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn overwrites_and_pads_the_value() {
+        for expiry in [None, Some(7)] {
+            for key in ["", "k", &"k".repeat(300)] {
+                let record = Record::new(key.as_bytes(), b"abcd", expiry).overwrite(1, b"XY");
+                assert_eq!(record.value(), b"aXYd");
+                let record = record.overwrite(3, b"Z12").overwrite(8, b"!");
+                assert_eq!(record.value(), b"aXYZ12\0\0!");
+                assert_eq!((record.key(), record.expires_at_ms()), (key.as_bytes(), expiry));
             }
         }
     }

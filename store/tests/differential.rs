@@ -588,6 +588,8 @@ impl Generator {
 /// The store behind the checks that a session makes: known name, arity.
 struct Ours {
     store: Store,
+    /// Applies the same log, to be equal at any time.
+    replica: Store,
     now_ms: u64,
 }
 
@@ -603,6 +605,10 @@ impl Ours {
         } else if spec.is_write || is_applied {
             let ctx = ApplyContext { log_time_ms: self.now_ms, seed: 0 };
             self.store.apply(&ctx, spec.command, &args, &mut reply);
+            let mut other = Vec::new();
+            let mut reply = ReplyWriter::new(&mut other, Protocol::Resp2);
+            self.replica.apply(&ctx, spec.command, &args, &mut reply);
+            assert_eq!(out, other, "a replica replies the same to {}", shown(words));
         } else {
             let mut expired = Vec::new();
             self.store.read(self.now_ms, spec.command, &args, &mut reply, &mut expired);
@@ -656,7 +662,7 @@ fn random_commands_are_answered_as_redis_answers_them() {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_260_711);
     println!("SEED={seed}");
     let mut generator = Generator { state: seed, base_s: wall_clock_ms() / 1000, made: 0 };
-    let mut ours = Ours { store: Store::new(0, SLOTS - 1), now_ms: 0 };
+    let mut ours = Ours { store: Store::new(0, SLOTS - 1), replica: Store::new(0, SLOTS - 1), now_ms: 0 };
     let mut errors = 0;
     let commands_len =
         std::env::var("COMMANDS").ok().and_then(|len| len.parse().ok()).unwrap_or(COMMANDS_LEN);
@@ -693,6 +699,7 @@ fn random_commands_are_answered_as_redis_answers_them() {
             errors += usize::from(b[0] == b'-');
         }
         ours.store.check_invariants();
+        assert_eq!(ours.store.digest(), ours.replica.digest(), "replicas are equal");
     }
     println!("{errors} of the replies were errors");
     assert!((commands_len / 100..commands_len / 2).contains(&errors), "{errors} errors: a poor mix");
@@ -707,7 +714,8 @@ fn floats_are_read_added_and_written_as_redis_does() {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_260_712);
     println!("SEED={seed}");
     let mut generator = Generator { state: seed, base_s: 0, made: 0 };
-    let mut ours = Ours { store: Store::new(0, SLOTS - 1), now_ms: wall_clock_ms() };
+    let mut ours =
+        Ours { store: Store::new(0, SLOTS - 1), replica: Store::new(0, SLOTS - 1), now_ms: wall_clock_ms() };
     let mut sums = 0;
     for batch in 0..FLOATS_LEN / BATCH_LEN {
         let mut commands = Vec::new();
@@ -741,7 +749,8 @@ fn values_end_at_the_same_length() {
         println!("skipped: there is no redis-server to compare with");
         return;
     };
-    let mut ours = Ours { store: Store::new(0, SLOTS - 1), now_ms: wall_clock_ms() };
+    let mut ours =
+        Ours { store: Store::new(0, SLOTS - 1), replica: Store::new(0, SLOTS - 1), now_ms: wall_clock_ms() };
     let half = vec![b'x'; ringfort_store::VALUE_BYTES_MAX / 2];
     let append = |suffix: &[u8]| vec![b"APPEND".to_vec(), b"k".to_vec(), suffix.to_vec()];
     for words in [append(&half), append(&half), append(b"x"), append(b""), append(&half)] {

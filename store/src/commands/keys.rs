@@ -170,7 +170,24 @@ mod tests {
         assert_eq!(session.read("GET k"), ("$1|v".into(), vec![]));
         session.now_ms += 5;
         let gone = ExpiredKey { key: b"k".to_vec(), expires_at_ms: START_MS + 5 };
-        for read in ["GET k", "MGET x k", "EXISTS k x", "TTL k", "PTTL k"] {
+        for read in [
+            "GET k",
+            "MGET x k",
+            "EXISTS k x",
+            "TOUCH k x",
+            "TYPE k",
+            "TTL k",
+            "PTTL k",
+            "EXPIRETIME k",
+            "PEXPIRETIME k",
+            "STRLEN k",
+            "GETRANGE k 0 -1",
+            "SUBSTR k 0 -1",
+            "LCS x k",
+            "LCS k x LEN",
+            "OBJECT ENCODING k",
+            "MEMORY USAGE k",
+        ] {
             assert_eq!(session.read(read), (String::new(), vec![gone.clone()]), "{read}");
         }
         assert_eq!(session.read("DBSIZE"), (":2".into(), vec![]));

@@ -33,20 +33,19 @@ pub(super) fn setrange(store: &mut Store, now_ms: u64, args: &[&[u8]], reply: &m
     let offset = parse_i64(offset).ok_or(CommandError::NotInteger)?;
     let offset = usize::try_from(offset).map_err(|_| CommandError::Offset)?;
     let place = store.place_for_write(key)?;
-    let old = store.touch(place, key, now_ms);
-    let old_value = old.map_or(&[][..], Record::value);
+    let old_len = store.touch(place, key, now_ms).map(|record| record.value().len());
     if patch.is_empty() {
-        reply.integer(old_value.len() as i64);
+        reply.integer(old_len.unwrap_or(0) as i64);
         return Ok(());
     }
     let end = offset.saturating_add(patch.len());
     check_value_len(end)?;
-    let mut value = old_value.to_vec();
-    value.resize(end.max(value.len()), 0);
-    value[offset..end].copy_from_slice(patch);
-    let expires_at_ms = old.and_then(Record::expires_at_ms);
-    store.put(place, Record::new(key, &value, expires_at_ms));
-    reply.integer(value.len() as i64);
+    if old_len.is_some() {
+        store.update(place, key, |record| record.overwrite(offset, patch));
+    } else {
+        store.put(place, Record::new(key, b"", None).overwrite(offset, patch));
+    }
+    reply.integer(end.max(old_len.unwrap_or(0)) as i64);
     Ok(())
 }
 

@@ -164,6 +164,18 @@ mod tests {
             ("SET k w KEEPTTL", "+OK", "$1|w"),
             ("INCR k", ":1", "$1|1"),
             ("APPEND k w", ":1", "$1|w"),
+            ("SETNX k w", ":1", "$1|w"),
+            ("GETSET k w", "$-1", "$1|w"),
+            ("GETDEL k", "$-1", "$-1"),
+            ("GETEX k PERSIST", "$-1", "$-1"),
+            ("DELIFEQ k 7", ":0", "$-1"),
+            ("SET k w IFEQ 7", "$-1", "$-1"),
+            ("SETRANGE k 0 w", ":1", "$1|w"),
+            ("DECR k", ":-1", "$2|-1"),
+            ("INCRBYFLOAT k .5", "$3|0.5", "$3|0.5"),
+            ("MSETNX k w", ":1", "$1|w"),
+            ("RENAME k k", "-ERR no such key", "$-1"),
+            ("EXPIREAT k 9000000000", ":0", "$-1"),
             ("MSET k w", "+OK", "$1|w"),
         ] {
             session.script("SET k 7 PX 10 -> +OK");
