@@ -31,7 +31,7 @@ pub(crate) fn route(ask: &Ask<'_>, partitions: PartitionCount) -> Route {
     match ask.slots {
         Slots::One(slot) => Route::One(partitions.of(slot)),
         Slots::None if ask.spec.scope == Scope::AllPartitions => Route::All,
-        // No command of the table has neither keys nor that scope; partition 0 can refuse it as well as any.
+        // The session answers what has neither keys nor that scope; partition 0 can refuse it as well as any.
         Slots::None => Route::One(PartitionId(0)),
         Slots::Many => {
             let mut parts: BTreeMap<PartitionId, Vec<usize>> = BTreeMap::new();

@@ -55,7 +55,7 @@ pub struct Ticket(u64);
 /// The slots of a command's keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Slots {
-    /// The command has no keys (DBSIZE, FLUSHALL).
+    /// The command has no keys (DBSIZE, FLUSHALL, FLUSHDB).
     None,
     /// All keys are in this slot.
     One(Slot),
