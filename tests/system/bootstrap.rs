@@ -119,7 +119,7 @@ fn up_runs_the_whole_cluster_and_its_end_ends_all() {
     };
     let all_ended = || {
         eventually("free ports", Duration::from_secs(30), || {
-            let nodes = cluster.addresses.iter().flat_map(|a| [a.client, a.peer]);
+            let nodes = cluster.addresses.iter().flat_map(|a| [a.client, a.peer, a.proxy]);
             for address in nodes.chain([cluster.proxy_address]) {
                 drop(TcpListener::bind(address).map_err(|e| format!("{address}: {e}"))?);
             }

@@ -42,6 +42,8 @@ impl Default for Options {
 pub(crate) struct Addresses {
     pub(crate) client: SocketAddr,
     pub(crate) peer: SocketAddr,
+    /// The proxy within the node.
+    pub(crate) proxy: SocketAddr,
 }
 
 /// A folder that is removed at the end.
@@ -94,8 +96,9 @@ impl Cluster {
     /// Chooses addresses and writes the config file; starts nothing.
     pub(crate) fn prepare(options: Options) -> Self {
         let folder = TempFolder::new();
-        let ports = free_ports(2 * options.nodes + 1);
-        let addresses = ports[1..].chunks(2).map(|p| Addresses { client: p[0], peer: p[1] }).collect();
+        let ports = free_ports(3 * options.nodes + 1);
+        let addresses =
+            ports[1..].chunks(3).map(|p| Addresses { client: p[0], peer: p[1], proxy: p[2] }).collect();
         let nodes = (0..options.nodes).map(|_| None).collect();
         let data = folder.0.clone();
         let cluster = Self { nodes, proxy: None, addresses, proxy_address: ports[0], options, folder, data };
@@ -142,7 +145,12 @@ impl Cluster {
     /// Waits until all partitions can be read through the proxy.
     #[track_caller]
     pub(crate) fn wait_until_serving(&mut self) {
-        let proxy = self.proxy_address;
+        self.wait_until_proxy_serves(self.proxy_address);
+    }
+
+    /// Waits until all partitions can be read through one proxy.
+    #[track_caller]
+    pub(crate) fn wait_until_proxy_serves(&mut self, proxy: SocketAddr) {
         eventually("a cluster that serves", START, || {
             for node in self.nodes.iter_mut().flatten() {
                 assert!(node.is_running(), "a node ended:\n{}", node.output());
@@ -168,8 +176,11 @@ impl Cluster {
              durability = \"{durability}\"\n[proxy]\nlisten = \"{}\"\n",
             self.proxy_address
         );
-        for (n, Addresses { client, peer }) in self.addresses.iter().enumerate() {
-            text += &format!("[[node]]\nid = \"n{}\"\nclient = \"{client}\"\npeer = \"{peer}\"\n", n + 1);
+        for (n, Addresses { client, peer, proxy }) in self.addresses.iter().enumerate() {
+            text += &format!(
+                "[[node]]\nid = \"n{}\"\nclient = \"{client}\"\npeer = \"{peer}\"\nproxy = \"{proxy}\"\n",
+                n + 1
+            );
         }
         text
     }
@@ -306,6 +317,10 @@ impl Cluster {
             let mut first = None;
             for n in 0..self.options.nodes {
                 let own = replicas(&self.node_json(n)?)?;
+                // A node that still reads its data knows of none.
+                if own.len() != usize::from(self.options.partitions) {
+                    return Err(format!("{} replicas on n{}", own.len(), n + 1));
+                }
                 match &first {
                     None => first = Some(own),
                     Some(first) => {
@@ -330,7 +345,7 @@ impl Cluster {
     pub(crate) fn wait_until_joined(&self, n: usize) {
         eventually("a node that has joined", START, || {
             let node = self.node_json(n)?;
-            let groups = node["groups"].as_array().ok_or("no groups")?;
+            let groups = node["groups"].as_array().filter(|groups| !groups.is_empty()).ok_or("no groups")?;
             match groups.iter().find(|group| group["leader"].is_null()) {
                 None => Ok(()),
                 Some(group) => Err(format!("{group}")),

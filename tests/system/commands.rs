@@ -96,7 +96,9 @@ fn run_table(address: SocketAddr, is_resp3: bool, sending: Sending) {
 fn replies_are_redis_own_on_every_port() {
     let mut cluster = Cluster::start(Options::default());
     let leader = cluster.leader_of("{t}");
-    for address in [cluster.proxy_address, cluster.addresses[leader].client] {
+    let within = cluster.addresses[0].proxy;
+    cluster.wait_until_proxy_serves(within);
+    for address in [cluster.proxy_address, within, cluster.addresses[leader].client] {
         for is_resp3 in [false, true] {
             for sending in [Sending::OneByOne, Sending::BytesAlone, Sending::Pipeline] {
                 run_table(address, is_resp3, sending);
@@ -185,7 +187,8 @@ fn slots(client: &mut Client) -> Vec<(i64, i64, String)> {
 }
 
 fn maps_name_all_nodes(cluster: &Cluster) {
-    for mut client in [cluster.client(), cluster.node_client(0), cluster.node_client(2)] {
+    let within = Client::connect(cluster.addresses[0].proxy);
+    for mut client in [cluster.client(), within, cluster.node_client(0), cluster.node_client(2)] {
         let slots = slots(&mut client);
         let mut next = 0;
         for (first, last, _) in &slots {
