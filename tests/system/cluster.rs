@@ -431,10 +431,8 @@ impl Drop for Cluster {
             for process in self.nodes.iter().chain([&self.proxy]).flatten() {
                 let output = process.output();
                 let lines: Vec<_> = output.lines().collect();
-                println!(
-                    "-- a process of the cluster:\n{}",
-                    lines[lines.len().saturating_sub(30)..].join("\n")
-                );
+                let last = lines[lines.len().saturating_sub(30)..].join("\n");
+                println!("-- a process of the cluster:\n{last}\n{}", process.threads());
             }
         }
     }

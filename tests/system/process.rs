@@ -33,6 +33,20 @@ impl Process {
         self.child.id()
     }
 
+    /// What each of its threads does now: name, state, ticks of user and system time, where it waits in the kernel.
+    pub(crate) fn threads(&self) -> String {
+        let tasks = format!("/proc/{}/task", self.id());
+        let Ok(threads) = std::fs::read_dir(tasks) else { return String::new() };
+        let describe = |thread: std::fs::DirEntry| {
+            let read = |name: &str| std::fs::read_to_string(thread.path().join(name)).unwrap_or_default();
+            let stat = read("stat");
+            let field = |n: usize| stat.rsplit(") ").next().and_then(|s| s.split(' ').nth(n)).unwrap_or("");
+            let (name, waits_in) = (read("comm"), read("wchan"));
+            format!("{} {} {}+{} {waits_in}\n", name.trim(), field(0), field(11), field(12))
+        };
+        threads.flatten().map(describe).collect()
+    }
+
     /// All that it, and earlier processes with the same file, have said.
     pub(crate) fn output(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
