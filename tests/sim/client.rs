@@ -1,9 +1,10 @@
 //! Simulated clients: they speak RESP, keep some operations under way, and note what came of each.
 
+use crate::check::sequence::Token;
 use crate::history::{Answer, Ask, COUNTERS, Key, LISTS, Outcome, REGISTERS};
 use crate::rng::Rng;
 use ringfort_resp::reply::{self, Value};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// An operation under way.
 #[derive(Debug, Clone)]
@@ -41,6 +42,8 @@ pub(crate) struct Client {
     pub(crate) connection: u32,
     /// Tokens sent on it.
     pub(crate) tokens: u32,
+    /// The last token sent on it to each list.
+    pub(crate) last_tokens: BTreeMap<Key, Token>,
     /// Numbers of commands, to know whether one has timed out.
     pub(crate) asked: u64,
 }
@@ -57,6 +60,7 @@ impl Client {
             guess: Vec::new(),
             connection: 0,
             tokens: 0,
+            last_tokens: BTreeMap::new(),
             asked: 0,
         }
     }
@@ -98,9 +102,14 @@ impl Workload {
             56..60 => Ask::Get(Key::Counter(rng.below(COUNTERS))),
             60..74 => {
                 client.tokens += 1;
-                Ask::Append(Key::List(rng.below(LISTS)), (client.connection, client.tokens))
+                let (key, token) = (Key::List(rng.below(LISTS)), (client.connection, client.tokens));
+                client.last_tokens.insert(key, token);
+                Ask::Append(key, token)
             }
-            74..80 => Ask::Get(Key::List(rng.below(LISTS))),
+            74..80 => {
+                let key = Key::List(rng.below(LISTS));
+                Ask::GetOwn(key, client.last_tokens.get(&key).copied())
+            }
             80..83 => {
                 self.ephemerals += 1;
                 Ask::SetExpiring(Key::Ephemeral(self.ephemerals), rng.range(1, 3_000))

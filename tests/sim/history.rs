@@ -40,6 +40,8 @@ impl Key {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ask {
     Get(Key),
+    /// Reads a list; the connection sent this token to it last.
+    GetOwn(Key, Option<Token>),
     Set(Key, u64),
     SetExpiring(Key, u64),
     Incr(Key),
@@ -53,7 +55,7 @@ impl Ask {
     pub(crate) fn args(&self) -> Vec<String> {
         let mut args = Vec::new();
         match self {
-            Self::Get(key) => args.extend(["GET".to_owned(), key.name()]),
+            Self::Get(key) | Self::GetOwn(key, _) => args.extend(["GET".to_owned(), key.name()]),
             Self::Set(key, value) => args.extend(["SET".to_owned(), key.name(), value.to_string()]),
             Self::SetExpiring(key, ms) => {
                 args.extend(["SET".to_owned(), key.name(), "x".to_owned(), "PX".to_owned(), ms.to_string()]);
@@ -75,9 +77,12 @@ impl Ask {
     /// Its key, or its first one.
     pub(crate) fn key(&self) -> Key {
         match self {
-            Self::Get(k) | Self::Set(k, _) | Self::SetExpiring(k, _) | Self::Incr(k) | Self::Append(k, _) => {
-                *k
-            }
+            Self::Get(k)
+            | Self::GetOwn(k, _)
+            | Self::Set(k, _)
+            | Self::SetExpiring(k, _)
+            | Self::Incr(k)
+            | Self::Append(k, _) => *k,
             Self::MGet(keys) => keys[0],
             Self::MSet(pairs) => pairs[0].0,
         }
@@ -165,7 +170,13 @@ impl History {
         let span = Span { invoke, ret: if answer.is_some() { now } else { NEVER } };
         let strange = || format!("{ask:?} was answered {answer:?}");
         match (ask, answer) {
-            (Ask::Get(_) | Ask::MGet(_), None) => {}
+            (Ask::Get(_) | Ask::GetOwn(..) | Ask::MGet(_), None) => {}
+            (Ask::GetOwn(key, token), Some(Answer::Values(values))) if values.len() == 1 => {
+                self.record_read(*key, values[0].as_deref(), span)?;
+                let list = self.lists.entry(*key).or_default();
+                let seen = list.reads.last().map_or(0, |r| r.0.len());
+                list.own.extend(token.map(|token| (token, seen)));
+            }
             (Ask::Get(key), Some(Answer::Values(values))) if values.len() == 1 => {
                 self.record_read(*key, values[0].as_deref(), span)?;
             }

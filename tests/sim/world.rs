@@ -1213,6 +1213,7 @@ impl World {
         c.id = None;
         c.connection = 0;
         c.tokens = 0;
+        c.last_tokens.clear();
         c.asked += 1;
         for Pending { ask, invoke } in pending {
             self.history.record(&ask, &Outcome::Unknown, invoke, self.now)?;

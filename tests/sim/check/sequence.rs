@@ -84,6 +84,8 @@ pub(crate) struct List {
     pub(crate) appends: Vec<(Token, Option<u64>, Span)>,
     /// Tokens seen, when.
     pub(crate) reads: Vec<(Vec<Token>, Span)>,
+    /// Of reads: the token that its connection had sent last before it, and the tokens seen.
+    pub(crate) own: Vec<(Token, usize)>,
 }
 
 impl List {
@@ -125,6 +127,16 @@ impl List {
                     return Err(format!("token {token:?}, acknowledged at {told}, is lost"));
                 }
                 (None, None) => sequence.unknown.push(span.invoke),
+            }
+        }
+        // A read sees what its own connection wrote before it, answered or not (design 3).
+        let acknowledged: BTreeSet<Token> =
+            self.appends.iter().filter(|a| a.1.is_some()).map(|a| a.0).collect();
+        for (token, seen) in self.own.iter().filter(|(token, _)| acknowledged.contains(token)) {
+            if places.get(token).is_none_or(|&place| (*seen as u64) < place) {
+                return Err(format!(
+                    "a read of {seen} tokens did not see {token:?}, sent before it by its connection"
+                ));
             }
         }
         sequence.check()
@@ -197,8 +209,9 @@ mod tests {
         let good = List {
             appends: vec![append(1, Some(1), 1, 2), append(2, None, 3, NEVER), append(3, Some(3), 5, 6)],
             reads: vec![(vec![(1, 1), (1, 2), (1, 3)], span(7, 8))],
+            own: vec![((1, 3), 3), ((1, 2), 0)],
         };
-        assert_eq!(good.check(), Ok(()));
+        assert_eq!(good.check(), Ok(()), "what was not acknowledged need not be seen");
         for (bad, why) in [
             (vec![(1, 1), (1, 3)], "in another place"),
             (vec![(1, 1), (1, 2)], "lost"),
@@ -206,13 +219,16 @@ mod tests {
             (vec![(1, 1), (1, 3), (1, 2)], "out of order"),
             (vec![(1, 1), (1, 2), (1, 3), (1, 9)], "never sent"),
         ] {
-            let list = List { appends: good.appends.clone(), reads: vec![(bad, span(7, 8))] };
+            let list = List { appends: good.appends.clone(), reads: vec![(bad, span(7, 8))], own: vec![] };
             assert!(list.check().is_err(), "{why}");
         }
         let stale = List {
             appends: good.appends.clone(),
             reads: vec![(vec![(1, 1), (1, 2), (1, 3)], span(7, 8)), (vec![(1, 1)], span(9, 10))],
+            own: vec![],
         };
         assert!(stale.check().is_err());
+        let blind = List { own: vec![((1, 3), 2)], ..good };
+        assert!(blind.check().is_err(), "a read that does not see its own connection's write");
     }
 }
