@@ -30,8 +30,10 @@ pub(crate) struct FaultMix {
     pub(crate) jump: u64,
     /// A proxy dies; a new one takes its place.
     pub(crate) proxy: u64,
-    /// A node is stopped as planned.
+    /// A node is stopped as planned; now and then the others cannot tell it of their new leaders.
     pub(crate) leave: u64,
+    /// Two nodes cannot reach each other, and the third one, which both can, restarts again and again.
+    pub(crate) bridge: u64,
 }
 
 /// The options of one seed.
@@ -87,7 +89,8 @@ impl Options {
             bad_sync: weight(1),
             jump: weight(3),
             proxy: weight(2),
-            leave: weight(2),
+            leave: weight(3),
+            bridge: weight(3),
         };
         if mix.partition + mix.cut + mix.pause + mix.kill + mix.crash == 0 {
             mix.kill = 3;
@@ -99,7 +102,7 @@ impl Options {
             fsync,
             proxies: rng.range(1, 2) as usize,
             proxy_clients: rng.range(4, 6) as usize,
-            direct_clients: rng.below(3) as usize,
+            direct_clients: rng.below(4) as usize,
             depth: rng.range(1, 6) as usize,
             think_us: rng.range(10_000, 120_000),
             deadline_us: rng.range(1, 5) * SECOND,

@@ -106,6 +106,13 @@ enum Event {
         asked: u64,
     },
     Fault,
+    Block {
+        from: Host,
+        to: Host,
+    },
+    Restart {
+        node: usize,
+    },
     Unblock {
         from: Host,
         to: Host,
@@ -388,10 +395,16 @@ impl World {
             Event::Ask { client } => self.ask(client),
             Event::Timeout { client, asked } => self.time_out(client, asked),
             Event::Fault => self.fault(),
+            Event::Block { from, to } => {
+                self.line(|| format!("{from} -> {to} is blocked"));
+                self.blocked[from][to] += 1;
+                Ok(())
+            }
             Event::Unblock { from, to } => {
                 self.unblock(from, to);
                 Ok(())
             }
+            Event::Restart { node } => self.restart(node),
             Event::Start { node } => self.start(node),
             Event::Die { node, life, is_crash } if is_current(node, life) => {
                 self.die(node, if is_crash { Death::Crash } else { Death::Kill });
@@ -1137,7 +1150,10 @@ impl World {
             Via::Nodes => {
                 let partition = self.map.partitions.of(slot_of(ask.key().name().as_bytes()));
                 let c = &mut self.clients[client];
-                let node = c.guess[usize::from(partition.0)];
+                // Now and then it asks whoever it likes: a leader that does not know of the next one must notice by itself.
+                let is_curious = self.rng.one_in(8);
+                let any = self.rng.index(NODES);
+                let node = if is_curious { any } else { c.guess[usize::from(partition.0)] };
                 let conn = c.conns[node];
                 c.node = node;
                 if !self.conns[conn].knows[0] {
@@ -1242,8 +1258,19 @@ impl World {
         let after = 1 + self.rng.below(2 * self.options.fault_every_us);
         self.after(after, Event::Fault);
         let m = self.options.mix;
-        let weights =
-            [m.partition, m.cut, m.pause, m.kill, m.crash, m.full, m.bad_sync, m.jump, m.proxy, m.leave];
+        let weights = [
+            m.partition,
+            m.cut,
+            m.pause,
+            m.kill,
+            m.crash,
+            m.full,
+            m.bad_sync,
+            m.jump,
+            m.proxy,
+            m.leave,
+            m.bridge,
+        ];
         let mut draw = self.rng.below(weights.iter().sum());
         let mut kind = 0;
         while weights[kind] <= draw {
@@ -1278,7 +1305,8 @@ impl World {
                 self.nodes[node].clocks.wall_error_ms = error;
             }
             8 => return self.replace_proxy(),
-            _ => self.leave(node),
+            9 => self.leave(node, length),
+            _ => self.bridge(node, length),
         }
         Ok(())
     }
@@ -1394,10 +1422,42 @@ impl World {
         Ok(())
     }
 
+    /// Both ends want the votes of the node in the middle, which forgets with each restart whom it follows.
+    fn bridge(&mut self, middle: usize, length: u64) {
+        let (a, b) = ((middle + 1) % NODES, (middle + 2) % NODES);
+        self.line(|| format!("n{} is a bridge for {length} us", middle + 1));
+        for (from, to) in [(a, b), (b, a)] {
+            self.blocked[from][to] += 1;
+            self.after(length, Event::Unblock { from, to });
+        }
+        let mut at = 0;
+        while at < length {
+            at += self.rng.range(100_000, 800_000);
+            self.after(at, Event::Restart { node: middle });
+        }
+    }
+
+    /// A process dies and is back at once, and so are its connections.
+    fn restart(&mut self, node: usize) -> Result<(), String> {
+        if self.is_healed || !self.nodes[node].is_up {
+            return Ok(());
+        }
+        self.die(node, Death::Kill);
+        self.start(node)
+    }
+
     /// A planned stop: leaderships go first, then the process.
-    fn leave(&mut self, node: usize) {
+    fn leave(&mut self, node: usize, length: u64) {
         if !self.nodes[node].is_up {
             return;
+        }
+        // It asks a follower to campaign, and never hears that it did: only a lease that has ended keeps its reads right.
+        if self.rng.one_in(2) {
+            let after = self.rng.spread(100, 20_000);
+            for from in (0..NODES).filter(|&from| from != node) {
+                self.after(after, Event::Block { from, to: node });
+                self.after(after + length, Event::Unblock { from, to: node });
+            }
         }
         self.line(|| format!("n{} leaves", node + 1));
         for worker in 0..self.nodes[node].workers.len() {
@@ -1438,8 +1498,10 @@ impl World {
             }
         }
         let opening = std::mem::take(&mut self.queue);
-        self.queue =
-            opening.into_iter().filter(|Reverse((_, _, e))| !matches!(e, Event::Unblock { .. })).collect();
+        self.queue = opening
+            .into_iter()
+            .filter(|Reverse((_, _, e))| !matches!(e, Event::Block { .. } | Event::Unblock { .. }))
+            .collect();
         // Each way in must serve every partition; then somebody reads everything.
         let mut askers: Vec<usize> = (0..self.options.proxies).collect();
         askers.push(self.clients.len() - 1);
