@@ -138,8 +138,8 @@ impl Workload {
 }
 
 /// Appends a command in RESP.
-pub(crate) fn encode(ask: &Ask) -> Vec<u8> {
-    let args = ask.args();
+pub(crate) fn encode(ask: &Ask, is_hot: bool) -> Vec<u8> {
+    let args = ask.args(is_hot);
     let mut out = format!("*{}\r\n", args.len()).into_bytes();
     for arg in args {
         out.extend_from_slice(format!("${}\r\n{arg}\r\n", arg.len()).as_bytes());

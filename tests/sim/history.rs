@@ -25,12 +25,14 @@ pub(crate) enum Key {
 }
 
 impl Key {
-    pub(crate) fn name(self) -> String {
+    /// Its name; in a hot workload all keys but the probes are in one partition.
+    pub(crate) fn name(self, is_hot: bool) -> String {
+        let hot = if is_hot { "{hot}" } else { "" };
         match self {
-            Self::Register(n) => format!("register:{n}"),
-            Self::Counter(n) => format!("counter:{n}"),
-            Self::List(n) => format!("list:{n}"),
-            Self::Ephemeral(n) => format!("ephemeral:{n}"),
+            Self::Register(n) => format!("{hot}register:{n}"),
+            Self::Counter(n) => format!("{hot}counter:{n}"),
+            Self::List(n) => format!("{hot}list:{n}"),
+            Self::Ephemeral(n) => format!("{hot}ephemeral:{n}"),
             Self::Probe(n) => format!("probe:{n}"),
         }
     }
@@ -52,23 +54,31 @@ pub(crate) enum Ask {
 
 impl Ask {
     /// Its arguments.
-    pub(crate) fn args(&self) -> Vec<String> {
+    pub(crate) fn args(&self, is_hot: bool) -> Vec<String> {
         let mut args = Vec::new();
         match self {
-            Self::Get(key) | Self::GetOwn(key, _) => args.extend(["GET".to_owned(), key.name()]),
-            Self::Set(key, value) => args.extend(["SET".to_owned(), key.name(), value.to_string()]),
+            Self::Get(key) | Self::GetOwn(key, _) => args.extend(["GET".to_owned(), key.name(is_hot)]),
+            Self::Set(key, value) => args.extend(["SET".to_owned(), key.name(is_hot), value.to_string()]),
             Self::SetExpiring(key, ms) => {
-                args.extend(["SET".to_owned(), key.name(), "x".to_owned(), "PX".to_owned(), ms.to_string()]);
+                args.extend([
+                    "SET".to_owned(),
+                    key.name(is_hot),
+                    "x".to_owned(),
+                    "PX".to_owned(),
+                    ms.to_string(),
+                ]);
             }
-            Self::Incr(key) => args.extend(["INCR".to_owned(), key.name()]),
-            Self::Append(key, token) => args.extend(["APPEND".to_owned(), key.name(), token_text(*token)]),
+            Self::Incr(key) => args.extend(["INCR".to_owned(), key.name(is_hot)]),
+            Self::Append(key, token) => {
+                args.extend(["APPEND".to_owned(), key.name(is_hot), token_text(*token)])
+            }
             Self::MGet(keys) => {
                 args.push("MGET".to_owned());
-                args.extend(keys.iter().map(|k| k.name()));
+                args.extend(keys.iter().map(|k| k.name(is_hot)));
             }
             Self::MSet(pairs) => {
                 args.push("MSET".to_owned());
-                args.extend(pairs.iter().flat_map(|(k, v)| [k.name(), v.to_string()]));
+                args.extend(pairs.iter().flat_map(|(k, v)| [k.name(is_hot), v.to_string()]));
             }
         }
         args
@@ -252,7 +262,7 @@ impl History {
         let lists = self.lists.iter().map(|(k, h)| (k, h.check()));
         let ephemerals = self.ephemerals.iter().map(|(k, h)| (k, h.check()));
         for (key, result) in registers.chain(counters).chain(lists).chain(ephemerals) {
-            result.map_err(|e| format!("{}: {e}", key.name()))?;
+            result.map_err(|e| format!("{}: {e}", key.name(false)))?;
         }
         Ok(())
     }

@@ -46,6 +46,8 @@ pub(crate) struct Options {
     pub(crate) proxies: usize,
     pub(crate) proxy_clients: usize,
     pub(crate) direct_clients: usize,
+    /// Whether all keys are in one partition.
+    pub(crate) is_hot: bool,
     /// Most unanswered operations of a proxy's client.
     pub(crate) depth: usize,
     /// Mean pause of a client between two operations, µs.
@@ -95,16 +97,18 @@ impl Options {
         if mix.partition + mix.cut + mix.pause + mix.kill + mix.crash == 0 {
             mix.kill = 3;
         }
+        let is_hot = rng.one_in(3);
         Self {
             seed,
+            is_hot,
             replicas: if rng.one_in(8) { 1 } else { 3 },
             workers: if rng.one_in(4) { 2 } else { 1 },
             fsync,
             proxies: rng.range(1, 2) as usize,
             proxy_clients: rng.range(4, 6) as usize,
             direct_clients: rng.below(4) as usize,
-            depth: rng.range(1, 6) as usize,
-            think_us: rng.range(10_000, 120_000),
+            depth: rng.range(1, if is_hot { 16 } else { 6 }) as usize,
+            think_us: rng.range(10_000, if is_hot { 40_000 } else { 120_000 }),
             deadline_us: rng.range(1, 5) * SECOND,
             latency_us: (rng.range(100, 500), rng.spread(1_000, 20_000)),
             sync_us: rng.spread(200, 40_000),

@@ -1125,7 +1125,12 @@ impl World {
         if is_last_phase && !self.probes.contains_key(&client) {
             return Ok(());
         }
-        let think = if is_last_phase { 20_000 } else { 1 + self.rng.below(2 * self.options.think_us) };
+        // The nodes' own clients have one operation under way, so they ask more often.
+        let mean = match self.clients[client].via {
+            Via::Proxy(_) => self.options.think_us,
+            Via::Nodes => self.options.think_us / 3,
+        };
+        let think = if is_last_phase { 20_000 } else { 1 + self.rng.below(2 * mean) };
         self.after(think, Event::Ask { client });
         let depth =
             if self.clients[client].via == Via::Nodes || is_last_phase { 1 } else { self.options.depth };
@@ -1139,8 +1144,8 @@ impl World {
             },
             None => self.workload.draw(&mut self.rng, &mut self.clients[client]),
         };
-        let bytes = encode(&ask);
-        self.line(|| format!("client {client}: {}", ask.args().join(" ")));
+        let bytes = encode(&ask, self.options.is_hot);
+        self.line(|| format!("client {client}: {}", ask.args(false).join(" ")));
         match self.clients[client].via {
             Via::Proxy(proxy) => {
                 let Some(id) = self.clients[client].id else { return Ok(()) };
@@ -1148,10 +1153,11 @@ impl World {
                 self.want_proxy_turn(proxy, 50);
             }
             Via::Nodes => {
-                let partition = self.map.partitions.of(slot_of(ask.key().name().as_bytes()));
+                let partition =
+                    self.map.partitions.of(slot_of(ask.key().name(self.options.is_hot).as_bytes()));
                 let c = &mut self.clients[client];
                 // Now and then it asks whoever it likes: a leader that does not know of the next one must notice by itself.
-                let is_curious = self.rng.one_in(8);
+                let is_curious = self.rng.one_in(5);
                 let any = self.rng.index(NODES);
                 let node = if is_curious { any } else { c.guess[usize::from(partition.0)] };
                 let conn = c.conns[node];
@@ -1199,10 +1205,13 @@ impl World {
             };
             let outcome = judge(&reply).map_err(|e| format!("{e} for {ask:?}"))?;
             self.trace.note(self.now, 11, client as u64, invoke);
-            self.line(|| format!("client {client}: {} (of {invoke}) -> {reply:?}", ask.args().join(" ")));
+            self.line(|| {
+                format!("client {client}: {} (of {invoke}) -> {reply:?}", ask.args(false).join(" "))
+            });
             self.clients[client].asked += 1;
             if self.clients[client].via == Via::Nodes && outcome != Outcome::Unknown {
-                let partition = self.map.partitions.of(slot_of(ask.key().name().as_bytes()));
+                let partition =
+                    self.map.partitions.of(slot_of(ask.key().name(self.options.is_hot).as_bytes()));
                 if let Some(error) = reply.as_error() {
                     let guess = moved_to(error).filter(|n| *n < NODES);
                     let other = self.rng.index(NODES);
@@ -1525,7 +1534,7 @@ impl World {
     fn probe_key(&self, partition: PartitionId) -> Key {
         (0..)
             .map(Key::Probe)
-            .find(|key| self.map.partitions.of(slot_of(key.name().as_bytes())) == partition)
+            .find(|key| self.map.partitions.of(slot_of(key.name(false).as_bytes())) == partition)
             .expect("every partition has some key")
     }
 
@@ -1543,8 +1552,7 @@ impl World {
 
     fn judge_liveness(&mut self) -> Result<(), String> {
         if !self.is_answered() {
-            let left: Vec<_> =
-                self.probes.iter().map(|(c, p)| (*c, p.len(), p.last().map(Ask::args))).collect();
+            let left: Vec<_> = self.probes.iter().map(|(c, p)| (*c, p.len(), p.last())).collect();
             let pending: Vec<_> = self.clients.iter().map(|c| c.pending.front().cloned()).collect();
             return Err(format!(
                 "liveness: {} s after the last fault this is not answered: {left:?}, {pending:?}; {}",
