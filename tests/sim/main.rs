@@ -31,12 +31,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use world::{Report, World};
 
 /// Seeds that are run when SEEDS does not say otherwise.
-const SEEDS: u64 = 120;
+const SEEDS: u64 = 150;
 /// Lines of the trace that are printed when LINES does not say otherwise.
 const LINES: u64 = 60;
 
-/// Seeds that once found a bug.
-const REGRESSIONS: &[u64] = &[];
+/// Seeds that bring a bug out: when it was listed, each failed with the line of production code beside it taken back.
+const REGRESSIONS: &[u64] = &[
+    41,  // an installed snapshot is told to the engine as applied (`Group::persisted`)
+    203, // the same, seen in the meta group
+    43,  // a transfer ends the lease of its term (`Lease::void`)
+    39,  // a lease ends (`Lease::covers`)
+    56,  // a leader that lost its office does not say "not executed" (the proxy's `is_disowned`)
+];
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))

@@ -1561,6 +1561,8 @@ impl World {
             ));
         }
         if !self.is_settling {
+            // The last thing ended without an answer: its connection broke.
+            self.settle_if_done();
             return Ok(());
         }
         // All replicas of a group that stand at one index are equal, and none is far behind.
