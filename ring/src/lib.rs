@@ -1,6 +1,6 @@
 //! Slots, the hash ring, exact placement and the plan of moves: pure functions, no I/O.
 //!
-//! Reading order: [`slot`], [`ring`], [`placement`] and its solver `flow`, [`plan`].
+//! Reading order: [`slot`], [`ring`], [`placement`] and its solver `flow`, [`mod@plan`].
 //! key -> [`slot`] -> [`PartitionId`] never changes; only partition -> nodes does ([`placement`]).
 
 mod flow;

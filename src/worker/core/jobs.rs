@@ -3,7 +3,7 @@
 use crate::log::{Disk, LogError, SnapshotHeader, SnapshotJob, SyncJob};
 use crate::shard::raft::Message;
 
-/// Work for the log thread: it may block. Its outcome goes back by [`WorkerCore::job_done`].
+/// Work for the log thread: it may block. Its outcome goes back by [`WorkerCore::job_done`](super::WorkerCore::job_done).
 #[derive(Debug)]
 pub enum Job<D: Disk> {
     /// Make the log durable.
