@@ -413,8 +413,11 @@ impl Group {
                     proposed_us: now.boot_us,
                     origins: batch.origins,
                 }),
+                // The engine dropped it, so it is in no log.
                 Err(ProposeError::NotLeader | ProposeError::Transferring) => {
-                    unreachable!("the loop has just asked whether this replica leads and is not transferring")
+                    for origin in batch.origins {
+                        ports.reply(origin, Status::NotLeader(""));
+                    }
                 }
             }
         }
