@@ -2,7 +2,7 @@
 
 use crate::shard::GroupStatus;
 use parking_lot::{Mutex, RwLock};
-use ringfort_proxy::session::{Facts, Host, Keyspace, RingfortQuery};
+use ringfort_proxy::session::{Facts, Host, Keyspace, RingfortQuery, map_json};
 use ringfort_ring::{NodeId, PartitionId};
 use ringfort_wire::{ClusterMap, GroupId};
 use std::sync::Arc;
@@ -179,7 +179,7 @@ impl Host for View {
         match query {
             RingfortQuery::Map => {
                 let map = self.map.as_ref().ok_or("the cluster has not formed yet")?;
-                Ok(map.to_public_json())
+                Ok(map_json(map, |partition| self.leader_of(partition)))
             }
             RingfortQuery::Node => Ok(self.node_json().to_string()),
         }

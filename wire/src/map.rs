@@ -95,33 +95,6 @@ impl ClusterMap {
         serde_json::to_vec(self).expect("a map has only string keys and plain values")
     }
 
-    /// The map as `RINGFORT MAP` shows it to tools: without replica ids and incarnations.
-    pub fn to_public_json(&self) -> String {
-        let nodes: Vec<_> = self
-            .nodes
-            .iter()
-            .map(|n| {
-                serde_json::json!({
-                    "id": n.id, "client": n.client, "peer": n.peer, "weight": n.weight, "zone": n.zone,
-                })
-            })
-            .collect();
-        let placement: Vec<_> = self
-            .groups
-            .iter()
-            .map(|g| {
-                let replicas: Vec<_> = g.seats.iter().map(|s| &s.node).collect();
-                serde_json::json!({ "replicas": replicas, "leader": g.leader })
-            })
-            .collect();
-        serde_json::json!({
-            "cluster_id": format!("{:032x}", self.cluster_id), "name": self.name, "epoch": self.epoch,
-            "partitions": self.partitions, "replicas": self.replicas, "fsync": self.fsync,
-            "nodes": nodes, "placement": placement,
-        })
-        .to_string()
-    }
-
     /// Reads a map from JSON and checks that it is consistent.
     ///
     /// # Errors

@@ -172,11 +172,6 @@ impl<D: Disk> WorkerCore<D> {
         touched
     }
 
-    /// Number of clients here.
-    pub fn clients_len(&self) -> usize {
-        self.ports.clients.len()
-    }
-
     /// Takes a message of another worker of this node.
     pub fn worker_message(&mut self, message: WorkerMessage, now: Now) {
         match message {
