@@ -152,7 +152,7 @@ fn garbage(cluster_id: u128) -> Vec<Vec<u8>> {
         hello(Channel::Snapshot, 0),
         [hello(Channel::Control, 0), framed(Kind::Probe, b"")].concat(),
         [hello(Channel::Control, 0), framed(Kind::MapGet, &[1, 2])].concat(),
-        [hello(Channel::Control, 0), framed(Kind::Form, &noise(300))].concat(),
+        [hello(Channel::Control, 0), framed(Kind::Raft, &noise(300))].concat(),
         link(&request(u16::MAX, b"")),
         link(&request(0, b"")),
         link(&request(0, &noise(50))),

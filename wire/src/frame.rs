@@ -36,8 +36,6 @@ pub enum Kind {
     Probe = 40,
     /// The answer ([`crate::hello::ProbeAck`]).
     ProbeAck = 41,
-    /// The first cluster map, for a node with an empty data folder.
-    Form = 42,
 }
 
 impl Kind {
@@ -57,7 +55,6 @@ impl Kind {
             33 => Self::SnapshotEnd,
             40 => Self::Probe,
             41 => Self::ProbeAck,
-            42 => Self::Form,
             _ => return None,
         })
     }
