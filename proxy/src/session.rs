@@ -10,7 +10,10 @@
 //!  socket <--sent------- output <---------------- replies in request order <-------+
 //! ```
 
+mod client;
 mod cluster;
+mod command;
+mod config;
 mod connection;
 mod info;
 mod pending_reads;

@@ -1,11 +1,8 @@
 //! The commands that a connection answers by itself.
 
-use super::{Args, Host, RingfortQuery, cluster, info};
-use ringfort_resp::commands::{
-    unknown_subcommand_error, write_command_docs, write_command_info, write_container_reply,
-    wrong_arity_error,
-};
-use ringfort_resp::{Command, CommandSpec, Protocol, ReplyWriter, commands};
+use super::{Args, Host, RingfortQuery, cluster, command, config, info};
+use ringfort_resp::commands::{unknown_subcommand_error, write_container_reply, wrong_arity_error};
+use ringfort_resp::{Command, CommandSpec, Protocol, ReplyWriter};
 
 /// What becomes of the connection after a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,13 +16,13 @@ pub(super) enum After {
 /// The state that connection commands change.
 #[derive(Debug)]
 pub(super) struct Connection {
-    id: u64,
-    addr: String,
-    protocol: Protocol,
-    name: String,
-    lib_name: String,
-    lib_version: String,
-    is_readonly: bool,
+    pub(super) id: u64,
+    pub(super) addr: String,
+    pub(super) protocol: Protocol,
+    pub(super) name: String,
+    pub(super) lib_name: String,
+    pub(super) lib_version: String,
+    pub(super) is_readonly: bool,
 }
 
 /// A reply is written, or the text of an error reply.
@@ -114,8 +111,8 @@ impl Connection {
             },
             Command::Info => text(out, &info::text(args.iter().skip(1), host)),
             Command::Client => return self.client(spec, args, out),
-            Command::Command => return command(spec, args, out),
-            Command::Config => return config(spec, args, out),
+            Command::Command => return command::execute(spec, args, out),
+            Command::Config => return config::execute(spec, args, out),
             Command::Cluster => return cluster::execute(spec, args, host, out),
             Command::Ringfort => return ringfort(spec, args, host, out),
             _ if answers(spec, args) => {
@@ -176,48 +173,6 @@ impl Connection {
         out.array(0);
         Ok(())
     }
-
-    fn client(&mut self, spec: &'static CommandSpec, args: Args<'_>, out: &mut ReplyWriter<'_>) -> Outcome {
-        match subcommand(
-            spec,
-            args,
-            &[("setname", 3), ("getname", 2), ("setinfo", 4), ("id", 2), ("info", 2)],
-        )? {
-            "setname" => {
-                self.name = plain_text(args.get(2), "Client names")?;
-                out.ok();
-            }
-            "getname" if self.name.is_empty() => out.null(),
-            "getname" => out.bulk(self.name.as_bytes()),
-            "setinfo" => {
-                let option = args.get(2);
-                if option.eq_ignore_ascii_case(b"lib-name") {
-                    self.lib_name = plain_text(args.get(3), "lib-name")?;
-                } else if option.eq_ignore_ascii_case(b"lib-ver") {
-                    self.lib_version = plain_text(args.get(3), "lib-ver")?;
-                } else {
-                    return Err(format!("ERR Unrecognized option '{}'", String::from_utf8_lossy(option)));
-                }
-                out.ok();
-            }
-            "id" => out.integer(self.id.cast_signed()),
-            _ => text(
-                out,
-                &format!(
-                    "id={} addr={} name={} flags={} db=0 sub=0 psub=0 ssub=0 multi=-1 cmd=client|info user=default \
-                     redir=-1 resp={} lib-name={} lib-ver={}\n",
-                    self.id,
-                    self.addr,
-                    self.name,
-                    if self.is_readonly { 'r' } else { 'N' },
-                    if self.protocol == Protocol::Resp3 { 3 } else { 2 },
-                    self.lib_name,
-                    self.lib_version,
-                ),
-            ),
-        }
-        Ok(())
-    }
 }
 
 /// AUTH on a server without passwords, whose only user is `default`; the text of the error reply, if it is one.
@@ -272,7 +227,7 @@ pub(super) fn text(out: &mut ReplyWriter<'_>, text: &str) {
 }
 
 /// Redis's rule for what stands in one line of CLIENT LIST.
-fn plain_text(bytes: &[u8], what: &str) -> Result<String, String> {
+pub(super) fn plain_text(bytes: &[u8], what: &str) -> Result<String, String> {
     match core::str::from_utf8(bytes) {
         Ok(text) if bytes.iter().all(|b| (b'!'..=b'~').contains(b)) => Ok(text.to_owned()),
         _ => Err(format!("ERR {what} cannot contain spaces, newlines or special characters.")),
@@ -285,107 +240,6 @@ fn integer(bytes: &[u8]) -> Option<i64> {
         return None;
     }
     core::str::from_utf8(bytes).ok()?.parse().ok()
-}
-
-fn command(spec: &'static CommandSpec, args: Args<'_>, out: &mut ReplyWriter<'_>) -> Outcome {
-    if args.len() == 1 {
-        write_all_info(out);
-        return Ok(());
-    }
-    match subcommand(spec, args, &[("count", 2), ("info", -2), ("docs", -2), ("list", -2), ("getkeys", -3)])?
-    {
-        "count" => out.integer(commands::all().len() as i64),
-        "info" if args.len() == 2 => write_all_info(out),
-        "info" => {
-            out.array(args.len() - 2);
-            for name in args.iter().skip(2) {
-                match commands::lookup(name) {
-                    Some(spec) => write_command_info(spec, out),
-                    None => out.null_array(),
-                }
-            }
-        }
-        "docs" if args.len() == 2 => {
-            out.map(commands::all().len());
-            commands::all().iter().for_each(|spec| write_command_docs(spec, out));
-        }
-        "docs" => {
-            out.map(args.iter().skip(2).filter(|name| commands::lookup(name).is_some()).count());
-            args.iter().skip(2).filter_map(commands::lookup).for_each(|spec| write_command_docs(spec, out));
-        }
-        "list" if args.len() > 2 => return Err("ERR syntax error".to_owned()),
-        "list" => {
-            out.array(commands::all().len());
-            commands::all().iter().for_each(|spec| out.bulk(spec.name.as_bytes()));
-        }
-        _ => {
-            let argc = args.len() - 2;
-            let Some(spec) = commands::lookup(args.get(2)) else {
-                return Err("ERR Invalid command specified".to_owned());
-            };
-            let keys = spec.keys(argc);
-            if spec.keys.first == 0 {
-                return Err("ERR The command has no key arguments".to_owned());
-            }
-            if !spec.is_arity_ok(argc) {
-                return Err("ERR Invalid number of arguments specified for command".to_owned());
-            }
-            out.array(keys.len());
-            keys.for_each(|i| out.bulk(args.get(2 + i)));
-        }
-    }
-    Ok(())
-}
-
-fn write_all_info(out: &mut ReplyWriter<'_>) {
-    out.array(commands::all().len());
-    commands::all().iter().for_each(|spec| write_command_info(spec, out));
-}
-
-/// What CONFIG GET knows: what clients and benchmarks ask for.
-const SETTINGS: [(&str, &str); 5] =
-    [("appendonly", "no"), ("databases", "1"), ("maxmemory", "0"), ("save", ""), ("timeout", "0")];
-
-fn config(spec: &'static CommandSpec, args: Args<'_>, out: &mut ReplyWriter<'_>) -> Outcome {
-    match subcommand(spec, args, &[("get", -3), ("set", -4)])? {
-        "get" => {
-            let is_asked =
-                |name: &str| args.iter().skip(2).any(|p| matches(&p.to_ascii_lowercase(), name.as_bytes()));
-            let found: Vec<_> = SETTINGS.into_iter().filter(|(name, _)| is_asked(name)).collect();
-            out.map(found.len());
-            for (name, value) in found {
-                out.bulk(name.as_bytes());
-                out.bulk(value.as_bytes());
-            }
-            Ok(())
-        }
-        _ => Err("ERR CONFIG SET is not supported: settings are in the cluster's config file".to_owned()),
-    }
-}
-
-/// Whether `text` fits a pattern with `*` and `?`. Linear in both: only the last star is ever tried again.
-fn matches(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut p, mut t) = (0, 0);
-    let mut retry = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                retry = Some((p, t));
-                p += 1;
-            }
-            Some(&c) if c == b'?' || c == text[t] => {
-                p += 1;
-                t += 1;
-            }
-            _ => {
-                let Some((star, from)) = retry else { return false };
-                retry = Some((star, from + 1));
-                p = star + 1;
-                t = from + 1;
-            }
-        }
-    }
-    pattern[p..].iter().all(|&c| c == b'*')
 }
 
 fn ringfort(
@@ -401,26 +255,4 @@ fn ringfort(
     let json = host.ringfort(query).map_err(|error| format!("ERR {error}"))?;
     out.bulk(json.as_bytes());
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patterns_match_as_in_redis() {
-        for (pattern, text, is_match) in [
-            ("save", "save", true),
-            ("*", "save", true),
-            ("", "save", false),
-            ("s*e", "save", true),
-            ("?ave", "save", true),
-            ("*a*", "save", true),
-            ("*ax", "save", false),
-            ("save*", "save", true),
-            ("saves", "save", false),
-        ] {
-            assert_eq!(matches(pattern.as_bytes(), text.as_bytes()), is_match, "{pattern} {text}");
-        }
-    }
 }
