@@ -35,6 +35,7 @@ pub(crate) fn map(nodes: u16, partitions: u16) -> ClusterMap {
         groups: (0..partitions).map(group).collect(),
         next_replica: 10_000,
         feature_level: 1,
+        settings: Default::default(),
     }
 }
 

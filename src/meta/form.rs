@@ -145,6 +145,7 @@ pub fn first_map(
         groups,
         next_replica,
         feature_level: ringfort_wire::FEATURE_LEVEL,
+        settings: [("maxmemory".to_owned(), config.cluster.maxmemory_bytes.to_string())].into(),
     })
 }
 

@@ -3,6 +3,7 @@
 use crate::GroupId;
 use ringfort_ring::{NodeId, PartitionCount, PartitionId};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Membership and placement at one epoch. The meta group owns it; everyone else holds a copy with its epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,10 @@ pub struct ClusterMap {
     pub next_replica: u64,
     /// Feature level that every node supports.
     pub feature_level: u16,
+    /// Settings that CONFIG SET changes, by their names in Redis (`requirepass`, `maxmemory`, ...); absent: the default.
+    /// May hold a secret: not for clients.
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
 }
 
 /// A member.

@@ -47,6 +47,9 @@ fn redis_id(node: &NodeId) -> String {
 pub fn map_json<'a>(map: &ClusterMap, leader_of: impl Fn(PartitionId) -> Option<&'a NodeId>) -> String {
     let mut json: serde_json::Value =
         serde_json::from_slice(&map.to_json()).expect("the map was JSON a moment ago");
+    if let Some(object) = json.as_object_mut() {
+        object.remove("settings");
+    }
     let leaders: Vec<_> = map.partitions.iter().map(leader_of).collect();
     let placement = map.groups.iter().map(|group| {
         let replicas: Vec<_> = group.seats.iter().map(|seat| &seat.node).collect();
