@@ -91,6 +91,7 @@ impl Node {
             groups: (0..16).map(|_| group()).collect(),
             next_replica: 2,
             feature_level: FEATURE_LEVEL,
+            settings: Default::default(),
         }
     }
 
