@@ -13,12 +13,14 @@
 //! - [`request`]: a command for one partition and its answer.
 //! - [`entry`]: what a Raft log entry of a partition holds.
 //! - [`map`]: the cluster map with its epoch.
+//! - [`settings`]: the table of the cluster's settings.
 
 pub mod entry;
 pub mod frame;
 pub mod hello;
 pub mod map;
 pub mod request;
+pub mod settings;
 
 pub use frame::{FRAME_BYTES_MAX, Kind, WireError};
 pub use map::ClusterMap;
