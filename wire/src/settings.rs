@@ -203,7 +203,7 @@ fn memory(text: &str) -> Option<u64> {
     if text.is_empty() {
         return Some(0);
     }
-    // A log entry holds it as a signed number somewhere down the line.
+    // `setting_integer` gives it as a signed number.
     number.parse::<u64>().ok()?.checked_mul(factor).filter(|bytes| i64::try_from(*bytes).is_ok())
 }
 
