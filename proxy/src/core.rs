@@ -8,6 +8,7 @@
 //!
 //! Equal inputs in equal order give equal outputs: there is no clock and no other source of randomness than the seed.
 
+use crate::clients::{Place, WorkerClients};
 use crate::gather::{Gather, Join};
 use crate::lane::WriteNumber;
 use crate::session::{Ask, Facts, Mode, PendingReads, Session, Ticket};
@@ -68,35 +69,37 @@ impl Gathering {
 #[derive(Debug)]
 pub struct Proxy {
     clients: Slab<Client>,
+    /// What they share with the clients of other workers.
+    shared: WorkerClients,
     gatherings: Slab<Gathering>,
     upstream: Upstream,
     touched: Vec<ClientId>,
     /// Clients whose sessions may hold a command.
     to_decode: Vec<u64>,
-    commands: u64,
     next_sweep_us: u64,
 }
 
 impl Proxy {
-    /// A worker without clients, links and map. `deadline_us`: how long a command may take before its client gets an error.
-    pub fn new(seed: u64, deadline_us: u64) -> Self {
+    /// A worker without clients, links and map. `deadline_us`: how long a command may take before its client gets an error;
+    /// `shared`: what its clients share with those of other workers.
+    pub fn new(seed: u64, deadline_us: u64, shared: WorkerClients) -> Self {
         Self {
             clients: Slab::default(),
+            shared,
             gatherings: Slab::default(),
             upstream: Upstream::new(seed, deadline_us),
             touched: Vec::new(),
             to_decode: Vec::new(),
-            commands: 0,
             next_sweep_us: 0,
         }
     }
 
     // The client side.
 
-    /// A client connected. `id` is its CLIENT ID, `addr` its address.
-    pub fn client_open(&mut self, id: u64, addr: String) -> ClientId {
+    /// A client connected. `addr` is its address.
+    pub fn client_open(&mut self, place: Place, addr: String) -> ClientId {
         ClientId(self.clients.insert(Client {
-            session: Session::new(Mode::Proxy, id, addr),
+            session: Session::new(Mode::Proxy, place, addr, self.shared.clone()),
             last_writes: BTreeMap::new(),
             reads: PendingReads::default(),
             is_blocked: false,
@@ -177,11 +180,6 @@ impl Proxy {
         self.clients.len()
     }
 
-    /// Commands asked of the cluster so far.
-    pub fn commands(&self) -> u64 {
-        self.commands
-    }
-
     /// Commands that wait for the cluster (a split one counts for each part).
     pub fn unanswered(&self) -> usize {
         self.upstream.calls()
@@ -223,13 +221,13 @@ impl Proxy {
 
     /// A link's handshake is done; the node has so many workers. `false`: the link is of no use, close it.
     pub fn link_up(&mut self, link: LinkId, workers: u16, now_us: u64) -> bool {
-        self.upstream.set_now(now_us);
+        self.set_now(now_us);
         self.upstream.link_up(link, workers)
     }
 
     /// A link is lost, with its unsent output.
     pub fn link_down(&mut self, link: LinkId, now_us: u64) {
-        self.upstream.set_now(now_us);
+        self.set_now(now_us);
         self.upstream.link_down(link);
     }
 
@@ -251,7 +249,7 @@ impl Proxy {
 
     /// A reply came on a link.
     pub fn link_reply(&mut self, link: LinkId, reply: &Reply<'_>, now_us: u64) {
-        self.upstream.set_now(now_us);
+        self.set_now(now_us);
         let (p, outcome) = self.upstream.handle_reply(link, reply);
         let bytes = match reply.status {
             Status::Done(bytes) | Status::Refused(bytes) => bytes,
@@ -269,11 +267,16 @@ impl Proxy {
         }
     }
 
+    fn set_now(&mut self, now_us: u64) {
+        self.shared.set_now(now_us);
+        self.upstream.set_now(now_us);
+    }
+
     // The turn.
 
     /// Decodes what came, fills the links' outputs, and gives up what took too long.
     pub fn turn(&mut self, now_us: u64) {
-        self.upstream.set_now(now_us);
+        self.set_now(now_us);
         if self.next_sweep_us <= now_us {
             self.next_sweep_us = now_us + SWEEP_US;
             for (p, origin, failure) in self.upstream.sweep() {
@@ -336,7 +339,6 @@ impl Proxy {
                 client.is_held = true;
                 break;
             }
-            self.commands += 1;
             let full = self.upstream.submit(id, &mut client.last_writes, &ask, &mut self.gatherings);
             if let Some(p) = full {
                 client.is_blocked = true;

@@ -4,11 +4,13 @@
 //!
 //! - [`session`]: one client's connection; a node's own client port uses it too.
 //! - [`core`]: one worker: sessions, and the lanes and links behind them.
+//! - [`clients`], [`stats`]: what the connections of a process share, and what is counted of them.
 //! - `route`, `gather`: splitting a command by partition and joining the replies.
 //! - `lane`: the requests for one partition, exactly once.
 //! - `upstream`: which node a lane talks to, and what it makes of the replies.
 //! - [`server`]: threads, sockets and time.
 
+pub mod clients;
 pub mod core;
 mod gather;
 mod lane;
@@ -16,6 +18,7 @@ mod route;
 pub mod server;
 pub mod session;
 pub mod slab;
+pub mod stats;
 mod upstream;
 
 pub use crate::core::{ClientId, Proxy};

@@ -14,8 +14,8 @@ mod control;
 mod link;
 mod worker;
 
+use crate::clients::{Clients, Place};
 use core::net::SocketAddr;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use core::time::Duration;
 use ringfort_wire::ClusterMap;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -23,7 +23,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
 
 /// Accepted sockets that may wait for one worker; beyond it a client is turned away.
@@ -82,10 +82,7 @@ struct Shared {
     addr: SocketAddr,
     started: Instant,
     run_id: String,
-    clients: AtomicUsize,
-    connections: AtomicU64,
-    client_ids: AtomicU64,
-    commands: AtomicU64,
+    clients: Arc<Clients>,
     /// Asks the map fetcher to hurry.
     map_wish: Notify,
 }
@@ -168,10 +165,7 @@ pub fn start(options: ProxyOptions) -> Result<Running, ServerError> {
         addr,
         started: now(),
         run_id: format!("{:016x}{:016x}{:08x}", random(), random(), random() >> 32),
-        clients: AtomicUsize::new(0),
-        connections: AtomicU64::new(0),
-        client_ids: AtomicU64::new(0),
-        commands: AtomicU64::new(0),
+        clients: Clients::new(options.workers.max(1)),
         map_wish: Notify::new(),
         options,
     });
@@ -207,7 +201,7 @@ fn thread(name: String, run: impl FnOnce() + Send + 'static) -> Result<JoinHandl
 async fn accept_and_fetch(
     shared: &Shared,
     listener: std::net::TcpListener,
-    workers: &[mpsc::Sender<std::net::TcpStream>],
+    workers: &[mpsc::Sender<Accepted>],
     map: watch::Sender<Option<Arc<ClusterMap>>>,
     mut stopped: watch::Receiver<bool>,
 ) {
@@ -226,8 +220,11 @@ async fn accept_and_fetch(
     }
 }
 
+/// A client's socket and its place among the clients.
+type Accepted = (std::net::TcpStream, Place);
+
 /// Deals sockets to the workers in turn.
-async fn accept(shared: &Shared, listener: &TcpListener, workers: &[mpsc::Sender<std::net::TcpStream>]) {
+async fn accept(shared: &Shared, listener: &TcpListener, workers: &[mpsc::Sender<Accepted>]) {
     for worker in workers.iter().cycle() {
         let socket = loop {
             match listener.accept().await {
@@ -238,27 +235,14 @@ async fn accept(shared: &Shared, listener: &TcpListener, workers: &[mpsc::Sender
                 }
             }
         };
-        shared.connections.fetch_add(1, Ordering::Relaxed);
-        if shared.clients.fetch_add(1, Ordering::Relaxed) >= shared.options.client_connections_max {
-            turn_away(shared, &socket);
-            continue;
-        }
-        let Ok(socket) = socket.into_std() else {
-            shared.clients.fetch_sub(1, Ordering::Relaxed);
+        let Some(place) = shared.clients.accept(shared.options.client_connections_max as u64) else {
+            // The buffer of a new socket has room; a client that is gone already needs no answer.
+            let _ = socket.try_write(b"-ERR max number of clients reached\r\n");
             continue;
         };
-        if let Err(mpsc::error::TrySendError::Full(socket) | mpsc::error::TrySendError::Closed(socket)) =
-            worker.try_send(socket)
-        {
-            shared.clients.fetch_sub(1, Ordering::Relaxed);
-            drop(socket);
+        if let Ok(socket) = socket.into_std() {
+            // A worker whose queue is full lets the connection go.
+            let _ = worker.try_send((socket, place));
         }
     }
-}
-
-/// Tells a client that it is one too many; the socket closes behind it.
-fn turn_away(shared: &Shared, socket: &TcpStream) {
-    shared.clients.fetch_sub(1, Ordering::Relaxed);
-    // The buffer of a new socket has room; a client that is gone already needs no answer.
-    let _ = socket.try_write(b"-ERR max number of clients reached\r\n");
 }

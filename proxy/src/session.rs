@@ -19,8 +19,9 @@ mod info;
 mod pending_reads;
 mod replies;
 
+use crate::clients::{Place, WorkerClients};
 use connection::Connection;
-use replies::ReplyQueue;
+use replies::{Asked, ReplyQueue};
 use ringfort_resp::commands::{unknown_command_error, wrong_arity_error};
 use ringfort_resp::{
     Command, CommandDecoder, CommandSpec, Limits, Protocol, ReplyWriter, Scope, Status, commands,
@@ -165,11 +166,12 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session for a connection just accepted; `id` is its CLIENT ID, `addr` the client's address for CLIENT INFO.
-    pub fn new(mode: Mode, id: u64, addr: String) -> Self {
+    /// A session for a connection just accepted; `addr` is the client's address for CLIENT INFO,
+    /// `clients` what it shares with the others.
+    pub fn new(mode: Mode, place: Place, addr: String, clients: WorkerClients) -> Self {
         Self {
             mode,
-            connection: Connection::new(id, addr),
+            connection: Connection::new(place, addr, clients),
             input: Vec::new(),
             start: 0,
             last_start: 0,
@@ -201,6 +203,7 @@ impl Session {
         if self.is_closing || bytes.is_empty() {
             return;
         }
+        self.connection.clients.stats().received(bytes.len());
         self.input.extend_from_slice(bytes);
         self.is_starved = false;
     }
@@ -225,7 +228,7 @@ impl Session {
         let (start, spec, slots) = self.next_for_host(host)?;
         self.last_start = start;
         Some(Ask {
-            ticket: self.replies.expect_one(),
+            ticket: self.replies.expect_one(Asked { spec, at_us: self.connection.clients.now_us() }),
             spec,
             protocol: self.connection.protocol(),
             slots,
@@ -264,13 +267,17 @@ impl Session {
             match judge(self.mode, args, host) {
                 Verdict::Host(spec, slots) => return Some((start, spec, slots)),
                 Verdict::Ok => self.replies.write(self.connection.protocol(), |w| w.ok()),
-                Verdict::Error(error) => {
+                Verdict::Error(spec, error) => {
+                    if let Some(spec) = spec {
+                        self.connection.clients.stats().rejected(spec);
+                    }
                     self.replies.write(self.connection.protocol(), |w| w.error(&error));
                 }
                 Verdict::Connection(spec) => {
                     let connection = &mut self.connection;
-                    let after = self.replies.write_raw(|out| connection.execute(spec, args, host, out));
-                    if after == connection::After::Close {
+                    let result = self.replies.write_raw(|out| connection.execute(spec, args, host, out));
+                    self.connection.clients.stats().answered(spec, 0, result.is_err());
+                    if spec.command == Command::Quit {
                         self.close();
                     }
                 }
@@ -293,7 +300,10 @@ impl Session {
 
     /// Answers a command that [`Session::next`] gave out. A ticket that is answered already is ignored.
     pub fn answer(&mut self, ticket: Ticket, reply: &[u8]) {
-        self.replies.answer(ticket, reply);
+        if let Some(asked) = self.replies.answer(ticket, reply) {
+            let us = self.connection.clients.now_us().saturating_sub(asked.at_us);
+            self.connection.clients.stats().answered(asked.spec, us, reply.starts_with(b"-"));
+        }
     }
 
     /// Answers a command with an error such as `CROSSSLOT Keys in request don't hash to the same slot`.
@@ -327,6 +337,7 @@ impl Session {
 
     /// Forgets `count` bytes of the output, which have been sent.
     pub fn sent(&mut self, count: usize) {
+        self.connection.clients.stats().sent(count);
         self.replies.sent(count);
     }
 
@@ -345,7 +356,7 @@ enum Verdict {
     /// Nobody: the answer is OK.
     Ok,
     /// Nobody: the answer is this error.
-    Error(String),
+    Error(Option<&'static CommandSpec>, String),
 }
 
 fn judge(mode: Mode, args: Args<'_>, host: &dyn Host) -> Verdict {
@@ -353,15 +364,15 @@ fn judge(mode: Mode, args: Args<'_>, host: &dyn Host) -> Verdict {
     let Some(spec) = commands::lookup(name) else {
         // AUTH is no command of the table: without passwords it does nothing.
         return if name.eq_ignore_ascii_case(b"auth") {
-            connection::auth(args).map_or_else(Verdict::Error, |()| Verdict::Ok)
+            connection::auth(args).map_or_else(|error| Verdict::Error(None, error), |()| Verdict::Ok)
         } else {
-            Verdict::Error(unknown_command_error(name, args.iter().skip(1)))
+            Verdict::Error(None, unknown_command_error(name, args.iter().skip(1)))
         };
     };
     let is_of_pairs = matches!(spec.command, Command::MSet | Command::MSetNx);
     let is_pairs_odd = is_of_pairs && args.len().is_multiple_of(2);
     if !spec.is_arity_ok(args.len()) || is_pairs_odd {
-        return Verdict::Error(wrong_arity_error(spec.name));
+        return Verdict::Error(Some(spec), wrong_arity_error(spec.name));
     }
     if spec.scope == Scope::Connection {
         return Verdict::Connection(spec);
@@ -370,11 +381,14 @@ fn judge(mode: Mode, args: Args<'_>, host: &dyn Host) -> Verdict {
         return Verdict::Connection(spec);
     }
     if host.map().is_none() {
-        return Verdict::Error("LOADING Ringfort is starting: no cluster map yet".to_owned());
+        return Verdict::Error(Some(spec), "LOADING Ringfort is starting: no cluster map yet".to_owned());
     }
     let slots = slots_of(spec, args);
     if slots == Slots::Many && (mode == Mode::Node || spec.scope != Scope::Split) {
-        return Verdict::Error("CROSSSLOT Keys in request don't hash to the same slot".to_owned());
+        return Verdict::Error(
+            Some(spec),
+            "CROSSSLOT Keys in request don't hash to the same slot".to_owned(),
+        );
     }
     Verdict::Host(spec, slots)
 }

@@ -166,6 +166,11 @@ impl CommandSpec {
         if self.arity >= 0 { argc == arity } else { argc >= arity }
     }
 
+    /// Its place in [`all`].
+    pub fn row(&self) -> usize {
+        usize::from(ROWS[self.command as usize])
+    }
+
     /// Indexes of its keys among `argc` arguments (the name included), ascending; none is `argc` or above.
     pub fn keys(&self, argc: usize) -> StepBy<Range<usize>> {
         self.keys.indexes(argc)
@@ -451,7 +456,7 @@ mod tests {
             assert_eq!(lookup(spec.name.as_bytes()), Some(spec));
             assert_eq!(lookup(spec.name.to_ascii_uppercase().as_bytes()), Some(spec));
             assert_eq!(Command::from_u16(spec.command as u16), Some(spec.command));
-            assert_eq!(spec.command.spec(), spec);
+            assert_eq!((spec.command.spec(), &all()[spec.row()]), (spec, spec));
         }
         // Numbers that have a row, so that a variant without one would show.
         let known: Vec<u16> = (0..=u16::MAX).filter(|n| Command::from_u16(*n).is_some()).collect();

@@ -240,17 +240,15 @@ async fn accept_clients(listener: TcpListener, shared: Arc<Shared>, inboxes: Vec
                 continue;
             }
         };
-        let id = shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
         let uptime_us = SystemClock.now().boot_us - started.boot_us;
         shared.uptime_s.store(uptime_us / 1_000_000, Ordering::Relaxed);
-        if shared.clients.load(Ordering::Relaxed) >= shared.clients_max {
+        let Some(place) = shared.clients.accept(shared.clients_max) else {
             let _ = stream.try_write(b"-ERR max number of clients reached\r\n");
             continue;
-        }
+        };
         let _ = stream.set_nodelay(true);
         let Ok(stream) = stream.into_std() else { continue };
-        shared.clients.fetch_add(1, Ordering::Relaxed);
-        inboxes[next % inboxes.len()].push(Input::Client(stream, id, address.to_string()));
+        inboxes[next % inboxes.len()].push(Input::Client(stream, place, address.to_string()));
         next += 1;
     }
 }

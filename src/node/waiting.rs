@@ -4,7 +4,6 @@ use crate::worker::shared::{Shared, View};
 use ringfort_proxy::session::{Mode, Session};
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -24,8 +23,10 @@ pub(super) async fn serve(listener: &TcpListener, shared: &Arc<Shared>) -> Infal
         tokio::select! {
             accepted = listener.accept(), if clients.len() < WAITING_MAX => match accepted {
                 Ok((stream, address)) => {
-                    let id = shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
-                    let session = Session::new(Mode::Node, id, address.to_string());
+                    // Their number is bounded above.
+                    let Some(place) = shared.clients.accept(u64::MAX) else { continue };
+                    let worker = shared.clients.worker(usize::from(shared.workers));
+                    let session = Session::new(Mode::Node, place, address.to_string(), worker);
                     clients.spawn_local(answer(stream, session, View::new(Arc::clone(shared))));
                 }
                 Err(error) => {

@@ -31,6 +31,7 @@ use crate::log::{Disk, Log, LogEntry, LogError, LogOptions, Mark, SnapshotFiles,
 use crate::meta::Change;
 use crate::shard::raft::{EntryReader, Message, TICK_MS};
 use crate::shard::{Group, Machine, Origin, Submission};
+use ringfort_proxy::clients::WorkerClients;
 use ringfort_proxy::session::Host as _;
 use ringfort_ring::NodeId;
 use ringfort_wire::GroupId;
@@ -104,6 +105,7 @@ pub struct WorkerCore<D: Disk> {
     options: WorkerOptions,
     shared: Arc<Shared>,
     view: View,
+    clients: WorkerClients,
     groups: BTreeMap<u16, Group>,
     log: Rc<RefCell<Log<D>>>,
     snapshots: SnapshotFiles<D>,
@@ -218,6 +220,7 @@ impl<D: Disk> WorkerCore<D> {
             self.ports.map = self.view.cluster_map().cloned();
         }
         let now = clock.now();
+        self.clients.set_now(now.boot_us);
         let mut touched = Vec::new();
         for _ in 0..ROUNDS_MAX {
             if self.dirty.is_empty() {
@@ -230,6 +233,7 @@ impl<D: Disk> WorkerCore<D> {
             }
             touched.extend(dirty);
             self.write_log()?;
+            self.clients.set_now(clock.now().boot_us);
         }
         touched.sort_unstable();
         touched.dedup();
@@ -246,6 +250,7 @@ impl<D: Disk> WorkerCore<D> {
         }
         // One reading of the clock after all reads were executed serves them all.
         let after = clock.now();
+        self.clients.set_now(after.boot_us);
         for &id in &touched {
             if let Some(group) = self.groups.get_mut(&id)
                 && group.has_done_reads()

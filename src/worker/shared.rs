@@ -2,6 +2,7 @@
 
 use crate::shard::GroupStatus;
 use parking_lot::{Mutex, RwLock};
+use ringfort_proxy::clients::Clients;
 use ringfort_proxy::session::{Facts, Host, Keyspace, RingfortQuery, map_json};
 use ringfort_ring::{NodeId, PartitionId};
 use ringfort_wire::{ClusterMap, GroupId};
@@ -29,12 +30,8 @@ pub struct Shared {
     epoch: AtomicU64,
     leaders: Vec<AtomicU16>,
     statuses: Vec<Mutex<Vec<GroupStatus>>>,
-    /// Open client connections.
-    pub clients: AtomicU64,
-    /// Client connections accepted since the start.
-    pub connections: AtomicU64,
-    /// Commands of clients executed since the start.
-    pub commands: AtomicU64,
+    /// The clients of the node's own port; one part for each worker, and the last for those of a node that does not serve yet.
+    pub clients: Arc<Clients>,
     /// Seconds since the start.
     pub uptime_s: AtomicU64,
 }
@@ -60,9 +57,7 @@ impl Shared {
             epoch: AtomicU64::new(0),
             leaders: (0..1024).map(|_| AtomicU16::new(NOBODY)).collect(),
             statuses: (0..workers).map(|_| Mutex::new(Vec::new())).collect(),
-            clients: AtomicU64::new(0),
-            connections: AtomicU64::new(0),
-            commands: AtomicU64::new(0),
+            clients: Clients::new(usize::from(workers) + 1),
             uptime_s: AtomicU64::new(0),
         }
     }
@@ -167,10 +162,7 @@ impl Host for View {
             process_id: std::process::id(),
             tcp_port: self.shared.client_port,
             uptime_s: self.shared.uptime_s.load(Ordering::Relaxed),
-            clients: self.shared.clients.load(Ordering::Relaxed),
             clients_max: self.shared.clients_max,
-            connections_received: self.shared.connections.load(Ordering::Relaxed),
-            commands_processed: self.shared.commands.load(Ordering::Relaxed),
             keyspace: Some(Keyspace { keys, expires: 0 }),
         }
     }

@@ -11,6 +11,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::log::FsDisk;
 use crate::shard::raft::TICK_MS;
 use crossbeam::queue::SegQueue;
+use ringfort_proxy::clients::Place;
 use ringfort_ring::NodeId;
 use ringfort_wire::frame::{self, Kind, Reader, put_bytes};
 use ringfort_wire::hello::{Channel, Hello, HelloAck};
@@ -50,8 +51,8 @@ const RECONNECT: (Duration, Duration) = (Duration::from_millis(20), Duration::fr
     reason = "only the log thread's rare answers are large; they are moved once"
 )]
 pub enum Input {
-    /// A client of the node's own port, with its CLIENT ID.
-    Client(std::net::TcpStream, u64, String),
+    /// A client of the node's own port, with its address.
+    Client(std::net::TcpStream, Place, String),
     /// A link that was greeted: its first bytes are read.
     Link(std::net::TcpStream, Channel),
     /// A message of another worker. A client has at most a bounded number of commands under way, so these are bounded.
@@ -233,7 +234,7 @@ impl Shell {
     fn take_inputs(self: &Rc<Self>) -> anyhow::Result<bool> {
         while let Some(input) = self.inbox.queue.pop() {
             match input {
-                Input::Client(stream, id, addr) => self.accept_client(stream, id, addr)?,
+                Input::Client(stream, place, addr) => self.accept_client(stream, place, addr)?,
                 Input::Link(stream, channel) => self.accept_link(stream, channel)?,
                 Input::Worker(message) => self.core.borrow_mut().worker_message(message, self.clock.now()),
                 Input::Job(done) => {
@@ -487,14 +488,19 @@ impl Shell {
 
     // --- Clients ---------------------------------------------------------------------------------------------------
 
-    fn accept_client(self: &Rc<Self>, stream: std::net::TcpStream, id: u64, addr: String) -> io::Result<()> {
+    fn accept_client(
+        self: &Rc<Self>,
+        stream: std::net::TcpStream,
+        place: Place,
+        addr: String,
+    ) -> io::Result<()> {
         let stream = TcpStream::from_std(stream)?;
-        spawn_local(Rc::clone(self).serve_client(stream, id, addr));
+        spawn_local(Rc::clone(self).serve_client(stream, place, addr));
         Ok(())
     }
 
-    async fn serve_client(self: Rc<Self>, stream: TcpStream, id: u64, addr: String) {
-        let client = self.core.borrow_mut().client_open(id, addr);
+    async fn serve_client(self: Rc<Self>, stream: TcpStream, place: Place, addr: String) {
+        let client = self.core.borrow_mut().client_open(place, addr);
         let connection = Rc::new(Connection { stream, unsent: RefCell::default(), wake: Notify::new() });
         self.clients.borrow_mut().insert(client, Rc::clone(&connection));
         let mut buffer = vec![0; READ_BYTES];
@@ -527,7 +533,6 @@ impl Shell {
         }
         self.clients.borrow_mut().remove(&client);
         self.core.borrow_mut().client_close(client);
-        self.shared.clients.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn flush_client(&self, client: u64) {

@@ -14,6 +14,7 @@ use ringfort::log::MemDisk;
 use ringfort::meta::form::first_map;
 use ringfort::shard::raft::Message;
 use ringfort::worker::{JobDone, SnapshotSend};
+use ringfort_proxy::clients::Clients;
 use ringfort_proxy::{LinkId, Proxy};
 use ringfort_ring::{PartitionId, slot_of};
 use ringfort_wire::frame::{self, Kind};
@@ -261,7 +262,7 @@ impl World {
         for p in 0..self.options.proxies {
             let seed = self.rng.next();
             self.proxies.push(ProxyHost {
-                core: Proxy::new(seed, self.options.deadline_us),
+                core: Proxy::new(seed, self.options.deadline_us, Clients::new(1).worker(0)),
                 life: 0,
                 paused_until: 0,
                 next_turn: u64::MAX,
@@ -1037,9 +1038,11 @@ impl World {
                 self.want_proxy_turn(proxy, 50);
             }
             Use::Client { worker } => {
-                let id = self.next_number;
                 let core = self.nodes[b].workers[usize::from(worker)].core.as_mut();
-                self.conns[conn].number = core.map_or(0, |core| core.client_open(id, "sim".to_owned()));
+                self.conns[conn].number = core.map_or(0, |core| {
+                    let place = core.shared().clients.accept(u64::MAX).expect("there is no limit");
+                    core.client_open(place, "sim".to_owned())
+                });
             }
         }
         Ok(())
@@ -1192,7 +1195,8 @@ impl World {
             if self.now < self.proxies[proxy].paused_until {
                 return false;
             }
-            c.id = Some(self.proxies[proxy].core.client_open(client as u64, "sim".to_owned()));
+            let place = Clients::new(1).accept(u64::MAX).expect("there is no limit");
+            c.id = Some(self.proxies[proxy].core.client_open(place, "sim".to_owned()));
         }
         true
     }
@@ -1411,7 +1415,7 @@ impl World {
         let seed = self.rng.next();
         self.line(|| format!("proxy {p} is replaced"));
         let proxy = &mut self.proxies[p];
-        proxy.core = Proxy::new(seed, self.options.deadline_us);
+        proxy.core = Proxy::new(seed, self.options.deadline_us, Clients::new(1).worker(0));
         proxy.life += 1;
         proxy.next_turn = u64::MAX;
         proxy.paused_until = 0;

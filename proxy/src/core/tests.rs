@@ -5,6 +5,7 @@
 //! sees what was executed how often; GET shows all tokens.
 
 use super::*;
+use crate::clients::Clients;
 use crate::testing::{self, Random};
 use ringfort_resp::{Command, reply};
 use ringfort_ring::{PartitionId, slot_of};
@@ -135,7 +136,7 @@ struct Sim {
 impl Sim {
     fn new(seed: u64, chaos: Chaos, clients: usize) -> Self {
         let mut random = Random(seed);
-        let mut proxy = Proxy::new(seed, DEADLINE_US);
+        let mut proxy = Proxy::new(seed, DEADLINE_US, Clients::new(1).worker(0));
         assert!(proxy.update_map(testing::map(3, PARTITIONS)));
         let workers: Vec<u16> = (0..3).map(|_| 1 + random.below(3) as u16).collect();
         let groups = (0..PARTITIONS).map(|p| Group {
@@ -145,8 +146,8 @@ impl Sim {
         });
         let groups = groups.collect();
         let clients = (0..clients)
-            .map(|i| ClientModel {
-                id: proxy.client_open(i as u64, String::new()),
+            .map(|_| ClientModel {
+                id: proxy.client_open(proxy.shared.all().accept(u64::MAX).unwrap(), String::new()),
                 asked: VecDeque::new(),
                 history: Vec::new(),
                 received: Vec::new(),
@@ -908,7 +909,7 @@ fn node_that_returns_with_other_workers_is_found() {
 
 #[test]
 fn maps_only_grow() {
-    let mut proxy = Proxy::new(1, DEADLINE_US);
+    let mut proxy = Proxy::new(1, DEADLINE_US, Clients::new(1).worker(0));
     assert!(proxy.take_map_wish() && !proxy.take_map_wish());
     let mut map = testing::map(3, PARTITIONS);
     map.epoch = 5;

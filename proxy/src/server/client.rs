@@ -1,11 +1,11 @@
 //! One client's socket.
 
+use super::Accepted;
 use super::worker::Worker;
 use crate::ClientId;
 use core::cell::{Cell, RefCell};
 use core::future::poll_fn;
 use core::pin::Pin;
-use core::sync::atomic::Ordering;
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use std::rc::Rc;
@@ -40,19 +40,17 @@ pub(super) struct ClientShell {
 
 impl ClientShell {
     /// Takes a socket in and starts its task.
-    pub(super) fn open(worker: &Rc<Worker>, socket: std::net::TcpStream) {
+    pub(super) fn open(worker: &Rc<Worker>, (socket, place): Accepted) {
         let addr = socket.peer_addr().map_or_else(|_| String::new(), |addr| addr.to_string());
         let stream = match prepare(socket) {
             Ok(stream) => stream,
             Err(error) => {
                 tracing::debug!(%error, %addr, "client is gone already");
-                worker.shared.clients.fetch_sub(1, Ordering::Relaxed);
                 return;
             }
         };
-        let number = worker.shared.client_ids.fetch_add(1, Ordering::Relaxed) + 1;
         let (read, write) = stream.into_split();
-        let id = worker.core.borrow_mut().client_open(number, addr);
+        let id = worker.core.borrow_mut().client_open(place, addr);
         let shell = Rc::new(Self {
             id,
             write: RefCell::new(write),
@@ -68,7 +66,6 @@ impl ClientShell {
         poll_fn(|cx| self.poll(cx, &worker, &mut read)).await;
         worker.clients.borrow_mut().remove(&self.id);
         worker.core.borrow_mut().client_close(self.id);
-        worker.shared.clients.fetch_sub(1, Ordering::Relaxed);
         // A stopping worker waits for the last client.
         worker.turn.notify_one();
     }

@@ -2,12 +2,11 @@
 
 use super::client::ClientShell;
 use super::link::{self, LinkShell};
-use super::{STOP_GRACE, Shared, random};
+use super::{Accepted, STOP_GRACE, Shared, random};
 use crate::session::Facts;
 use crate::{ClientId, LinkId, Proxy};
 use core::cell::{Cell, RefCell};
 use core::pin::pin;
-use core::sync::atomic::Ordering;
 use core::time::Duration;
 use ringfort_wire::ClusterMap;
 use std::collections::BTreeMap;
@@ -34,7 +33,6 @@ pub(super) struct Worker {
     /// What every task reads into; nobody holds it across an await.
     pub(super) read_buffer: RefCell<Box<[u8]>>,
     facts_due_us: Cell<u64>,
-    commands_counted: Cell<u64>,
 }
 
 /// Runs a worker until the proxy stops.
@@ -42,7 +40,7 @@ pub(super) fn run(
     runtime: &tokio::runtime::Runtime,
     number: u16,
     shared: Arc<Shared>,
-    sockets: mpsc::Receiver<std::net::TcpStream>,
+    sockets: mpsc::Receiver<Accepted>,
     map: watch::Receiver<Option<Arc<ClusterMap>>>,
     stopped: watch::Receiver<bool>,
 ) {
@@ -50,13 +48,12 @@ pub(super) fn run(
         u64::try_from(shared.options.deadline.as_micros()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4);
     let worker = Rc::new(Worker {
         number,
-        core: RefCell::new(Proxy::new(random(), deadline_us)),
+        core: RefCell::new(Proxy::new(random(), deadline_us, shared.clients.worker(usize::from(number)))),
         turn: Notify::new(),
         clients: RefCell::default(),
         links: RefCell::default(),
         read_buffer: RefCell::new(vec![0; READ_BYTES].into_boxed_slice()),
         facts_due_us: Cell::new(0),
-        commands_counted: Cell::new(0),
         shared,
     });
     // Dropping the set ends the tasks of clients that did not go in time, and the links.
@@ -66,7 +63,7 @@ pub(super) fn run(
 impl Worker {
     async fn run(
         self: Rc<Self>,
-        mut sockets: mpsc::Receiver<std::net::TcpStream>,
+        mut sockets: mpsc::Receiver<Accepted>,
         mut map: watch::Receiver<Option<Arc<ClusterMap>>>,
         mut stopped: watch::Receiver<bool>,
     ) {
@@ -81,8 +78,8 @@ impl Worker {
             tokio::select! {
                 () = self.turn.notified() => {}
                 () = &mut wakeup, if next_us.is_some() => {}
-                Some(socket) = sockets.recv(), if stop_at.is_none() => {
-                    ClientShell::open(&self, socket);
+                Some(accepted) = sockets.recv(), if stop_at.is_none() => {
+                    ClientShell::open(&self, accepted);
                     continue;
                 }
                 Ok(()) = map.changed() => {
@@ -167,17 +164,12 @@ impl Worker {
         self.facts_due_us.set(now_us + FACTS_US);
         let mut core = self.core.borrow_mut();
         let shared = &self.shared;
-        let commands = core.commands();
-        shared.commands.fetch_add(commands - self.commands_counted.replace(commands), Ordering::Relaxed);
         core.set_facts(Facts {
             run_id: shared.run_id.clone(),
             process_id: std::process::id(),
             tcp_port: shared.addr.port(),
             uptime_s: now_us / 1_000_000,
-            clients: shared.clients.load(Ordering::Relaxed) as u64,
             clients_max: shared.options.client_connections_max as u64,
-            connections_received: shared.connections.load(Ordering::Relaxed),
-            commands_processed: shared.commands.load(Ordering::Relaxed),
             keyspace: None,
         });
     }

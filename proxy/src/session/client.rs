@@ -33,13 +33,13 @@ impl Connection {
                 }
                 out.ok();
             }
-            "id" => out.integer(self.id.cast_signed()),
+            "id" => out.integer(self.id().cast_signed()),
             _ => text(
                 out,
                 &format!(
                     "id={} addr={} name={} flags={} db=0 sub=0 psub=0 ssub=0 multi=-1 cmd=client|info user=default \
                      redir=-1 resp={} lib-name={} lib-ver={}\n",
-                    self.id,
+                    self.id(),
                     self.addr,
                     self.name,
                     if self.is_readonly { 'r' } else { 'N' },

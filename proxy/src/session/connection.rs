@@ -1,22 +1,16 @@
 //! The commands that a connection answers by itself.
 
 use super::{Args, Host, RingfortQuery, cluster, command, config, info};
+use crate::clients::{Place, WorkerClients};
 use ringfort_resp::commands::{unknown_subcommand_error, write_container_reply, wrong_arity_error};
 use ringfort_resp::{Command, CommandSpec, Protocol, ReplyWriter};
-
-/// What becomes of the connection after a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum After {
-    /// It goes on.
-    Open,
-    /// It ends when all is sent.
-    Close,
-}
 
 /// The state that connection commands change.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) id: u64,
+    /// What it shares with the other connections of the process.
+    pub(super) clients: WorkerClients,
+    place: Place,
     pub(super) addr: String,
     pub(super) protocol: Protocol,
     pub(super) name: String,
@@ -29,9 +23,10 @@ pub(super) struct Connection {
 pub(super) type Outcome = Result<(), String>;
 
 impl Connection {
-    pub(super) fn new(id: u64, addr: String) -> Self {
+    pub(super) fn new(place: Place, addr: String, clients: WorkerClients) -> Self {
         Self {
-            id,
+            clients,
+            place,
             addr,
             protocol: Protocol::Resp2,
             name: String::new(),
@@ -42,7 +37,7 @@ impl Connection {
     }
 
     pub(super) fn id(&self) -> u64 {
-        self.id
+        self.place.id()
     }
 
     pub(super) fn protocol(&self) -> Protocol {
@@ -54,17 +49,18 @@ impl Connection {
     }
 
     /// Executes a command of [`ringfort_resp::Scope::Connection`] whose arity is right and appends its reply.
+    ///
+    /// # Errors
+    /// The text of the error reply, which is appended too.
     pub(super) fn execute(
         &mut self,
         spec: &'static CommandSpec,
         args: Args<'_>,
         host: &dyn Host,
         out: &mut Vec<u8>,
-    ) -> After {
-        if let Err(error) = self.try_execute(spec, args, host, out) {
-            ReplyWriter::new(out, self.protocol).error(&error);
-        }
-        if spec.command == Command::Quit { After::Close } else { After::Open }
+    ) -> Outcome {
+        self.try_execute(spec, args, host, out)
+            .inspect_err(|error| ReplyWriter::new(out, self.protocol).error(error))
     }
 
     /// Appends the reply, or appends nothing and returns the text of the error reply.
@@ -109,7 +105,7 @@ impl Connection {
                 Some(0) => out.ok(),
                 Some(_) => return Err("ERR SELECT is not allowed in cluster mode".to_owned()),
             },
-            Command::Info => text(out, &info::text(args.iter().skip(1), host)),
+            Command::Info => text(out, &info::text(args.iter().skip(1), host, self.clients.all())),
             Command::Client => return self.client(spec, args, out),
             Command::Command => return command::execute(spec, args, out),
             Command::Config => return config::execute(spec, args, out),
@@ -164,7 +160,7 @@ impl Connection {
         out.bulk(b"proto");
         out.integer(if protocol == Protocol::Resp3 { 3 } else { 2 });
         out.bulk(b"id");
-        out.integer(self.id.cast_signed());
+        out.integer(self.id().cast_signed());
         out.bulk(b"mode");
         out.bulk(mode);
         out.bulk(b"role");

@@ -1,6 +1,7 @@
 //! INFO.
 
 use super::Host;
+use crate::clients::Clients;
 use core::fmt::Write as _;
 
 /// The version of Redis whose behaviour clients may expect.
@@ -17,14 +18,8 @@ pub struct Facts {
     pub tcp_port: u16,
     /// Seconds since the start.
     pub uptime_s: u64,
-    /// Open client connections.
-    pub clients: u64,
     /// Most client connections.
     pub clients_max: u64,
-    /// Connections accepted since the start.
-    pub connections_received: u64,
-    /// Commands executed since the start.
-    pub commands_processed: u64,
     /// The keys here; `None` when that is not known.
     pub keyspace: Option<Keyspace>,
 }
@@ -41,7 +36,7 @@ pub struct Keyspace {
 const SECTIONS: [&str; 6] = ["server", "clients", "stats", "replication", "cluster", "keyspace"];
 
 /// The text of INFO with the sections asked for (none: all); unknown ones are empty, as in Redis.
-pub(super) fn text<'a>(asked: impl Iterator<Item = &'a [u8]>, host: &dyn Host) -> String {
+pub(super) fn text<'a>(asked: impl Iterator<Item = &'a [u8]>, host: &dyn Host, clients: &Clients) -> String {
     let mut wanted = [false; SECTIONS.len()];
     let mut is_all = true;
     for name in asked {
@@ -58,13 +53,13 @@ pub(super) fn text<'a>(asked: impl Iterator<Item = &'a [u8]>, host: &dyn Host) -
             if !out.is_empty() {
                 out.push_str("\r\n");
             }
-            write_section(section, &facts, host.my_node().is_some(), &mut out);
+            write_section(section, &facts, host.my_node().is_some(), clients, &mut out);
         }
     }
     out
 }
 
-fn write_section(section: &str, facts: &Facts, is_node: bool, out: &mut String) {
+fn write_section(section: &str, facts: &Facts, is_node: bool, clients: &Clients, out: &mut String) {
     let mut line = |name: &str, value: &dyn core::fmt::Display| {
         write!(out, "{name}:{value}\r\n").expect("a String takes every write");
     };
@@ -82,12 +77,16 @@ fn write_section(section: &str, facts: &Facts, is_node: bool, out: &mut String) 
             line("uptime_in_days", &(facts.uptime_s / 86400));
         }
         "clients" => {
-            line("# Clients\r\nconnected_clients", &facts.clients);
+            line("# Clients\r\nconnected_clients", &clients.open());
             line("maxclients", &facts.clients_max);
         }
         "stats" => {
-            line("# Stats\r\ntotal_connections_received", &facts.connections_received);
-            line("total_commands_processed", &facts.commands_processed);
+            let counted = clients.counted();
+            line("# Stats\r\ntotal_connections_received", &counted.connections);
+            line("total_commands_processed", &(counted.calls() + counted.proxy_requests));
+            line("total_net_input_bytes", &counted.bytes_in);
+            line("total_net_output_bytes", &counted.bytes_out);
+            line("rejected_connections", &counted.rejected_connections);
         }
         "replication" => {
             line("# Replication\r\nrole", &"master");

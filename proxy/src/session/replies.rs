@@ -1,7 +1,7 @@
 //! Replies in request order, whatever order the answers come in.
 
 use super::{OUTPUT_BYTES_MAX, Ticket};
-use ringfort_resp::{Protocol, ReplyWriter};
+use ringfort_resp::{CommandSpec, Protocol, ReplyWriter};
 use std::collections::VecDeque;
 
 /// Size that a session's first replies are taken to have, bytes.
@@ -12,10 +12,26 @@ const REPLIES_REMEMBERED: usize = 64;
 /// Capacity of the output buffer that is kept when it is empty, bytes.
 const OUTPUT_KEPT_BYTES: usize = 256 << 10;
 
+/// A command that is given out, or a reply that waits for the replies before it.
+#[derive(Debug)]
+struct Waiting {
+    /// `None` when the session itself answered it.
+    asked: Option<Asked>,
+    reply: Option<Box<[u8]>>,
+}
+
+/// A command that waits for its answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) spec: &'static CommandSpec,
+    /// When it was decoded, µs.
+    pub(super) at_us: u64,
+}
+
 /// The replies of one session.
 ///
 /// # Invariants
-/// - `waiting[i]` belongs to ticket `first + i`; `None` is a command without its answer.
+/// - `waiting[i]` belongs to ticket `first + i`; one without a reply is a command without its answer.
 /// - `waiting` never starts with an answer: that is written to the output at once.
 #[derive(Debug)]
 pub(super) struct ReplyQueue {
@@ -23,7 +39,7 @@ pub(super) struct ReplyQueue {
     /// Bytes of `output` that are sent already.
     sent: usize,
     first: u64,
-    waiting: VecDeque<Option<Box<[u8]>>>,
+    waiting: VecDeque<Waiting>,
     /// Bytes in `waiting`.
     waiting_bytes: usize,
     /// The largest of the last replies, fading.
@@ -71,15 +87,18 @@ impl ReplyQueue {
     }
 
     /// Makes room for a reply that comes later.
-    pub(super) fn expect_one(&mut self) -> Ticket {
-        self.waiting.push_back(None);
+    pub(super) fn expect_one(&mut self, asked: Asked) -> Ticket {
+        self.waiting.push_back(Waiting { asked: Some(asked), reply: None });
         Ticket(self.first + (self.waiting.len() - 1) as u64)
     }
 
     /// Takes back the last [`Self::expect_one`], which nothing followed.
     pub(super) fn expect_one_less(&mut self) {
         let last = self.waiting.pop_back();
-        debug_assert!(last == Some(None), "only what is not answered can be taken back");
+        debug_assert!(
+            last.is_some_and(|last| last.reply.is_none()),
+            "only what is not answered can be taken back"
+        );
     }
 
     /// Appends a reply that is known at once.
@@ -95,17 +114,18 @@ impl ReplyQueue {
             let mut reply = Vec::new();
             let result = write(&mut reply);
             self.waiting_bytes += reply.len();
-            self.waiting.push_back(Some(reply.into_boxed_slice()));
+            self.waiting.push_back(Waiting { asked: None, reply: Some(reply.into_boxed_slice()) });
             result
         };
         self.check_size();
         result
     }
 
-    /// Takes the reply for a ticket, unless it has one.
-    pub(super) fn answer(&mut self, ticket: Ticket, reply: &[u8]) {
-        let Some(i) = ticket.0.checked_sub(self.first).and_then(|i| usize::try_from(i).ok()) else { return };
-        let Some(place @ None) = self.waiting.get_mut(i) else { return };
+    /// Takes the reply for a ticket; `None` when it has one already.
+    pub(super) fn answer(&mut self, ticket: Ticket, reply: &[u8]) -> Option<Asked> {
+        let i = usize::try_from(ticket.0.checked_sub(self.first)?).ok()?;
+        let waiting = self.waiting.get_mut(i).filter(|waiting| waiting.reply.is_none())?;
+        let asked = waiting.asked;
         let faded = self.large_reply_bytes - self.large_reply_bytes / REPLIES_REMEMBERED;
         self.large_reply_bytes = faded.max(reply.len());
         if i == 0 {
@@ -114,15 +134,16 @@ impl ReplyQueue {
             self.output.extend_from_slice(reply);
             self.write_ready();
         } else {
-            *place = Some(reply.into());
+            waiting.reply = Some(reply.into());
             self.waiting_bytes += reply.len();
         }
         self.check_size();
+        asked
     }
 
     /// Moves the answers that are next in line to the output.
     fn write_ready(&mut self) {
-        while let Some(Some(reply)) = self.waiting.front() {
+        while let Some(reply) = self.waiting.front().and_then(|waiting| waiting.reply.as_ref()) {
             self.output.extend_from_slice(reply);
             self.waiting_bytes -= reply.len();
             self.waiting.pop_front();
@@ -156,11 +177,16 @@ impl ReplyQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ringfort_resp::Command;
+
+    fn asked() -> Asked {
+        Asked { spec: Command::Get.spec(), at_us: 0 }
+    }
 
     #[test]
     fn answers_leave_in_request_order() {
         let mut queue = ReplyQueue::default();
-        let tickets = [queue.expect_one(), queue.expect_one()];
+        let tickets = [queue.expect_one(asked()), queue.expect_one(asked())];
         queue.write_raw(|out| out.extend_from_slice(b"+3\r\n"));
         queue.answer(tickets[1], b"+2\r\n");
         assert_eq!((queue.output(), queue.unanswered()), (&b""[..], 3));
@@ -172,7 +198,7 @@ mod tests {
         queue.write_raw(|out| out.extend_from_slice(b"+4\r\n"));
         assert_eq!(queue.output(), b"+2\r\n+3\r\n+4\r\n");
         queue.sent(12);
-        let next = queue.expect_one();
+        let next = queue.expect_one(asked());
         queue.answer(next, b"+5\r\n");
         assert_eq!(queue.output(), b"+5\r\n");
     }
@@ -180,7 +206,7 @@ mod tests {
     #[test]
     fn output_beyond_the_limit_ends_the_session() {
         let mut queue = ReplyQueue::default();
-        let (first, second) = (queue.expect_one(), queue.expect_one());
+        let (first, second) = (queue.expect_one(asked()), queue.expect_one(asked()));
         queue.answer(second, &vec![b'x'; OUTPUT_BYTES_MAX]);
         assert!(!queue.has_overflowed());
         queue.answer(first, b"+\r\n");

@@ -1,4 +1,5 @@
 use super::*;
+use crate::clients::Clients;
 use crate::testing;
 
 struct Fake {
@@ -23,7 +24,6 @@ impl Host for Fake {
         Facts {
             run_id: "r".repeat(40),
             tcp_port: 6379,
-            clients: 3,
             keyspace: Some(Keyspace { keys: 5, expires: 1 }),
             ..Facts::default()
         }
@@ -46,7 +46,9 @@ fn node() -> Fake {
 }
 
 fn session(mode: Mode) -> Session {
-    Session::new(mode, 42, "127.0.0.1:5".to_owned())
+    let clients = Clients::new(1);
+    let place = clients.accept(u64::MAX).unwrap();
+    Session::new(mode, place, "127.0.0.1:5".to_owned(), clients.worker(0))
 }
 
 /// Feeds `input`; answers each ask with its arguments joined by blanks; returns the output and whether it is over.
@@ -97,7 +99,7 @@ fn connection_commands_answer_as_redis_does() {
             "-ERR Client names cannot contain spaces, newlines or special characters.\r\n",
         ),
         ("CLIENT GETNAME", "$-1\r\n"),
-        ("CLIENT ID", ":42\r\n"),
+        ("CLIENT ID", ":1\r\n"),
         ("CLIENT SETINFO lib-name x", "+OK\r\n"),
         ("CLIENT SETINFO foo x", "-ERR Unrecognized option 'foo'\r\n"),
         ("HELLO x", "-ERR Protocol version is not an integer or out of range\r\n"),
@@ -146,7 +148,7 @@ fn info_has_the_sections_asked_for() {
     for line in [
         "redis_version:7.2.4",
         "redis_mode:cluster",
-        "connected_clients:3",
+        "connected_clients:1",
         "cluster_enabled:1",
         "role:master",
     ] {
@@ -378,4 +380,35 @@ proptest::proptest! {
     fn any_bytes_are_survived(input: Vec<u8>, piece in 1..50usize) {
         talk(Mode::Proxy, &proxy(), String::from_utf8_lossy(&input).as_bytes(), piece);
     }
+}
+
+#[test]
+fn commands_are_counted_with_the_time_to_their_answer() {
+    let clients = Clients::new(1);
+    let worker = clients.worker(0);
+    let mut session = Session::new(Mode::Proxy, clients.accept(1).unwrap(), String::new(), worker.clone());
+    assert!(clients.accept(1).is_none(), "one client too many");
+    worker.set_now(100);
+    session.push_input(b"GET a\r\nPING\r\nGET\r\nCLIENT x\r\nGET b\r\n");
+    let tickets = [session.next(&proxy()).unwrap().ticket, session.next(&proxy()).unwrap().ticket];
+    worker.set_now(140);
+    session.answer(tickets[1], b"-ERR no\r\n");
+    worker.set_now(200);
+    session.answer(tickets[0], b"$-1\r\n");
+    session.answer(tickets[0], b"$-1\r\n");
+    let sent = session.output().len();
+    session.sent(sent);
+    let counted = clients.counted();
+    let of = |command: Command| {
+        let c = &counted.commands[command.spec().row()];
+        (c.calls, c.micros, c.rejected, c.failed)
+    };
+    assert_eq!(of(Command::Get), (2, 140, 1, 1));
+    assert_eq!((of(Command::Ping), of(Command::Client)), ((1, 0, 0, 0), (1, 0, 0, 1)));
+    assert_eq!((counted.bytes_in, counted.bytes_out), (35, sent as u64));
+    assert_eq!((counted.connections, counted.rejected_connections, clients.open()), (2, 1, 1));
+    clients.reset_stats();
+    assert_eq!((clients.counted().calls(), clients.totals().calls()), (0, 4));
+    drop(session);
+    assert_eq!(clients.open(), 0);
 }

@@ -5,18 +5,18 @@ use crate::clock::Now;
 use crate::log::Disk;
 use crate::shard::{Group, Origin, Submission};
 use crate::worker::ports::{Client, WorkerMessage, worker_of};
+use ringfort_proxy::clients::Place;
 use ringfort_proxy::session::{Host as _, Mode, PendingReads, Session, Slots};
 use ringfort_ring::Slot;
 use ringfort_wire::GroupId;
 use ringfort_wire::entry::OpKind;
 use ringfort_wire::request::CommandBody;
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
 
 impl<D: Disk> WorkerCore<D> {
     /// A client connected.
-    pub fn client_open(&mut self, id: u64, addr: String) -> u64 {
-        let session = Session::new(Mode::Node, id, addr);
+    pub fn client_open(&mut self, place: Place, addr: String) -> u64 {
+        let session = Session::new(Mode::Node, place, addr, self.clients.clone());
         self.ports.clients.insert(Client {
             session,
             writes: 0,
@@ -33,6 +33,7 @@ impl<D: Disk> WorkerCore<D> {
 
     /// Takes bytes of a client.
     pub fn client_data(&mut self, client: u64, bytes: &[u8], now: Now) {
+        self.clients.set_now(now.boot_us);
         if let Some(state) = self.ports.clients.get_mut(client) {
             state.session.push_input(bytes);
         }
@@ -62,7 +63,6 @@ impl<D: Disk> WorkerCore<D> {
                 ask.protocol,
                 (1..argc).map(|i| ask.args.get(i)),
             );
-            self.shared.commands.fetch_add(1, Ordering::Relaxed);
             let is_after_queued = state.writes > 0;
             if spec.is_write {
                 state.writes += 1;

@@ -10,7 +10,6 @@ use ringfort_wire::GroupId;
 use ringfort_wire::entry::OpKind;
 use ringfort_wire::frame::{self, Kind, WireError};
 use ringfort_wire::request::{CREDIT_REQUESTS, Request, RequestKind, Status};
-use std::sync::atomic::Ordering;
 
 /// What a write is answered while the disk is almost full; Redis's prefix for a server that cannot persist.
 const DISK_FULL: &[u8] =
@@ -70,7 +69,7 @@ impl<D: Disk> WorkerCore<D> {
             is_after_queued: false,
             body: request.command,
         };
-        self.shared.commands.fetch_add(1, Ordering::Relaxed);
+        self.clients.stats().asked_by_proxy();
         match request.kind {
             RequestKind::Read => self.submit_read(id, submission, now),
             RequestKind::Write => self.submit_write(id, OpKind::Command, submission),

@@ -34,6 +34,7 @@ impl<D: Disk> WorkerCore<D> {
         ports.map = shared.map();
         let mut core = Self {
             view: View::new(Arc::clone(&shared)),
+            clients: shared.clients.worker(usize::from(options.worker)),
             groups: BTreeMap::new(),
             log,
             snapshots,
