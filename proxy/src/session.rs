@@ -22,7 +22,7 @@ mod replies;
 use crate::clients::{Place, WorkerClients};
 use connection::Connection;
 use replies::{Asked, ReplyQueue};
-use ringfort_resp::commands::{unknown_command_error, wrong_arity_error};
+use ringfort_resp::commands::unknown_command_error;
 use ringfort_resp::{
     Command, CommandDecoder, CommandSpec, Limits, Protocol, ReplyWriter, Scope, Status, commands,
 };
@@ -127,7 +127,7 @@ impl<'a> Args<'a> {
 pub struct Ask<'a> {
     /// Its place among the replies.
     pub ticket: Ticket,
-    /// Which command it is; its arity is right.
+    /// Which command it is, of a container which subcommand; its arity is right.
     pub spec: &'static CommandSpec,
     /// The form of its reply.
     pub protocol: Protocol,
@@ -369,15 +369,11 @@ fn judge(mode: Mode, args: Args<'_>, host: &dyn Host) -> Verdict {
             Verdict::Error(None, unknown_command_error(name, args.iter().skip(1)))
         };
     };
-    let is_of_pairs = matches!(spec.command, Command::MSet | Command::MSetNx);
-    let is_pairs_odd = is_of_pairs && args.len().is_multiple_of(2);
-    if !spec.is_arity_ok(args.len()) || is_pairs_odd {
-        return Verdict::Error(Some(spec), wrong_arity_error(spec.name));
-    }
+    let spec = match spec.judge(args.iter().skip(1)) {
+        Ok(spec) => spec,
+        Err(error) => return Verdict::Error(Some(spec), error),
+    };
     if spec.scope == Scope::Connection {
-        return Verdict::Connection(spec);
-    }
-    if connection::answers(spec, args) {
         return Verdict::Connection(spec);
     }
     if host.map().is_none() {

@@ -15,7 +15,7 @@ pub mod encode;
 pub mod glob;
 pub mod reply;
 
-pub use commands::{Command, CommandSpec, KeySpec, Keys, Scope};
+pub use commands::{Command, CommandSpec, Keys, Scope};
 pub use decode::{CommandDecoder, Limits, ProtocolError, Status};
 pub use encode::{Protocol, ReplyWriter, write_command};
 pub use glob::Glob;

@@ -600,7 +600,8 @@ impl Ours {
         let args: Vec<&[u8]> = words[1..].iter().map(|word| &word[..]).collect();
         let mut out = Vec::new();
         let mut reply = ReplyWriter::new(&mut out, Protocol::Resp2);
-        if !spec.is_arity_ok(words.len()) {
+        let is_of_container = !spec.subcommands.is_empty();
+        if !is_of_container && !spec.is_arity_ok(words.len()) {
             reply.error(&format!("ERR wrong number of arguments for '{}' command", spec.name));
         } else if spec.is_write || is_applied {
             let ctx = ApplyContext { log_time_ms: self.now_ms, seed: 0 };

@@ -1,7 +1,7 @@
 //! CLIENT: what a connection says and asks about connections.
 
 use super::Args;
-use super::connection::{Connection, Outcome, plain_text, subcommand, text};
+use super::connection::{Connection, Outcome, plain_text, text};
 use ringfort_resp::{CommandSpec, Protocol, ReplyWriter};
 
 impl Connection {
@@ -11,11 +11,7 @@ impl Connection {
         args: Args<'_>,
         out: &mut ReplyWriter<'_>,
     ) -> Outcome {
-        match subcommand(
-            spec,
-            args,
-            &[("setname", 3), ("getname", 2), ("setinfo", 4), ("id", 2), ("info", 2)],
-        )? {
+        match spec.short_name() {
             "setname" => {
                 self.name = plain_text(args.get(2), "Client names")?;
                 out.ok();

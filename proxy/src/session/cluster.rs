@@ -1,6 +1,6 @@
 //! CLUSTER: the map in the words of Redis Cluster, with the nodes' real addresses.
 
-use super::connection::{Outcome, subcommand, text};
+use super::connection::{Outcome, text};
 use super::{Args, Host};
 use core::fmt::Write as _;
 use ringfort_resp::{CommandSpec, ReplyWriter};
@@ -15,8 +15,7 @@ pub(super) fn execute(
     host: &dyn Host,
     out: &mut ReplyWriter<'_>,
 ) -> Outcome {
-    let known = [("slots", 2), ("shards", 2), ("keyslot", 3), ("info", 2), ("myid", 2), ("nodes", 2)];
-    let name = subcommand(spec, args, &known)?;
+    let name = spec.short_name();
     if name == "keyslot" {
         out.integer(i64::from(slot_of(args.get(2)).0));
         return Ok(());

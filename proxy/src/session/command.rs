@@ -1,61 +1,91 @@
 //! COMMAND: what the table of commands tells clients.
 
 use super::Args;
-use super::connection::{Outcome, subcommand};
-use ringfort_resp::commands::{write_command_docs, write_command_info};
-use ringfort_resp::{CommandSpec, ReplyWriter, commands};
+use super::connection::Outcome;
+use ringfort_resp::commands::{self, write_command_docs, write_command_info, write_key_flags};
+use ringfort_resp::{CommandSpec, Glob, ReplyWriter};
 
+/// COMMAND itself and its subcommands.
 pub(super) fn execute(spec: &'static CommandSpec, args: Args<'_>, out: &mut ReplyWriter<'_>) -> Outcome {
-    if args.len() == 1 {
-        write_all_info(out);
-        return Ok(());
-    }
-    match subcommand(spec, args, &[("count", 2), ("info", -2), ("docs", -2), ("list", -2), ("getkeys", -3)])?
-    {
+    let names = args.iter().skip(2);
+    match spec.short_name() {
         "count" => out.integer(commands::all().len() as i64),
-        "info" if args.len() == 2 => write_all_info(out),
-        "info" => {
-            out.array(args.len() - 2);
-            for name in args.iter().skip(2) {
-                match commands::lookup(name) {
+        "docs" => {
+            let found: Vec<_> = if names.len() == 0 {
+                commands::all().iter().collect()
+            } else {
+                names.filter_map(commands::find).collect()
+            };
+            out.map(found.len());
+            found.into_iter().for_each(|spec| write_command_docs(spec, out));
+        }
+        "info" if names.len() > 0 => {
+            out.array(names.len());
+            for name in names {
+                match commands::find(name) {
                     Some(spec) => write_command_info(spec, out),
-                    None => out.null_array(),
+                    None => out.null(),
                 }
             }
         }
-        "docs" if args.len() == 2 => {
-            out.map(commands::all().len());
-            commands::all().iter().for_each(|spec| write_command_docs(spec, out));
-        }
-        "docs" => {
-            out.map(args.iter().skip(2).filter(|name| commands::lookup(name).is_some()).count());
-            args.iter().skip(2).filter_map(commands::lookup).for_each(|spec| write_command_docs(spec, out));
-        }
-        "list" if args.len() > 2 => return Err("ERR syntax error".to_owned()),
-        "list" => {
-            out.array(commands::all().len());
-            commands::all().iter().for_each(|spec| out.bulk(spec.name.as_bytes()));
-        }
+        "list" => return list(args, out),
+        "getkeys" => return keys(args, false, out),
+        "getkeysandflags" => return keys(args, true, out),
         _ => {
-            let argc = args.len() - 2;
-            let Some(spec) = commands::lookup(args.get(2)) else {
-                return Err("ERR Invalid command specified".to_owned());
-            };
-            let keys = spec.keys(argc);
-            if spec.keys.first == 0 {
-                return Err("ERR The command has no key arguments".to_owned());
-            }
-            if !spec.is_arity_ok(argc) {
-                return Err("ERR Invalid number of arguments specified for command".to_owned());
-            }
-            out.array(keys.len());
-            keys.for_each(|i| out.bulk(args.get(2 + i)));
+            out.array(commands::all().len());
+            commands::all().iter().for_each(|spec| write_command_info(spec, out));
         }
     }
     Ok(())
 }
 
-fn write_all_info(out: &mut ReplyWriter<'_>) {
-    out.array(commands::all().len());
-    commands::all().iter().for_each(|spec| write_command_info(spec, out));
+/// `COMMAND LIST [FILTERBY MODULE name | ACLCAT category | PATTERN pattern]`; subcommands are listed only by a filter.
+fn list(args: Args<'_>, out: &mut ReplyWriter<'_>) -> Outcome {
+    let is = |i: usize, word: &str| args.get(i).eq_ignore_ascii_case(word.as_bytes());
+    let filter: Box<dyn Fn(&CommandSpec) -> bool> = match args.len() {
+        2 => Box::new(|spec| !spec.name.contains('|')),
+        5 if is(2, "filterby") && is(3, "module") => Box::new(|_| false),
+        5 if is(2, "filterby") && is(3, "aclcat") => {
+            Box::new(|spec| spec.categories().any(|c| c.as_bytes().eq_ignore_ascii_case(args.get(4))))
+        }
+        5 if is(2, "filterby") && is(3, "pattern") => {
+            let pattern = Glob::nocase(args.get(4));
+            Box::new(move |spec| pattern.is_match(spec.name.as_bytes()))
+        }
+        _ => return Err("ERR syntax error".to_owned()),
+    };
+    let rows = commands::all().iter().flat_map(|spec| core::iter::once(spec).chain(spec.subcommands));
+    let found: Vec<_> = rows.filter(|spec| filter(spec)).collect();
+    out.array(found.len());
+    found.into_iter().for_each(|spec| out.bulk(spec.name.as_bytes()));
+    Ok(())
+}
+
+/// The keys of the command that stands behind `COMMAND GETKEYS` or `COMMAND GETKEYSANDFLAGS`.
+fn keys(args: Args<'_>, with_flags: bool, out: &mut ReplyWriter<'_>) -> Outcome {
+    let argc = args.len() - 2;
+    let container = commands::lookup(args.get(2));
+    let spec = match container {
+        Some(spec) if !spec.subcommands.is_empty() && argc > 1 => spec.subcommand(args.get(3)),
+        _ => container,
+    };
+    let Some(spec) = spec else { return Err("ERR Invalid command specified".to_owned()) };
+    if spec.keys.first == 0 {
+        return Err("ERR The command has no key arguments".to_owned());
+    }
+    if !spec.is_arity_ok(argc) {
+        return Err("ERR Invalid number of arguments specified for command".to_owned());
+    }
+    let keys = spec.keys(argc);
+    out.array(keys.len());
+    for (nth, i) in keys.enumerate() {
+        if with_flags {
+            out.array(2);
+        }
+        out.bulk(args.get(2 + i));
+        if with_flags {
+            write_key_flags(spec, nth, out);
+        }
+    }
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! CONFIG: settings under Redis's names.
 
 use super::Args;
-use super::connection::{Outcome, subcommand};
+use super::connection::Outcome;
 use ringfort_resp::{CommandSpec, ReplyWriter};
 
 /// What CONFIG GET knows: what clients and benchmarks ask for.
@@ -9,7 +9,7 @@ const SETTINGS: [(&str, &str); 5] =
     [("appendonly", "no"), ("databases", "1"), ("maxmemory", "0"), ("save", ""), ("timeout", "0")];
 
 pub(super) fn execute(spec: &'static CommandSpec, args: Args<'_>, out: &mut ReplyWriter<'_>) -> Outcome {
-    match subcommand(spec, args, &[("get", -3), ("set", -4)])? {
+    match spec.short_name() {
         "get" => {
             let is_asked =
                 |name: &str| args.iter().skip(2).any(|p| matches(&p.to_ascii_lowercase(), name.as_bytes()));

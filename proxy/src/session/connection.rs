@@ -2,7 +2,7 @@
 
 use super::{Args, Host, RingfortQuery, cluster, command, config, info};
 use crate::clients::{Place, WorkerClients};
-use ringfort_resp::commands::{unknown_subcommand_error, write_container_reply, wrong_arity_error};
+use ringfort_resp::commands::{write_help, wrong_arity_error};
 use ringfort_resp::{Command, CommandSpec, Protocol, ReplyWriter};
 
 /// The state that connection commands change.
@@ -48,7 +48,7 @@ impl Connection {
         self.is_readonly
     }
 
-    /// Executes a command of [`ringfort_resp::Scope::Connection`] whose arity is right and appends its reply.
+    /// Executes a command or subcommand of [`ringfort_resp::Scope::Connection`] whose arity is right; appends its reply.
     ///
     /// # Errors
     /// The text of the error reply, which is appended too.
@@ -106,14 +106,12 @@ impl Connection {
                 Some(_) => return Err("ERR SELECT is not allowed in cluster mode".to_owned()),
             },
             Command::Info => text(out, &info::text(args.iter().skip(1), host, self.clients.all())),
+            container if spec.name.ends_with("|help") => write_help(container.spec(), out),
             Command::Client => return self.client(spec, args, out),
             Command::Command => return command::execute(spec, args, out),
             Command::Config => return config::execute(spec, args, out),
             Command::Cluster => return cluster::execute(spec, args, host, out),
-            Command::Ringfort => return ringfort(spec, args, host, out),
-            _ if answers(spec, args) => {
-                write_container_reply(spec, &args.iter().skip(1).collect::<Vec<_>>(), out);
-            }
+            Command::Ringfort => return ringfort(spec, host, out),
             _ => return Err(format!("ERR '{}' is not a command of a connection", spec.name)),
         }
         Ok(())
@@ -191,32 +189,6 @@ fn check_user(user: &[u8]) -> Outcome {
     }
 }
 
-/// Whether the connection itself answers this command of a container whose subcommands have keys (OBJECT HELP).
-pub(super) fn answers(spec: &'static CommandSpec, args: Args<'_>) -> bool {
-    let is_container = matches!(spec.command, Command::Object | Command::Memory);
-    is_container && {
-        let args: Vec<_> = args.iter().skip(1).collect();
-        write_container_reply(spec, &args, &mut ReplyWriter::new(&mut Vec::new(), Protocol::Resp2))
-    }
-}
-
-/// The lower-case name of the subcommand, one of `known` with its arity (as in the table of commands).
-pub(super) fn subcommand(
-    spec: &'static CommandSpec,
-    args: Args<'_>,
-    known: &[(&'static str, i16)],
-) -> Result<&'static str, String> {
-    let name = args.get(1);
-    let Some(&(name, arity)) = known.iter().find(|(k, _)| name.eq_ignore_ascii_case(k.as_bytes())) else {
-        return Err(unknown_subcommand_error(spec, name));
-    };
-    let needed = usize::from(arity.unsigned_abs());
-    if args.len() < needed || (arity >= 0 && args.len() > needed) {
-        return Err(wrong_arity_error(&format!("{}|{name}", spec.name)));
-    }
-    Ok(name)
-}
-
 /// Text for people: a verbatim string where the protocol has it.
 pub(super) fn text(out: &mut ReplyWriter<'_>, text: &str) {
     out.verbatim(b"txt", text.as_bytes());
@@ -238,13 +210,8 @@ fn integer(bytes: &[u8]) -> Option<i64> {
     core::str::from_utf8(bytes).ok()?.parse().ok()
 }
 
-fn ringfort(
-    spec: &'static CommandSpec,
-    args: Args<'_>,
-    host: &dyn Host,
-    out: &mut ReplyWriter<'_>,
-) -> Outcome {
-    let query = match subcommand(spec, args, &[("map", 2), ("node", 2)])? {
+fn ringfort(spec: &CommandSpec, host: &dyn Host, out: &mut ReplyWriter<'_>) -> Outcome {
+    let query = match spec.short_name() {
         "map" => RingfortQuery::Map,
         _ => RingfortQuery::Node,
     };

@@ -112,7 +112,19 @@ fn connection_commands_answer_as_redis_does() {
         ("CONFIG GET append* nope", "*2\r\n$10\r\nappendonly\r\n$2\r\nno\r\n"),
         ("CONFIG GET nope", "*0\r\n"),
         ("CONFIG FOO", "-ERR unknown subcommand 'FOO'. Try CONFIG HELP.\r\n"),
-        ("COMMAND INFO nope", "*1\r\n*-1\r\n"),
+        ("COMMAND INFO nope config|nope", "*2\r\n$-1\r\n$-1\r\n"),
+        ("COMMAND LIST FILTERBY PATTERN Config|[gs]et", "*2\r\n$10\r\nconfig|get\r\n$10\r\nconfig|set\r\n"),
+        ("COMMAND LIST FILTERBY ACLCAT nope", "*0\r\n"),
+        ("COMMAND LIST FILTERBY MODULE x", "*0\r\n"),
+        ("COMMAND LIST FILTERBY nope x", "-ERR syntax error\r\n"),
+        ("COMMAND COUNT x", "-ERR wrong number of arguments for 'command|count' command\r\n"),
+        ("COMMAND GETKEYS object encoding x", "*1\r\n$1\r\nx\r\n"),
+        ("COMMAND GETKEYS object nope x", "-ERR Invalid command specified\r\n"),
+        ("COMMAND GETKEYSANDFLAGS mset a 1", "*1\r\n*2\r\n$1\r\na\r\n*2\r\n+OW\r\n+update\r\n"),
+        (
+            "COMMAND GETKEYSANDFLAGS copy a b",
+            "*2\r\n*2\r\n$1\r\na\r\n*2\r\n+RO\r\n+access\r\n*2\r\n$1\r\nb\r\n*2\r\n+OW\r\n+update\r\n",
+        ),
         ("COMMAND GETKEYS mset a 1 b 2", "*2\r\n$1\r\na\r\n$1\r\nb\r\n"),
         ("COMMAND GETKEYS ping x", "-ERR The command has no key arguments\r\n"),
         ("COMMAND FOO", "-ERR unknown subcommand 'FOO'. Try COMMAND HELP.\r\n"),
@@ -234,8 +246,8 @@ fn several_keys_of_one_command_lie_in_one_slot_unless_they_can_be_split() {
 fn containers_with_keys_are_answered_where_there_is_no_key() {
     let starting = Fake { map: None, me: None };
     for host in [proxy(), node(), starting] {
-        assert!(reply(&host, "OBJECT HELP").starts_with("*9\r\n+OBJECT <subcommand> "));
-        assert!(reply(&host, "memory help").starts_with("*6\r\n+MEMORY <subcommand> "));
+        assert!(reply(&host, "OBJECT HELP").contains("\r\n+OBJECT <subcommand> "));
+        assert!(reply(&host, "memory help").contains("\r\n+MEMORY <subcommand> "));
         assert_eq!(reply(&host, "OBJECT NOPE k"), "-ERR unknown subcommand 'NOPE'. Try OBJECT HELP.\r\n");
         let arity = "-ERR wrong number of arguments for 'object|encoding' command\r\n";
         assert_eq!(reply(&host, "OBJECT ENCODING"), arity);
@@ -404,11 +416,11 @@ fn commands_are_counted_with_the_time_to_their_answer() {
         (c.calls, c.micros, c.rejected, c.failed)
     };
     assert_eq!(of(Command::Get), (2, 140, 1, 1));
-    assert_eq!((of(Command::Ping), of(Command::Client)), ((1, 0, 0, 0), (1, 0, 0, 1)));
+    assert_eq!((of(Command::Ping), of(Command::Client)), ((1, 0, 0, 0), (0, 0, 1, 0)));
     assert_eq!((counted.bytes_in, counted.bytes_out), (35, sent as u64));
     assert_eq!((counted.connections, counted.rejected_connections, clients.open()), (2, 1, 1));
     clients.reset_stats();
-    assert_eq!((clients.counted().calls(), clients.totals().calls()), (0, 4));
+    assert_eq!((clients.counted().calls(), clients.totals().calls()), (0, 3));
     drop(session);
     assert_eq!(clients.open(), 0);
 }

@@ -1,6 +1,6 @@
 //! OBJECT ENCODING and REFCOUNT, MEMORY USAGE.
 
-use ringfort_resp::{Command, ReplyWriter, commands::write_container_reply};
+use ringfort_resp::{Command, ReplyWriter};
 
 use super::{Done, is_option};
 use crate::{error::CommandError, keyspace::Reader, number::parse_i64};
@@ -15,10 +15,14 @@ const SHARED_REFCOUNT: i64 = i32::MAX as i64;
 /// `OBJECT ENCODING key`, `OBJECT REFCOUNT key`: what Redis says of a value that SET has written. (Redis remembers a
 /// value's history: after APPEND and SETRANGE it is `raw`, after INCRBYFLOAT never `int`.)
 pub(super) fn object(reader: &mut Reader<'_>, args: &[&[u8]], reply: &mut ReplyWriter<'_>) -> Done {
-    if write_container_reply(Command::Object.spec(), args, reply) {
-        return Ok(());
-    }
-    let [subcommand, key] = args else { return Err(CommandError::Arity("object")) };
+    let spec = match Command::Object.spec().judge(args.iter().copied()) {
+        Ok(spec) => spec,
+        Err(error) => {
+            reply.error(&error);
+            return Ok(());
+        }
+    };
+    let [_, key] = args else { return Err(CommandError::NotServed) };
     let record = reader.get(key)?;
     if !reader.expired.is_empty() {
         return Ok(());
@@ -28,7 +32,7 @@ pub(super) fn object(reader: &mut Reader<'_>, args: &[&[u8]], reply: &mut ReplyW
         return Ok(());
     };
     let integer = parse_i64(record.value());
-    if subcommand.eq_ignore_ascii_case(b"encoding") {
+    if spec.name == "object|encoding" {
         reply.bulk(match record.value().len() {
             _ if integer.is_some() => b"int",
             ..=EMBSTR_BYTES_MAX => b"embstr",
@@ -43,10 +47,11 @@ pub(super) fn object(reader: &mut Reader<'_>, args: &[&[u8]], reply: &mut ReplyW
 
 /// `MEMORY USAGE key [SAMPLES count]`: logical bytes of the record, which `maxmemory` counts too.
 pub(super) fn memory(reader: &mut Reader<'_>, args: &[&[u8]], reply: &mut ReplyWriter<'_>) -> Done {
-    if write_container_reply(Command::Memory.spec(), args, reply) {
+    if let Err(error) = Command::Memory.spec().judge(args.iter().copied()) {
+        reply.error(&error);
         return Ok(());
     }
-    let [_, key, options @ ..] = args else { return Err(CommandError::Arity("memory|usage")) };
+    let [_, key, options @ ..] = args else { return Err(CommandError::NotServed) };
     let mut options = options.iter();
     while let Some(name) = options.next() {
         let count = options.next().filter(|_| is_option(name, "samples")).ok_or(CommandError::Syntax)?;

@@ -1,0 +1,152 @@
+//! The server.
+
+use super::{Command, CommandSpec, Scope, row};
+
+pub(super) const ROWS: &[CommandSpec] = &[
+    row(Command::Command, "command", -1, Scope::Connection)
+        .flags(&["loading", "stale"])
+        .acl(&["connection"])
+        .tips(&["nondeterministic_output_order"])
+        .about("server", "2.8.13", "Get array of Redis command details")
+        .complexity("O(N) where N is the total number of Redis commands")
+        .subcommands(&[
+            row(Command::Command, "command|count", 2, Scope::Connection)
+                .flags(&["loading", "stale"])
+                .acl(&["connection"])
+                .about("server", "2.8.13", "Get total number of Redis commands")
+                .complexity("O(1)"),
+            row(Command::Command, "command|docs", -2, Scope::Connection)
+                .flags(&["loading", "stale"])
+                .acl(&["connection"])
+                .tips(&["nondeterministic_output_order"])
+                .about("server", "7.0.0", "Get array of specific Redis command documentation")
+                .complexity("O(N) where N is the number of commands to look up")
+                .arguments("command-name:string?*"),
+            row(Command::Command, "command|getkeys", -4, Scope::Connection)
+                .flags(&["loading", "stale"])
+                .acl(&["connection"])
+                .about("server", "2.8.13", "Extract keys given a full Redis command")
+                .complexity("O(N) where N is the number of arguments to the command"),
+            row(Command::Command, "command|getkeysandflags", -4, Scope::Connection)
+                .flags(&["loading", "stale"])
+                .acl(&["connection"])
+                .about("server", "7.0.0", "Extract keys and access flags given a full Redis command")
+                .complexity("O(N) where N is the number of arguments to the command"),
+            row(Command::Command, "command|help", 2, Scope::Connection)
+                .flags(&["loading", "stale"])
+                .acl(&["connection"])
+                .about("server", "5.0.0", "Show helpful text about the different subcommands")
+                .complexity("O(1)"),
+            row(Command::Command, "command|info", -2, Scope::Connection)
+                .flags(&["loading", "stale"])
+                .acl(&["connection"])
+                .tips(&["nondeterministic_output_order"])
+                .about(
+                    "server",
+                    "2.8.13",
+                    "Get array of specific Redis command details, or all when no argument is \
+             given.",
+                )
+                .complexity("O(N) where N is the number of commands to look up")
+                .history(&[("7.0.0", "Allowed to be called with no argument to get info on all commands.")])
+                .arguments("command-name:string?*"),
+            row(Command::Command, "command|list", -2, Scope::Connection)
+                .flags(&["loading", "stale"])
+                .acl(&["connection"])
+                .tips(&["nondeterministic_output_order"])
+                .about("server", "7.0.0", "Get an array of Redis command names")
+                .complexity("O(N) where N is the total number of Redis commands")
+                .arguments(
+                    "filterby:oneof=FILTERBY?(module-name:string=MODULE category:string=ACLCAT \
+             pattern:pattern=PATTERN)",
+                ),
+        ]),
+    row(Command::Config, "config", -2, Scope::Connection)
+        .about("server", "2.0.0", "A container for server configuration commands")
+        .complexity("Depends on subcommand.")
+        .subcommands(&[
+            row(Command::Config, "config|get", -3, Scope::Connection)
+                .flags(&["admin", "noscript", "loading", "stale"])
+                .about("server", "2.0.0", "Get the values of configuration parameters")
+                .complexity("O(N) when N is the number of configuration parameters provided")
+                .history(&[("7.0.0", "Added the ability to pass multiple pattern parameters in one call")])
+                .arguments("parameter:block*(parameter:string)"),
+            row(Command::Config, "config|help", 2, Scope::Connection)
+                .flags(&["loading", "stale"])
+                .about("server", "5.0.0", "Show helpful text about the different subcommands")
+                .complexity("O(1)"),
+            row(Command::Config, "config|set", -4, Scope::Connection)
+                .flags(&["admin", "noscript", "loading", "stale"])
+                .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
+                .about("server", "2.0.0", "Set configuration parameters to the given values")
+                .complexity("O(N) when N is the number of configuration parameters provided")
+                .history(&[("7.0.0", "Added the ability to set multiple parameters in one call.")])
+                .arguments("parameter_value:block*(parameter:string value:string)"),
+        ]),
+    row(Command::DbSize, "dbsize", 1, Scope::AllPartitions)
+        .flags(&["readonly", "fast"])
+        .acl(&["keyspace"])
+        .tips(&["request_policy:all_shards", "response_policy:agg_sum"])
+        .about("server", "1.0.0", "Return the number of keys in the selected database")
+        .complexity("O(1)"),
+    row(Command::FlushAll, "flushall", -1, Scope::AllPartitions)
+        .flags(&["write"])
+        .acl(&["keyspace", "dangerous"])
+        .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
+        .about("server", "1.0.0", "Remove all keys from all databases")
+        .complexity("O(N) where N is the total number of keys in all databases")
+        .history(&[
+            ("4.0.0", "Added the `ASYNC` flushing mode modifier."),
+            ("6.2.0", "Added the `SYNC` flushing mode modifier."),
+        ])
+        .arguments("async:oneof?(async=ASYNC@4.0.0 sync=SYNC@6.2.0)"),
+    row(Command::FlushDb, "flushdb", -1, Scope::AllPartitions)
+        .flags(&["write"])
+        .acl(&["keyspace", "dangerous"])
+        .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
+        .about("server", "1.0.0", "Remove all keys from the current database")
+        .complexity("O(N) where N is the number of keys in the selected database")
+        .history(&[
+            ("4.0.0", "Added the `ASYNC` flushing mode modifier."),
+            ("6.2.0", "Added the `SYNC` flushing mode modifier."),
+        ])
+        .arguments("async:oneof?(async=ASYNC@4.0.0 sync=SYNC@6.2.0)"),
+    row(Command::Info, "info", -1, Scope::Connection)
+        .flags(&["loading", "stale"])
+        .acl(&["dangerous"])
+        .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
+        .about("server", "1.0.0", "Get information and statistics about the server")
+        .complexity("O(1)")
+        .history(&[("7.0.0", "Added support for taking multiple section arguments.")])
+        .arguments("section:string?*"),
+    row(Command::Memory, "memory", -2, Scope::Slot)
+        .about("server", "4.0.0", "A container for memory diagnostics commands")
+        .complexity("Depends on subcommand.")
+        .subcommands(&[
+            row(Command::Memory, "memory|help", 2, Scope::Connection)
+                .flags(&["loading", "stale"])
+                .about("server", "4.0.0", "Show helpful text about the different subcommands")
+                .complexity("O(1)"),
+            row(Command::Memory, "memory|usage", -3, Scope::Slot)
+                .flags(&["readonly"])
+                .keys_at(2, 2, 1, &[&["RO"]])
+                .about("server", "4.0.0", "Estimate the memory usage of a key")
+                .complexity("O(N) where N is the number of samples.")
+                .arguments("key#0 count:integer=SAMPLES?"),
+        ]),
+    row(Command::Ringfort, "ringfort", -2, Scope::Connection)
+        .about("server", "0.1.0", "A container for Ringfort's own commands")
+        .complexity("Depends on subcommand.")
+        .subcommands(&[
+            row(Command::Ringfort, "ringfort|help", 2, Scope::Connection)
+                .flags(&["loading", "stale"])
+                .about("server", "0.1.0", "Show helpful text about the different subcommands")
+                .complexity("O(1)"),
+            row(Command::Ringfort, "ringfort|map", 2, Scope::Connection)
+                .about("server", "0.1.0", "Get the cluster map with the leaders as JSON")
+                .complexity("O(P) where P is the number of partitions"),
+            row(Command::Ringfort, "ringfort|node", 2, Scope::Connection)
+                .about("server", "0.1.0", "Get the state of this process as JSON")
+                .complexity("O(P) where P is the number of partitions"),
+        ]),
+];
