@@ -7,10 +7,12 @@
 //! ```
 
 mod read;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use ringfort_proxy::tls::AuthClients;
 use ringfort_ring::{NodeId, NodeSpec, PartitionCount};
 use twox_hash::XxHash3_64;
 
@@ -37,6 +39,8 @@ pub const WEIGHT_MAX: u32 = ringfort_ring::WEIGHT_MAX;
 pub struct Config {
     /// What holds for the whole cluster.
     pub cluster: ClusterConfig,
+    /// TLS for clients; `None` without a `[tls]` section. There is one exactly when there is a TLS address.
+    pub tls: Option<TlsConfig>,
     /// The stand-alone proxy; `None` without a `[proxy]` section.
     pub proxy: Option<ProxyConfig>,
     /// The nodes in the order of the file; at least one, ids and addresses distinct.
@@ -81,11 +85,35 @@ impl Durability {
     }
 }
 
+/// The `[tls]` section: TLS for clients, on whatever machine the file is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// PEM: the server's certificate, then those that lead to its authority.
+    pub cert_file: FileKey,
+    /// PEM: its private key.
+    pub key_file: FileKey,
+    /// PEM: the authorities that sign clients' certificates; given unless clients are not asked.
+    pub ca_file: Option<FileKey>,
+    /// Whether clients must show a certificate.
+    pub auth_clients: AuthClients,
+}
+
+/// A file that a key names. A relative path counts from the folder of the config file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileKey {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Line of the key, from 1.
+    pub line: usize,
+}
+
 /// The `[proxy]` section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProxyConfig {
     /// Where clients connect.
     pub listen: SocketAddr,
+    /// Where they connect by TLS.
+    pub tls_listen: Option<SocketAddr>,
 }
 
 /// One `[[node]]` section.
@@ -95,10 +123,14 @@ pub struct NodeConfig {
     pub id: NodeId,
     /// Where cluster-aware clients connect; told to them, so never `0.0.0.0`.
     pub client: SocketAddr,
+    /// Where they connect by TLS; told to them likewise. On all nodes or on none.
+    pub tls_client: Option<SocketAddr>,
     /// Where the other nodes and the proxies connect; never `0.0.0.0`.
     pub peer: SocketAddr,
     /// Where the node also serves as a proxy.
     pub proxy: Option<SocketAddr>,
+    /// Where it does by TLS; only with `proxy`.
+    pub tls_proxy: Option<SocketAddr>,
     /// Where it answers `/metrics` and `/health`.
     pub metrics: Option<SocketAddr>,
     /// Its share of replicas and leaders relative to the others; 0 = holds nothing.
@@ -123,8 +155,10 @@ impl Config {
         let file = path.display().to_string();
         let text = read_text(path).map_err(|why| ConfigError::of_file(&file, why))?;
         let mut config = Self::parse(&text, &file)?;
-        if let (Some(secret), Some(folder)) = (&mut config.cluster.peer_secret_file, path.parent()) {
-            *secret = folder.join(&secret);
+        if let Some(folder) = path.parent() {
+            let secret = config.cluster.peer_secret_file.iter_mut();
+            let tls = config.tls.iter_mut().flat_map(TlsConfig::paths);
+            secret.chain(tls).for_each(|path| *path = folder.join(&path));
         }
         Ok(config)
     }
@@ -143,8 +177,8 @@ impl Config {
     }
 
     /// Fingerprint of what the nodes of a cluster must agree on before they form it: `[cluster]` without the path of
-    /// the secret, and of each node id, client, peer, proxy, weight and zone. Independent of comments, order and file
-    /// name, of the stand-alone proxy and of metrics addresses.
+    /// the secret, and of each node id, client, peer, proxy, weight, zone and TLS addresses. Independent of comments, order
+    /// and file name, of the stand-alone proxy, of certificates and of metrics addresses.
     pub fn hash(&self) -> u64 {
         let mut bytes = Vec::new();
         let cluster = &self.cluster;
@@ -163,6 +197,10 @@ impl Config {
             put(&mut bytes, &node.proxy.map(|address| address.to_string()).unwrap_or_default());
             put(&mut bytes, &node.weight.to_string());
             put(&mut bytes, &node.zone);
+            // Without TLS the hash is that of a version which knows none.
+            for address in [node.tls_client, node.tls_proxy].into_iter().flatten() {
+                put(&mut bytes, &format!("tls {address}"));
+            }
         }
         XxHash3_64::oneshot(&bytes)
     }
@@ -211,6 +249,10 @@ impl ConfigError {
         problems.dedup();
         let lines = problems.into_iter().map(|p| format!("{file}:{}: {}", p.line, p.text)).collect();
         Self { lines }
+    }
+
+    fn of_line(file: &Path, line: usize, text: String) -> Self {
+        Self::new(&file.display().to_string(), vec![read::Problem { line, text }])
     }
 
     fn of_file(file: &str, why: String) -> Self {

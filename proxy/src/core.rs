@@ -109,6 +109,13 @@ impl Proxy {
         }))
     }
 
+    /// A client came by TLS: it is told the nodes' TLS addresses.
+    pub fn client_set_tls(&mut self, id: ClientId) {
+        if let Some(client) = self.clients.get_mut(id.0) {
+            client.session.set_tls();
+        }
+    }
+
     /// A client is gone. What it asked for is done all the same; the replies are dropped.
     pub fn client_close(&mut self, id: ClientId) {
         self.clients.remove(id.0);

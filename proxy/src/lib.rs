@@ -19,6 +19,8 @@ pub mod server;
 pub mod session;
 pub mod slab;
 pub mod stats;
+pub mod stream;
+pub mod tls;
 mod upstream;
 
 pub use crate::core::{ClientId, Proxy};

@@ -15,6 +15,8 @@ mod link;
 mod worker;
 
 use crate::clients::{Clients, Place};
+use crate::stream::ClientSocket;
+use crate::tls::{self, Tls};
 use core::net::SocketAddr;
 use core::time::Duration;
 use ringfort_wire::ClusterMap;
@@ -38,6 +40,8 @@ const STOP_GRACE: Duration = Duration::from_secs(2);
 pub struct ProxyOptions {
     /// The address for clients; port 0 takes any free one.
     pub listen: SocketAddr,
+    /// Where clients connect by TLS, and with which certificate.
+    pub tls: Option<TlsOptions>,
     /// Peer addresses (`host:port`) of nodes, to find the cluster by.
     pub seeds: Vec<String>,
     /// Worker threads.
@@ -48,10 +52,26 @@ pub struct ProxyOptions {
     pub client_connections_max: usize,
 }
 
+/// A proxy's TLS port.
+#[derive(Debug, Clone)]
+pub struct TlsOptions {
+    /// The address; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// The certificate.
+    pub tls: Arc<Tls>,
+}
+
 impl ProxyOptions {
-    /// The defaults: one worker, 5 s, 10,000 connections.
+    /// The defaults: no TLS, one worker, 5 s, 10,000 connections.
     pub fn new(listen: SocketAddr, seeds: Vec<String>) -> Self {
-        Self { listen, seeds, workers: 1, deadline: Duration::from_secs(5), client_connections_max: 10_000 }
+        Self {
+            listen,
+            tls: None,
+            seeds,
+            workers: 1,
+            deadline: Duration::from_secs(5),
+            client_connections_max: 10_000,
+        }
     }
 }
 
@@ -80,6 +100,7 @@ pub enum ServerError {
 struct Shared {
     options: ProxyOptions,
     addr: SocketAddr,
+    tls_addr: Option<SocketAddr>,
     started: Instant,
     run_id: String,
     clients: Arc<Clients>,
@@ -118,6 +139,11 @@ impl Running {
         self.shared.addr
     }
 
+    /// The address that TLS clients connect to.
+    pub fn tls_addr(&self) -> Option<SocketAddr> {
+        self.shared.tls_addr
+    }
+
     /// Accepts no more clients, answers what is pending for at most two seconds, and waits until all threads are done.
     pub fn stop(self) {
         self.stop.send_replace(true);
@@ -139,10 +165,18 @@ pub fn run(options: ProxyOptions) -> Result<(), ServerError> {
         use tokio::signal::unix::{SignalKind, signal};
         let mut terminate = signal(SignalKind::terminate()).map_err(ServerError::Start)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(ServerError::Start)?;
+        let tls = options.tls.as_ref().map(|options| Arc::clone(&options.tls));
         let running = start(options)?;
+        let watch_files = async {
+            match tls {
+                Some(tls) => tls.watch().await,
+                None => core::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            never = watch_files => match never {},
         }
         running.stop();
         Ok(())
@@ -157,12 +191,11 @@ pub fn start(options: ProxyOptions) -> Result<Running, ServerError> {
     if options.seeds.is_empty() {
         return Err(ServerError::NoSeeds);
     }
-    let at_listen = |source| ServerError::Listen { addr: options.listen, source };
-    let listener = std::net::TcpListener::bind(options.listen).map_err(at_listen)?;
-    listener.set_nonblocking(true).map_err(at_listen)?;
-    let addr = listener.local_addr().map_err(at_listen)?;
+    let (listener, addr) = listen(options.listen)?;
+    let tls = options.tls.clone().map(|tls| Ok((tls.tls, listen(tls.listen)?))).transpose()?;
     let shared = Arc::new(Shared {
         addr,
+        tls_addr: tls.as_ref().map(|(_, (_, addr))| *addr),
         started: now(),
         run_id: format!("{:016x}{:016x}{:08x}", random(), random(), random() >> 32),
         clients: Clients::new(options.workers.max(1)),
@@ -182,11 +215,28 @@ pub fn start(options: ProxyOptions) -> Result<Running, ServerError> {
             worker::run(&runtime, worker as u16, shared, sockets_in, map, stopped);
         })?);
     }
+    if let Some((tls, (listener, _))) = tls {
+        let (shared, workers, stopped) = (Arc::clone(&shared), workers.clone(), stopped.clone());
+        let runtime = runtime().map_err(ServerError::Start)?;
+        running.threads.push(thread("proxy-tls".to_owned(), move || {
+            runtime.block_on(accept_tls(&shared, listener, &tls, &workers, stopped));
+        })?);
+    }
     let runtime = runtime().map_err(ServerError::Start)?;
     running.threads.push(thread("proxy-accept".to_owned(), move || {
         runtime.block_on(accept_and_fetch(&shared, listener, &workers, map_out, stopped));
     })?);
     Ok(running)
+}
+
+fn listen(addr: SocketAddr) -> Result<(std::net::TcpListener, SocketAddr), ServerError> {
+    let open = || {
+        let listener = std::net::TcpListener::bind(addr)?;
+        listener.set_nonblocking(true)?;
+        let addr = listener.local_addr()?;
+        Ok((listener, addr))
+    };
+    open().map_err(|source| ServerError::Listen { addr, source })
 }
 
 fn runtime() -> io::Result<tokio::runtime::Runtime> {
@@ -221,7 +271,7 @@ async fn accept_and_fetch(
 }
 
 /// A client's socket and its place among the clients.
-type Accepted = (std::net::TcpStream, Place);
+type Accepted = (ClientSocket, Place);
 
 /// Deals sockets to the workers in turn.
 async fn accept(shared: &Shared, listener: &TcpListener, workers: &[mpsc::Sender<Accepted>]) {
@@ -235,14 +285,45 @@ async fn accept(shared: &Shared, listener: &TcpListener, workers: &[mpsc::Sender
                 }
             }
         };
-        let Some(place) = shared.clients.accept(shared.options.client_connections_max as u64) else {
-            // The buffer of a new socket has room; a client that is gone already needs no answer.
-            let _ = socket.try_write(b"-ERR max number of clients reached\r\n");
-            continue;
-        };
         if let Ok(socket) = socket.into_std() {
-            // A worker whose queue is full lets the connection go.
-            let _ = worker.try_send((socket, place));
+            admit(shared, worker, ClientSocket::plain(socket));
         }
+    }
+}
+
+/// The TLS thread, until the proxy stops: deals connections whose handshake is done to the workers in turn.
+async fn accept_tls(
+    shared: &Shared,
+    listener: std::net::TcpListener,
+    tls: &Tls,
+    workers: &[mpsc::Sender<Accepted>],
+    mut stopped: watch::Receiver<bool>,
+) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, "the TLS listener is of no use");
+            return;
+        }
+    };
+    let mut workers = workers.iter().cycle();
+    let admit = |socket, _| {
+        if let Some(worker) = workers.next() {
+            admit(shared, worker, socket);
+        }
+    };
+    tokio::select! {
+        never = tls::serve(&listener, tls, admit) => match never {},
+        // An error means that the proxy was dropped.
+        _ = stopped.wait_for(|stop| *stop) => {}
+    }
+}
+
+/// Gives a connection to a worker, or turns it away.
+fn admit(shared: &Shared, worker: &mpsc::Sender<Accepted>, socket: ClientSocket) {
+    match shared.clients.accept(shared.options.client_connections_max as u64) {
+        // A worker whose queue is full lets the connection go.
+        Some(place) => drop(worker.try_send((socket, place))),
+        None => socket.turn_away(b"-ERR max number of clients reached\r\n"),
     }
 }

@@ -183,6 +183,16 @@ impl Session {
         }
     }
 
+    /// Says that the client came by TLS: it is told the nodes' TLS addresses.
+    pub fn set_tls(&mut self) {
+        self.connection.is_tls = true;
+    }
+
+    /// Whether the client came by TLS.
+    pub fn is_tls(&self) -> bool {
+        self.connection.is_tls
+    }
+
     /// Its CLIENT ID.
     pub fn id(&self) -> u64 {
         self.connection.id()

@@ -25,6 +25,7 @@ pub(crate) fn map(nodes: u16, partitions: u16) -> ClusterMap {
             .map(|i| MapNode {
                 id: id(i),
                 client: format!("127.0.0.1:{}", 7001 + i),
+                tls_client: None,
                 peer: format!("127.0.0.1:{}", 7101 + i),
                 weight: 1,
                 zone: String::new(),

@@ -82,6 +82,7 @@ impl Node {
             nodes: vec![MapNode {
                 id: id.clone(),
                 client: "127.0.0.1:7001".to_owned(),
+                tls_client: None,
                 peer: self.addr.to_string(),
                 weight: 1,
                 zone: String::new(),

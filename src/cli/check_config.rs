@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::config::Config;
 
 use super::output::out;
+use super::process;
 
 /// Check a config file without starting anything.
 ///
@@ -19,6 +20,9 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let config = Config::load(&args.file)?;
+    // A certificate that will soon expire is said in the log.
+    process::start_log()?;
+    config.load_tls(&args.file)?;
     out(&format!("{}: ok: {}", args.file.display(), summary(&config)));
     Ok(())
 }

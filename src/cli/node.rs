@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU8;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ringfort_ring::NodeId;
 
@@ -43,16 +44,25 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let config = Config::load(&args.config)?;
     let id = NodeId(args.id);
-    if config.node(&id).is_none() {
+    let Some(node) = config.node(&id) else {
         let ids: Vec<&str> = config.nodes.iter().map(|node| node.id.0.as_str()).collect();
         anyhow::bail!("no node '{id}' in {}; its nodes are {}", args.config.display(), ids.join(", "));
-    }
+    };
     process::start_log()?;
+    let needs_tls = node.tls_client.is_some() || node.tls_proxy.is_some();
+    let tls = if needs_tls { config.load_tls(&args.config)? } else { None };
     process::raise_open_files();
     if args.parent_pipe {
         process::stop_with_parent()?;
     }
     let data_dir = args.data_dir.unwrap_or_else(|| default_data_dir(&config.cluster.name).join(&id.0));
     let workers = args.workers.map_or_else(process::default_workers, |workers| workers.get().into());
-    run_node(NodeOptions { config, id, data_dir, workers, accept_loss: args.accept_loss })
+    run_node(NodeOptions {
+        config,
+        id,
+        data_dir,
+        workers,
+        tls: tls.map(Arc::new),
+        accept_loss: args.accept_loss,
+    })
 }

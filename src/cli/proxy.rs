@@ -2,10 +2,11 @@
 
 use std::num::NonZeroU8;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use ringfort_proxy::server::{ProxyOptions, run as run_proxy};
+use ringfort_proxy::server::{ProxyOptions, TlsOptions, run as run_proxy};
 
 use crate::config::Config;
 
@@ -35,14 +36,18 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let config = Config::load(&args.config)?;
     let proxy = config.proxy.as_ref();
-    let listen = proxy.with_context(|| format!("{} has no [proxy] section", args.config.display()))?.listen;
+    let proxy = proxy.with_context(|| format!("{} has no [proxy] section", args.config.display()))?;
     process::start_log()?;
+    let tls = match proxy.tls_listen {
+        Some(listen) => config.load_tls(&args.config)?.map(|tls| TlsOptions { listen, tls: Arc::new(tls) }),
+        None => None,
+    };
     process::raise_open_files();
     if args.parent_pipe {
         process::stop_with_parent()?;
     }
     let workers = args.workers.map_or_else(process::default_workers, |workers| workers.get().into());
     let seeds = config.nodes.iter().map(|node| node.peer.to_string()).collect();
-    run_proxy(ProxyOptions { workers, ..ProxyOptions::new(listen, seeds) })
+    run_proxy(ProxyOptions { tls, workers, ..ProxyOptions::new(proxy.listen, seeds) })
         .with_context(|| format!("the proxy of {}", args.config.display()))
 }

@@ -3,26 +3,29 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use ringfort_proxy::tls::AuthClients;
 use ringfort_ring::{NodeId, PartitionCount};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    ClusterConfig, Config, Durability, NAME_BYTES_MAX, NODES_MAX, NodeConfig, ProxyConfig, WEIGHT_MAX,
-    ZONE_BYTES_MAX,
+    ClusterConfig, Config, Durability, FileKey, NAME_BYTES_MAX, NODES_MAX, NodeConfig, ProxyConfig,
+    TlsConfig, WEIGHT_MAX, ZONE_BYTES_MAX,
 };
 
 const TOP: &str = "the file";
 const CLUSTER: &str = "[cluster]";
+const TLS: &str = "[tls]";
 const PROXY: &str = "[proxy]";
 const NODE: &str = "[[node]]";
 
 /// Every key there is: section, its keys.
-const KEYS: [(&str, &[&str]); 4] = [
-    (TOP, &["cluster", "proxy", "node"]),
+const KEYS: [(&str, &[&str]); 5] = [
+    (TOP, &["cluster", "tls", "proxy", "node"]),
     (CLUSTER, &["name", "partitions", "replicas", "durability", "maxmemory", "peer_secret_file"]),
-    (PROXY, &["listen"]),
-    (NODE, &["id", "client", "peer", "proxy", "metrics", "weight", "zone"]),
+    (TLS, &["cert_file", "key_file", "ca_file", "auth_clients"]),
+    (PROXY, &["listen", "tls_listen"]),
+    (NODE, &["id", "client", "tls_client", "peer", "proxy", "tls_proxy", "metrics", "weight", "zone"]),
 ];
 
 const DEFAULT_PARTITIONS: u16 = 64;
@@ -56,9 +59,16 @@ pub(super) fn config(text: &str) -> Result<Config, Vec<Problem>> {
 }
 
 /// A value and the line it stands on.
+#[derive(Clone, Copy)]
 struct At<T> {
     line: usize,
     value: T,
+}
+
+/// An optional value, if it is there.
+fn given<T>(value: Option<At<Option<T>>>) -> Option<At<T>> {
+    let At { line, value } = value?;
+    Some(At { line, value: value? })
 }
 
 /// An address with what it is for.
@@ -68,6 +78,7 @@ struct Address {
     label: String,
     /// The machine it is opened on, as far as the file tells: the IP of its node's peer address.
     machine: Option<IpAddr>,
+    is_tls: bool,
     value: SocketAddr,
 }
 
@@ -99,15 +110,20 @@ impl Reader<'_> {
             Some(value) => self.section(CLUSTER, value).and_then(|section| self.cluster(&section)),
             None => self.problem(1, "section [cluster] with the key 'name' is missing".to_owned()),
         };
+        let tls = match root.get("tls") {
+            Some(value) => self.section(TLS, value).and_then(|section| self.tls(&section)),
+            None => None,
+        };
         let proxy = match root.get("proxy") {
             Some(value) => self.section(PROXY, value).and_then(|section| self.proxy(&section)),
             None => None,
         };
         let nodes = self.nodes(&root);
+        self.check_tls(&root);
         self.check_addresses(cluster.as_ref());
         let (cluster, nodes) = (cluster?, nodes?);
         self.check_replicas(&root, cluster.replicas, nodes.len());
-        Some(Config { cluster, proxy, nodes })
+        Some(Config { cluster, tls, proxy, nodes })
     }
 
     fn cluster(&mut self, section: &Section<'_, '_>) -> Option<ClusterConfig> {
@@ -132,10 +148,36 @@ impl Reader<'_> {
 
     fn proxy(&mut self, section: &Section<'_, '_>) -> Option<ProxyConfig> {
         self.refuse_unknown_keys(section);
-        let listen = self.required(section, "listen", address)?;
-        let (label, line) = ("proxy.listen".to_owned(), listen.line);
-        self.addresses.push(Address { line, label, machine: None, value: listen.value });
-        Some(ProxyConfig { listen: listen.value })
+        let listen = self.required(section, "listen", address);
+        let tls_listen = self.maybe(section, "tls_listen", address);
+        self.note_address("listen", "[proxy]", None, listen);
+        self.note_address("tls_listen", "[proxy]", None, given(tls_listen));
+        Some(ProxyConfig { listen: listen?.value, tls_listen: tls_listen?.value })
+    }
+
+    fn tls(&mut self, section: &Section<'_, '_>) -> Option<TlsConfig> {
+        self.refuse_unknown_keys(section);
+        let cert = self.required(section, "cert_file", file);
+        let key = self.required(section, "key_file", file);
+        let ca = self.maybe(section, "ca_file", file);
+        let auth = self.maybe(section, "auth_clients", auth_clients);
+        let (ca, auth) = (ca?, auth?);
+        if ca.value.is_none() && auth.value.is_some_and(|auth| auth != AuthClients::No) {
+            return self.problem(
+                auth.line,
+                "'auth_clients' in [tls] needs 'ca_file': name the PEM file of the authority that signs clients' \
+                 certificates"
+                    .to_owned(),
+            );
+        }
+        let default = if ca.value.is_some() { AuthClients::Yes } else { AuthClients::No };
+        let of = |At { line, value }| FileKey { path: value, line };
+        Some(TlsConfig {
+            cert_file: of(cert?),
+            key_file: of(key?),
+            ca_file: ca.value.map(|value| FileKey { path: value, line: ca.line }),
+            auth_clients: auth.value.unwrap_or(default),
+        })
     }
 
     fn nodes(&mut self, root: &Section<'_, '_>) -> Option<Vec<NodeConfig>> {
@@ -170,6 +212,15 @@ impl Reader<'_> {
                 "every node has weight 0: give at least one node a weight above 0".to_owned(),
             );
         }
+        let lacks = |node: &&At<NodeConfig>| node.value.tls_client.is_none();
+        if let Some(node) = nodes.iter().find(lacks).filter(|_| !nodes.iter().all(|node| lacks(&node))) {
+            let text = format!(
+                "node {} has no 'tls_client' and others have: clients that come by TLS are sent from node to node, so \
+                 give it to each [[node]]",
+                node.value.id
+            );
+            return self.problem(node.line, text);
+        }
         if nodes.len() < list.len() { None } else { Some(nodes.into_iter().map(|node| node.value).collect()) }
     }
 
@@ -177,45 +228,59 @@ impl Reader<'_> {
         self.refuse_unknown_keys(section);
         let id = self.required(section, "id", name);
         let client = self.required(section, "client", told_address);
+        let tls_client = self.maybe(section, "tls_client", told_address);
         let peer = self.required(section, "peer", told_address);
-        let proxy = self.optional(section, "proxy", |value| address(value).map(Some), || Ok(None));
-        let metrics = self.optional(section, "metrics", |value| address(value).map(Some), || Ok(None));
+        let proxy = self.maybe(section, "proxy", address);
+        let tls_proxy = self.maybe(section, "tls_proxy", address);
+        let metrics = self.maybe(section, "metrics", address);
         let weight = self.optional(section, "weight", weight, || Ok(1));
         let zone = self.optional(section, "zone", zone, || Ok(String::new()));
 
         let of = id.as_ref().map_or_else(|| "a node".to_owned(), |id| id.value.clone());
         let machine = peer.as_ref().map(|peer| peer.value.ip());
-        for (key, address) in [("client", &client), ("peer", &peer)] {
-            if let Some(At { line, value }) = address {
-                self.addresses.push(Address {
-                    line: *line,
-                    label: format!("{key} of {of}"),
-                    machine,
-                    value: *value,
-                });
-            }
+        for (key, address) in [
+            ("client", client),
+            ("tls_client", given(tls_client)),
+            ("peer", peer),
+            ("proxy", given(proxy)),
+            ("tls_proxy", given(tls_proxy)),
+            ("metrics", given(metrics)),
+        ] {
+            self.note_address(key, &of, machine, address);
         }
-        for (key, address) in [("proxy", &proxy), ("metrics", &metrics)] {
-            if let Some(At { line, value: Some(value) }) = address {
-                self.addresses.push(Address {
-                    line: *line,
-                    label: format!("{key} of {of}"),
-                    machine,
-                    value: *value,
-                });
-            }
+        if let (Some(At { line, .. }), None) = (given(tls_proxy), given(proxy)) {
+            return self.problem(
+                line,
+                "'tls_proxy' in [[node]] needs 'proxy': it is the same proxy by TLS".to_owned(),
+            );
         }
         let id = id?;
         let value = NodeConfig {
             id: NodeId(id.value),
             client: client?.value,
+            tls_client: tls_client?.value,
             peer: peer?.value,
             proxy: proxy?.value,
+            tls_proxy: tls_proxy?.value,
             metrics: metrics?.value,
             weight: weight?.value,
             zone: zone?.value,
         };
         Some(At { line: id.line, value })
+    }
+
+    /// Keeps an address for the checks of all of them.
+    fn note_address(
+        &mut self,
+        key: &str,
+        of: &str,
+        machine: Option<IpAddr>,
+        address: Option<At<SocketAddr>>,
+    ) {
+        if let Some(At { line, value }) = address {
+            let is_tls = key.starts_with("tls_");
+            self.addresses.push(Address { line, label: format!("{key} of {of}"), machine, is_tls, value });
+        }
     }
 
     /// Notes addresses that two listeners cannot share, and the first one that needs a secret.
@@ -239,6 +304,24 @@ impl Reader<'_> {
                 open.value, open.label
             );
             let _: Option<()> = self.problem(open.line, text);
+        }
+    }
+
+    /// Notes a TLS address without section [tls], and such a section without an address.
+    fn check_tls(&mut self, root: &Section<'_, '_>) {
+        let first = self.addresses.iter().filter(|address| address.is_tls).min_by_key(|address| address.line);
+        let first = first.map(|address| (address.line, address.label.clone()));
+        match (root.get("tls").map(|tls| self.line(tls)), first) {
+            (None, Some((line, label))) => {
+                let text = format!("{label} needs a section [tls] with 'cert_file' and 'key_file'");
+                let _: Option<()> = self.problem(line, text);
+            }
+            (Some(line), None) => {
+                let text = "section [tls] serves no address: give 'tls_listen' in [proxy], or 'tls_client' or \
+                            'tls_proxy' in [[node]], or leave the section out";
+                let _: Option<()> = self.problem(line, text.to_owned());
+            }
+            _ => {}
         }
     }
 
@@ -312,6 +395,16 @@ impl Reader<'_> {
             Some(value) => self.value(section, key, value, read),
             None => default().ok().map(|value| At { line: section.line, value }),
         }
+    }
+
+    /// As [`Self::optional`]; `None` within when it is not there.
+    fn maybe<T>(
+        &mut self,
+        section: &Section<'_, '_>,
+        key: &str,
+        read: impl FnOnce(&DeValue<'_>) -> Result<T, String>,
+    ) -> Option<At<Option<T>>> {
+        self.optional(section, key, |value| read(value).map(Some), || Ok(None))
     }
 
     fn value<T>(
@@ -415,6 +508,23 @@ fn told_address(value: &DeValue<'_>) -> Result<SocketAddr, String> {
         return Err(format!("is '{address}': others are told this address, so name the one they reach"));
     }
     Ok(address)
+}
+
+/// The path of a file that must be named.
+fn file(value: &DeValue<'_>) -> Result<PathBuf, String> {
+    match string(value)? {
+        path if path.is_empty() => Err("is empty: name a file".to_owned()),
+        path => Ok(PathBuf::from(path)),
+    }
+}
+
+fn auth_clients(value: &DeValue<'_>) -> Result<AuthClients, String> {
+    match string(value)?.as_str() {
+        "no" => Ok(AuthClients::No),
+        "optional" => Ok(AuthClients::Optional),
+        "yes" => Ok(AuthClients::Yes),
+        other => Err(format!("is '{}': use \"no\", \"optional\" or \"yes\"", printable(other))),
+    }
 }
 
 fn partitions(value: &DeValue<'_>) -> Result<PartitionCount, String> {

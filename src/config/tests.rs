@@ -81,7 +81,8 @@ fn one_clear_line_for_each_mistake() {
         (
             "weight = 1",
             "colour = 1",
-            "x.toml:12: unknown key 'colour' in [[node]]; keys: id, client, peer, proxy, metrics, weight, zone",
+            "x.toml:12: unknown key 'colour' in [[node]]; keys: id, client, tls_client, peer, proxy, tls_proxy, metrics, \
+             weight, zone",
         ),
         ("[proxy]", "[prxy]", "x.toml:5: unknown key 'prxy' in the file; did you mean 'proxy'?"),
         ("weight = 1", "weight = \"1\"", "x.toml:12: 'weight' in [[node]] must be a whole number, not text"),
@@ -238,7 +239,9 @@ fn an_unspecified_address_takes_the_port_of_every_loopback_address() {
         .replace("listen = \"127.0.0.1:6379\"", "listen = \"0.0.0.0:7002\"");
     assert_eq!(
         lines(&text),
-        ["x.toml:16: address 127.0.0.1:7002 (client of n2) is taken: line 6 has 0.0.0.0:7002 (proxy.listen)"]
+        [
+            "x.toml:16: address 127.0.0.1:7002 (client of n2) is taken: line 6 has 0.0.0.0:7002 (listen of [proxy])"
+        ]
     );
 }
 
@@ -276,7 +279,7 @@ fn hash_ignores_comments_order_file_name_and_what_is_no_membership() {
 
 #[test]
 fn hash_changes_with_each_membership_value() {
-    let changes: [fn(&mut Config); 11] = [
+    let changes: [fn(&mut Config); 13] = [
         |c| c.cluster.name.push('x'),
         |c| c.cluster.partitions = PartitionCount::new(128).unwrap(),
         |c| c.cluster.replicas = 1,
@@ -286,6 +289,8 @@ fn hash_changes_with_each_membership_value() {
         |c| c.nodes[0].client.set_port(1),
         |c| c.nodes[0].peer.set_port(1),
         |c| c.nodes[0].proxy = Some("127.0.0.1:1".parse().unwrap()),
+        |c| c.nodes[0].tls_client = Some("127.0.0.1:1".parse().unwrap()),
+        |c| c.nodes[0].tls_proxy = Some("127.0.0.1:2".parse().unwrap()),
         |c| c.nodes[0].weight = 2,
         |c| c.nodes[0].zone.push('x'),
     ];
@@ -323,14 +328,150 @@ fn unreadable_files_give_one_clear_line() {
 }
 
 #[test]
-fn a_relative_secret_counts_from_the_folder_of_the_file() {
-    let folder = std::env::temp_dir().join(format!("ringfort-config-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let path = folder.join("x.toml");
-    std::fs::write(&path, GOOD.replace("replicas = 3", "peer_secret_file = \"peer.secret\"")).unwrap();
-    let secret = Config::load(&path).unwrap().cluster.peer_secret_file;
-    std::fs::remove_dir_all(&folder).unwrap();
-    assert_eq!(secret, Some(folder.join("peer.secret")));
+fn relative_paths_count_from_the_folder_of_the_file() {
+    let folder = Folder::new("paths");
+    let text = GOOD
+        .replace("replicas = 3", "peer_secret_file = \"peer.secret\"")
+        .replace(
+            "[proxy]",
+            "[tls]\ncert_file = \"a.crt\"\nkey_file = \"/b.key\"\nca_file = \"c/ca.crt\"\n[proxy]",
+        )
+        .replace("6379\"", "6379\"\ntls_listen = \"127.0.0.1:6380\"");
+    let config = Config::load(&folder.write("x.toml", &text)).unwrap();
+    assert_eq!(config.cluster.peer_secret_file, Some(folder.0.join("peer.secret")));
+    let tls = config.tls.unwrap();
+    assert_eq!(tls.cert_file, FileKey { path: folder.0.join("a.crt"), line: 6 });
+    assert_eq!(tls.key_file.path, Path::new("/b.key"));
+    assert_eq!(tls.ca_file.unwrap().path, folder.0.join("c/ca.crt"));
+}
+
+/// A folder that is removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("ringfort-config-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+mod tls {
+    use super::*;
+
+    /// GOOD with a section [tls] of these lines, served everywhere.
+    fn text(lines: &str) -> String {
+        let mut text =
+            GOOD.replace("[proxy]", &format!("[tls]\n{lines}\n[proxy]\ntls_listen = \"127.0.0.1:6380\""));
+        for n in 1..=3 {
+            let client = format!("client = \"127.0.0.1:700{n}\"");
+            text = text.replace(&client, &format!("{client}\ntls_client = \"127.0.0.1:740{n}\""));
+        }
+        text
+    }
+
+    const PAIR: &str = "cert_file = \"a.crt\"\nkey_file = \"a.key\"";
+
+    #[test]
+    fn clients_are_asked_when_there_is_an_authority() {
+        let of = |more: &str| {
+            let config = Config::parse(&text(&format!("{PAIR}\n{more}")), "x.toml").unwrap();
+            config.tls.unwrap().auth_clients
+        };
+        assert_eq!(of(""), AuthClients::No);
+        assert_eq!(of("ca_file = \"ca\""), AuthClients::Yes);
+        assert_eq!(of("ca_file = \"ca\"\nauth_clients = \"no\""), AuthClients::No);
+        assert_eq!(of("ca_file = \"ca\"\nauth_clients = \"optional\""), AuthClients::Optional);
+    }
+
+    #[test]
+    fn one_clear_line_for_each_mistake() {
+        let good = text(PAIR);
+        assert!(Config::parse(&good, "x.toml").is_ok());
+        let no_addresses = format!("{}\n[tls]\n{PAIR}", GOOD);
+        let no_section = GOOD.replace("[proxy]", "[proxy]\ntls_listen = \"127.0.0.1:6380\"");
+        let table = [
+            (text("key_file = \"k\""), "x.toml:5: key 'cert_file' is missing in [tls]"),
+            (
+                text("cert_file = \"\"\nkey_file = \"k\""),
+                "x.toml:6: 'cert_file' in [tls] is empty: name a file",
+            ),
+            (
+                text(&format!("{PAIR}\nauth_clients = \"yes\"")),
+                "x.toml:8: 'auth_clients' in [tls] needs 'ca_file': name the PEM file of the authority that signs clients' \
+                 certificates",
+            ),
+            (
+                text(&format!("{PAIR}\nca_file = \"c\"\nauth_clients = \"true\"")),
+                "x.toml:9: 'auth_clients' in [tls] is 'true': use \"no\", \"optional\" or \"yes\"",
+            ),
+            (
+                no_section,
+                "x.toml:6: tls_listen of [proxy] needs a section [tls] with 'cert_file' and 'key_file'",
+            ),
+            (
+                no_addresses,
+                "x.toml:24: section [tls] serves no address: give 'tls_listen' in [proxy], or 'tls_client' or 'tls_proxy' in \
+                 [[node]], or leave the section out",
+            ),
+            (
+                good.replace("tls_client = \"127.0.0.1:7402\"\n", ""),
+                "x.toml:20: node n2 has no 'tls_client' and others have: clients that come by TLS are sent from node to \
+                 node, so give it to each [[node]]",
+            ),
+            (
+                good.replace("weight = 1", "tls_proxy = \"127.0.0.1:1\""),
+                "x.toml:17: 'tls_proxy' in [[node]] needs 'proxy': it is the same proxy by TLS",
+            ),
+            (
+                good.replace("7402", "7401"),
+                "x.toml:22: address 127.0.0.1:7401 (tls_client of n2) is taken: line 15 has 127.0.0.1:7401 (tls_client of n1)",
+            ),
+        ];
+        for (text, expected) in table {
+            assert_eq!(lines(&text), [expected], "{text}");
+        }
+    }
+
+    #[test]
+    fn wrong_files_are_named_with_their_key_and_line() {
+        let folder = Folder::new("tls");
+        let key = || rcgen::KeyPair::generate().unwrap();
+        let (right, other) = (key(), key());
+        let cert =
+            rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&right).unwrap();
+        let check = || {
+            let path = folder.write("x.toml", &text(PAIR));
+            let error = Config::load(&path).unwrap().load_tls(&path).err().map(|error| error.to_string());
+            error.map(|error| error.replace(&format!("{}/", folder.0.display()), ""))
+        };
+        let not_there = |line: u8, key: &str, file: &str| {
+            Some(format!(
+                "x.toml:{line}: '{key}' in [tls]: {file}: cannot be read: no such file or directory"
+            ))
+        };
+        assert_eq!(check(), not_there(6, "cert_file", "a.crt"));
+        folder.write("a.crt", &cert.pem());
+        assert_eq!(check(), not_there(7, "key_file", "a.key"));
+        folder.write("a.key", &other.serialize_pem());
+        let expected = "x.toml:7: 'key_file' in [tls]: a.key: is not the key of the certificate in a.crt: use the two that \
+                        were made together";
+        assert_eq!(check(), Some(expected.to_owned()));
+        folder.write("a.key", &right.serialize_pem());
+        assert_eq!(check(), None);
+    }
 }
 
 mod any_text {

@@ -126,6 +126,7 @@ pub fn first_map(
         .map(|n| MapNode {
             id: n.id.clone(),
             client: n.client.to_string(),
+            tls_client: n.tls_client.map(|address| address.to_string()),
             peer: n.peer.to_string(),
             weight: n.weight,
             zone: n.zone.clone(),

@@ -16,18 +16,21 @@ use crate::worker::shell::{self, Inbox, Input, ShellOptions};
 use anyhow::Context as _;
 use control::Control;
 use folder::Folder;
-use ringfort_proxy::server::ProxyOptions;
+use ringfort_proxy::server::{ProxyOptions, TlsOptions};
+use ringfort_proxy::stream::ClientSocket;
+use ringfort_proxy::tls::{self, Tls};
 use ringfort_ring::NodeId;
 use ringfort_wire::ClusterMap;
 use std::cell::RefCell;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{LocalSet, spawn_local};
 
 /// Most connections of clients to one node, as Redis's `maxclients`.
@@ -50,6 +53,8 @@ pub struct NodeOptions {
     pub data_dir: PathBuf,
     /// Number of worker threads, at least 1.
     pub workers: usize,
+    /// The certificate for TLS clients; needed when the node has a TLS address.
+    pub tls: Option<Arc<Tls>>,
     /// Whether to go on, after the machine stopped unplanned, without the last second of writes that may be missing.
     pub accept_loss: bool,
 }
@@ -67,7 +72,7 @@ pub fn run(options: NodeOptions) -> anyhow::Result<()> {
 type Ended = (u16, anyhow::Result<()>);
 
 async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
-    let NodeOptions { config, id, data_dir, workers, accept_loss } = options;
+    let NodeOptions { config, id, data_dir, workers, tls, accept_loss } = options;
     let node = config.node(&id).with_context(|| format!("no node '{id}' in the config file"))?.clone();
     anyhow::ensure!(
         config.cluster.peer_secret_file.is_none(),
@@ -78,6 +83,10 @@ async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
     let store_id = folder.store_id()?;
     let client_listener = bind(node.client, "client").await?;
     let peer_listener = bind(node.peer, "peer").await?;
+    let tls_listener = match node.tls_client {
+        Some(address) => Some(bind(address, "tls_client").await?),
+        None => None,
+    };
     let shared =
         Arc::new(Shared::new(id.clone(), store_id, workers, random()?, node.client.port(), CLIENTS_MAX));
     let control = Rc::new(Control {
@@ -117,13 +126,24 @@ async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
     control.folder.note_run()?;
     *control.inboxes.borrow_mut() = inboxes.clone();
     spawn_local(Rc::clone(&control).follow_map());
-    spawn_local(accept_clients(client_listener, Arc::clone(&shared), inboxes.clone()));
+    let door =
+        Arc::new(Door { shared: Arc::clone(&shared), inboxes: inboxes.clone(), next: AtomicUsize::new(0) });
+    spawn_local(accept_clients(client_listener, Arc::clone(&door)));
+    if let Some(tls) = &tls {
+        let tls = Arc::clone(tls);
+        spawn_local(async move { tls.watch().await });
+    }
+    let _tls_thread = match (tls_listener, &tls) {
+        (Some(listener), Some(tls)) => Some(start_tls(listener, Arc::clone(tls), door)?),
+        _ => None,
+    };
     if let Some(address) = node.metrics {
         tracing::warn!(node = %id, %address, "this version does not serve metrics yet: nothing listens there");
     }
     let proxy = node.proxy.map(|listen| {
         let seeds = control.config.nodes.iter().map(|n| n.peer.to_string()).collect();
-        let options = ProxyOptions { workers: usize::from(workers), ..ProxyOptions::new(listen, seeds) };
+        let tls = node.tls_proxy.zip(tls).map(|(listen, tls)| TlsOptions { listen, tls });
+        let options = ProxyOptions { tls, workers: usize::from(workers), ..ProxyOptions::new(listen, seeds) };
         ringfort_proxy::server::start(options).context("the node's own proxy")
     });
     let proxy = proxy.transpose()?;
@@ -227,10 +247,27 @@ async fn start_workers(
     Ok((inboxes, ended))
 }
 
-/// Deals clients to the workers in turn.
-async fn accept_clients(listener: TcpListener, shared: Arc<Shared>, inboxes: Vec<Arc<Inbox>>) {
+/// Where clients enter, plain or by TLS: they are dealt to the workers in turn.
+struct Door {
+    shared: Arc<Shared>,
+    inboxes: Vec<Arc<Inbox>>,
+    /// How many were let in.
+    next: AtomicUsize,
+}
+
+impl Door {
+    fn admit(&self, socket: ClientSocket, address: SocketAddr) {
+        let Some(place) = self.shared.clients.accept(self.shared.clients_max) else {
+            return socket.turn_away(b"-ERR max number of clients reached\r\n");
+        };
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
+        self.inboxes[next % self.inboxes.len()].push(Input::Client(socket, place, address.to_string()));
+    }
+}
+
+/// Takes plain clients for as long as the node runs.
+async fn accept_clients(listener: TcpListener, door: Arc<Door>) {
     let started = SystemClock.now();
-    let mut next = 0;
     loop {
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -241,16 +278,36 @@ async fn accept_clients(listener: TcpListener, shared: Arc<Shared>, inboxes: Vec
             }
         };
         let uptime_us = SystemClock.now().boot_us - started.boot_us;
-        shared.uptime_s.store(uptime_us / 1_000_000, Ordering::Relaxed);
-        let Some(place) = shared.clients.accept(shared.clients_max) else {
-            let _ = stream.try_write(b"-ERR max number of clients reached\r\n");
-            continue;
-        };
+        door.shared.uptime_s.store(uptime_us / 1_000_000, Ordering::Relaxed);
         let _ = stream.set_nodelay(true);
-        let Ok(stream) = stream.into_std() else { continue };
-        inboxes[next % inboxes.len()].push(Input::Client(stream, place, address.to_string()));
-        next += 1;
+        if let Ok(stream) = stream.into_std() {
+            door.admit(ClientSocket::plain(stream), address);
+        }
     }
+}
+
+/// Starts the thread that takes TLS clients. It ends when what is returned is dropped.
+fn start_tls(
+    listener: TcpListener,
+    tls: Arc<Tls>,
+    door: Arc<Door>,
+) -> anyhow::Result<oneshot::Sender<Infallible>> {
+    let (running, stopped) = oneshot::channel();
+    let listener = listener.into_std()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let serve = async move {
+        let listener = TcpListener::from_std(listener)?;
+        tokio::select! {
+            never = tls::serve(&listener, &tls, |socket, address| door.admit(socket, address)) => match never {},
+            _ = stopped => Ok::<_, std::io::Error>(()),
+        }
+    };
+    std::thread::Builder::new().name("tls".to_owned()).spawn(move || {
+        if let Err(error) = runtime.block_on(serve) {
+            tracing::error!(%error, "the TLS listener is of no use");
+        }
+    })?;
+    Ok(running)
 }
 
 async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {

@@ -70,6 +70,8 @@ pub enum Origin {
         ticket: Ticket,
         /// The slot of its keys, for a redirection.
         slot: Slot,
+        /// Whether it came by TLS, so that it is sent to a TLS address.
+        is_tls: bool,
     },
     /// A part of a command that this node answers as a whole.
     Gather {

@@ -216,22 +216,18 @@ impl PortTable {
     }
 
     /// What a client of the node's own port is told.
-    fn client_text(&self, status: Status<'_>, slot: Slot) -> String {
+    fn client_text(&self, status: Status<'_>, slot: Slot, is_tls: bool) -> String {
+        let moved = |map: &ClusterMap, node: &NodeId| {
+            map.node(node).map(|n| format!("MOVED {} {}", slot.0, n.address(is_tls)))
+        };
+        let map = self.map.as_deref();
         match status {
             Status::NotLeader(hint) if !hint.is_empty() => {
-                let node = self
-                    .map
-                    .as_ref()
-                    .and_then(|m| m.node(&NodeId(hint.to_owned())).map(|n| n.client.clone()));
-                node.map_or_else(|| NO_LEADER.to_owned(), |address| format!("MOVED {} {address}", slot.0))
+                map.and_then(|m| moved(m, &NodeId(hint.to_owned()))).unwrap_or_else(|| NO_LEADER.to_owned())
             }
-            Status::NotHere(_) => {
-                let node = self.map.as_ref().and_then(|m| {
-                    let group = m.groups.get(usize::from(m.partitions.of(slot).0))?;
-                    m.node(&group.leader).map(|n| n.client.clone())
-                });
-                node.map_or_else(|| NO_LEADER.to_owned(), |address| format!("MOVED {} {address}", slot.0))
-            }
+            Status::NotHere(_) => map
+                .and_then(|m| moved(m, &m.groups.get(usize::from(m.partitions.of(slot).0))?.leader))
+                .unwrap_or_else(|| NO_LEADER.to_owned()),
             Status::NotLeader(_) => NO_LEADER.to_owned(),
             Status::Retry | Status::NoSession | Status::Gap(_) => UNKNOWN.to_owned(),
             Status::Busy => BUSY.to_owned(),
@@ -242,17 +238,17 @@ impl PortTable {
 
 impl Ports for PortTable {
     fn reply(&mut self, origin: Origin, status: Status<'_>) {
-        let slot = match origin {
+        let (slot, is_tls) = match origin {
             Origin::None => return,
             Origin::Link { link, id } => return self.link_reply(link, &Reply { id, status }),
-            Origin::Client { slot, .. } => slot,
-            Origin::Gather { .. } => Slot(0),
+            Origin::Client { slot, is_tls, .. } => (slot, is_tls),
+            Origin::Gather { .. } => (Slot(0), false),
         };
         match status {
             Status::Done(bytes) | Status::Refused(bytes) => self.reply_bytes(origin, bytes),
             other => {
                 let mut bytes = Vec::new();
-                ReplyWriter::new(&mut bytes, Protocol::Resp2).error(&self.client_text(other, slot));
+                ReplyWriter::new(&mut bytes, Protocol::Resp2).error(&self.client_text(other, slot, is_tls));
                 self.reply_bytes(origin, &bytes);
             }
         }

@@ -12,6 +12,7 @@ use crate::log::FsDisk;
 use crate::shard::raft::TICK_MS;
 use crossbeam::queue::SegQueue;
 use ringfort_proxy::clients::Place;
+use ringfort_proxy::stream::{ClientSocket, ClientStream};
 use ringfort_ring::NodeId;
 use ringfort_wire::frame::{self, Kind, Reader, put_bytes};
 use ringfort_wire::hello::{Channel, Hello, HelloAck};
@@ -31,6 +32,7 @@ use tokio::task::spawn_local;
 
 /// Most bytes read from one socket at a time, so that no client holds up the others.
 const READ_BYTES: usize = 64 << 10;
+const _: () = assert!(READ_BYTES >= ClientStream::READ_BYTES_MIN);
 /// Unsent replies of a link at which its requests are not read any more.
 const LINK_OUTPUT_PAUSE: usize = 8 << 20;
 /// Bytes of a snapshot in one frame.
@@ -52,7 +54,7 @@ const RECONNECT: (Duration, Duration) = (Duration::from_millis(20), Duration::fr
 )]
 pub enum Input {
     /// A client of the node's own port, with its address.
-    Client(std::net::TcpStream, Place, String),
+    Client(ClientSocket, Place, String),
     /// A link that was greeted: its first bytes are read.
     Link(std::net::TcpStream, Channel),
     /// A message of another worker. A client has at most a bounded number of commands under way, so these are bounded.
@@ -167,12 +169,19 @@ struct PeerLink {
     wake: Notify,
 }
 
-/// A connection whose output the turn sends.
+/// A proxy's link, whose output the turn sends.
 #[derive(Debug)]
 struct Connection {
     stream: TcpStream,
-    /// Bytes of a link's replies that the socket did not take (a client's stay in its session).
+    /// Bytes of replies that the socket did not take.
     unsent: RefCell<Vec<u8>>,
+    wake: Notify,
+}
+
+/// A client's connection, whose output the turn sends; what the socket does not take stays in the session.
+#[derive(Debug)]
+struct ClientConnection {
+    stream: ClientStream,
     wake: Notify,
 }
 
@@ -190,7 +199,7 @@ struct Shell {
     worker: u16,
     peers: RefCell<BTreeMap<(NodeId, u16), Rc<PeerLink>>>,
     links: RefCell<BTreeMap<u64, Rc<Connection>>>,
-    clients: RefCell<BTreeMap<u64, Rc<Connection>>>,
+    clients: RefCell<BTreeMap<u64, Rc<ClientConnection>>>,
     is_leaving: Cell<bool>,
 }
 
@@ -488,20 +497,18 @@ impl Shell {
 
     // --- Clients ---------------------------------------------------------------------------------------------------
 
-    fn accept_client(
-        self: &Rc<Self>,
-        stream: std::net::TcpStream,
-        place: Place,
-        addr: String,
-    ) -> io::Result<()> {
-        let stream = TcpStream::from_std(stream)?;
+    fn accept_client(self: &Rc<Self>, socket: ClientSocket, place: Place, addr: String) -> io::Result<()> {
+        let stream = ClientStream::new(socket)?;
         spawn_local(Rc::clone(self).serve_client(stream, place, addr));
         Ok(())
     }
 
-    async fn serve_client(self: Rc<Self>, stream: TcpStream, place: Place, addr: String) {
+    async fn serve_client(self: Rc<Self>, stream: ClientStream, place: Place, addr: String) {
         let client = self.core.borrow_mut().client_open(place, addr);
-        let connection = Rc::new(Connection { stream, unsent: RefCell::default(), wake: Notify::new() });
+        if stream.is_tls() {
+            self.core.borrow_mut().client_set_tls(client);
+        }
+        let connection = Rc::new(ClientConnection { stream, wake: Notify::new() });
         self.clients.borrow_mut().insert(client, Rc::clone(&connection));
         let mut buffer = vec![0; READ_BYTES];
         loop {
@@ -511,10 +518,14 @@ impl Shell {
                 let Some((output, is_over)) = core.client_output(client) else { break };
                 (wants_input, !output.is_empty(), is_over)
             };
-            if is_over {
+            if is_over && !connection.stream.has_unsent() {
                 break;
             }
-            let Ok(ready) = ready(&connection, wants_input, has_output).await else { break };
+            let ready = tokio::select! {
+                ready = connection.stream.ready(wants_input, has_output) => ready,
+                () = connection.wake.notified() => Ok(tokio::io::Ready::EMPTY),
+            };
+            let Ok(ready) = ready else { break };
             if ready.is_writable() {
                 self.flush_client(client);
             }
@@ -531,6 +542,7 @@ impl Shell {
                 }
             }
         }
+        connection.stream.end();
         self.clients.borrow_mut().remove(&client);
         self.core.borrow_mut().client_close(client);
     }

@@ -14,4 +14,5 @@ mod limits;
 mod process;
 mod restart;
 mod snapshot;
+mod tls;
 mod wait;

@@ -44,6 +44,9 @@ pub struct MapNode {
     pub id: NodeId,
     /// Where Redis clients reach it.
     pub client: String,
+    /// Where Redis clients reach it by TLS; `None`: nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_client: Option<String>,
     /// Where nodes and proxies reach it.
     pub peer: String,
     /// Its share.
@@ -124,6 +127,16 @@ impl ClusterMap {
             }
         }
         Ok(map)
+    }
+}
+
+impl MapNode {
+    /// Where a client that came by TLS, or that did not, is sent.
+    pub fn address(&self, is_tls: bool) -> &str {
+        match &self.tls_client {
+            Some(address) if is_tls => address,
+            _ => &self.client,
+        }
     }
 }
 

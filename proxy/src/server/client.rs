@@ -3,33 +3,32 @@
 use super::Accepted;
 use super::worker::Worker;
 use crate::ClientId;
+use crate::stream::{ClientSocket, ClientStream};
 use core::cell::{Cell, RefCell};
 use core::future::poll_fn;
-use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use std::rc::Rc;
-use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 /// Most bytes that one read takes from a client, so that a busy client leaves room in the turn for others.
 const READ_BYTES: usize = 64 << 10;
+const _: () = assert!(READ_BYTES >= ClientStream::READ_BYTES_MIN);
 
 /// How long a client may be silent before the system asks whether it still exists (Redis: `tcp-keepalive`).
 const KEEPALIVE: Duration = Duration::from_secs(300);
 
-fn prepare(socket: std::net::TcpStream) -> std::io::Result<TcpStream> {
-    let stream = TcpStream::from_std(socket)?;
-    stream.set_nodelay(true)?;
-    socket2::SockRef::from(&stream).set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(KEEPALIVE))?;
+fn prepare(socket: ClientSocket) -> std::io::Result<ClientStream> {
+    let stream = ClientStream::new(socket)?;
+    stream.tcp().set_nodelay(true)?;
+    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE);
+    socket2::SockRef::from(stream.tcp()).set_tcp_keepalive(&keepalive)?;
     Ok(stream)
 }
 
 /// What the client's task and the turn share.
 pub(super) struct ClientShell {
     id: ClientId,
-    write: RefCell<OwnedWriteHalf>,
+    stream: ClientStream,
     /// Wakes the task.
     waker: RefCell<Option<Waker>>,
     /// Whether the task does not watch the socket for input and must be woken to.
@@ -41,29 +40,32 @@ pub(super) struct ClientShell {
 impl ClientShell {
     /// Takes a socket in and starts its task.
     pub(super) fn open(worker: &Rc<Worker>, (socket, place): Accepted) {
-        let addr = socket.peer_addr().map_or_else(|_| String::new(), |addr| addr.to_string());
         let stream = match prepare(socket) {
             Ok(stream) => stream,
             Err(error) => {
-                tracing::debug!(%error, %addr, "client is gone already");
+                tracing::debug!(%error, "client is gone already");
                 return;
             }
         };
-        let (read, write) = stream.into_split();
+        let addr = stream.tcp().peer_addr().map_or_else(|_| String::new(), |addr| addr.to_string());
         let id = worker.core.borrow_mut().client_open(place, addr);
+        if stream.is_tls() {
+            worker.core.borrow_mut().client_set_tls(id);
+        }
         let shell = Rc::new(Self {
             id,
-            write: RefCell::new(write),
+            stream,
             waker: RefCell::default(),
             is_parked: Cell::new(false),
             is_broken: Cell::new(false),
         });
         worker.clients.borrow_mut().insert(id, Rc::clone(&shell));
-        tokio::task::spawn_local(shell.serve(Rc::clone(worker), read));
+        tokio::task::spawn_local(shell.serve(Rc::clone(worker)));
     }
 
-    async fn serve(self: Rc<Self>, worker: Rc<Worker>, mut read: OwnedReadHalf) {
-        poll_fn(|cx| self.poll(cx, &worker, &mut read)).await;
+    async fn serve(self: Rc<Self>, worker: Rc<Worker>) {
+        poll_fn(|cx| self.poll(cx, &worker)).await;
+        self.stream.end();
         worker.clients.borrow_mut().remove(&self.id);
         worker.core.borrow_mut().client_close(self.id);
         // A stopping worker waits for the last client.
@@ -71,7 +73,7 @@ impl ClientShell {
     }
 
     /// Writes and reads what it can; ready when the connection is to be closed.
-    fn poll(&self, cx: &mut Context<'_>, worker: &Worker, read: &mut OwnedReadHalf) -> Poll<()> {
+    fn poll(&self, cx: &mut Context<'_>, worker: &Worker) -> Poll<()> {
         let mut waker = self.waker.borrow_mut();
         if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             *waker = Some(cx.waker().clone());
@@ -79,7 +81,7 @@ impl ClientShell {
         drop(waker);
         let core = &mut *worker.core.borrow_mut();
         while !core.client_output(self.id).is_empty() {
-            match Pin::new(&mut *self.write.borrow_mut()).poll_write(cx, core.client_output(self.id)) {
+            match self.stream.poll_write(cx, core.client_output(self.id)) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(count @ 1..)) => core.client_sent(self.id, count),
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
@@ -88,7 +90,12 @@ impl ClientShell {
         if core.has_work() {
             worker.turn.notify_one();
         }
-        if self.is_broken.get() || core.client_is_over(self.id) {
+        let is_flushed = match self.stream.poll_flush(cx) {
+            Poll::Pending => false,
+            Poll::Ready(Ok(())) => true,
+            Poll::Ready(Err(_)) => return Poll::Ready(()),
+        };
+        if self.is_broken.get() || (core.client_is_over(self.id) && is_flushed) {
             return Poll::Ready(());
         }
         self.is_parked.set(true);
@@ -96,17 +103,16 @@ impl ClientShell {
             return Poll::Pending;
         }
         let buffer = &mut worker.read_buffer.borrow_mut()[..READ_BYTES];
-        let mut buffer = ReadBuf::new(buffer);
-        match Pin::new(&mut *read).poll_read(cx, &mut buffer) {
+        match self.stream.poll_read(cx, buffer) {
             Poll::Pending => self.is_parked.set(false),
             Poll::Ready(Err(_)) => return Poll::Ready(()),
-            Poll::Ready(Ok(())) => {
-                if buffer.filled().is_empty() {
+            Poll::Ready(Ok(count)) => {
+                if count == 0 {
                     core.client_end_input(self.id);
                 } else {
-                    core.client_data(self.id, buffer.filled());
+                    core.client_data(self.id, &buffer[..count]);
                     // Watched already for what comes next; when that is here already, the turn wakes the task.
-                    self.is_parked.set(read.as_ref().poll_read_ready(cx).is_ready());
+                    self.is_parked.set(self.stream.poll_readable(cx));
                 }
                 worker.turn.notify_one();
             }
@@ -118,7 +124,7 @@ impl ClientShell {
     pub(super) fn after_turn(&self, worker: &Worker) {
         let core = &mut *worker.core.borrow_mut();
         while !core.client_output(self.id).is_empty() {
-            match self.write.borrow().try_write(core.client_output(self.id)) {
+            match self.stream.try_write(core.client_output(self.id)) {
                 Ok(count) => core.client_sent(self.id, count),
                 Err(error) => {
                     self.is_broken.set(error.kind() != std::io::ErrorKind::WouldBlock);
@@ -128,7 +134,11 @@ impl ClientShell {
         }
         let has_output = !core.client_output(self.id).is_empty();
         let wants_input = self.is_parked.get() && core.client_wants_input(self.id);
-        if (has_output || wants_input || core.client_is_over(self.id) || self.is_broken.get())
+        if (has_output
+            || wants_input
+            || self.stream.has_unsent()
+            || core.client_is_over(self.id)
+            || self.is_broken.get())
             && let Some(waker) = &*self.waker.borrow()
         {
             waker.wake_by_ref();

@@ -13,6 +13,7 @@ pub(super) fn execute(
     spec: &'static CommandSpec,
     args: Args<'_>,
     host: &dyn Host,
+    is_tls: bool,
     out: &mut ReplyWriter<'_>,
 ) -> Outcome {
     let name = spec.short_name();
@@ -24,10 +25,10 @@ pub(super) fn execute(
         return Err("CLUSTERDOWN Ringfort is starting: no cluster map yet".to_owned());
     };
     match name {
-        "slots" => write_slots(map, host, out),
-        "shards" => write_shards(map, host, out),
+        "slots" => write_slots(map, host, is_tls, out),
+        "shards" => write_shards(map, host, is_tls, out),
         "info" => text(out, &info(map, host)),
-        "nodes" => text(out, &nodes(map, host)),
+        "nodes" => text(out, &nodes(map, host, is_tls)),
         _ => match host.my_node() {
             Some(node) => out.bulk(redis_id(node).as_bytes()),
             None => return Err("ERR a proxy has no node id".to_owned()),
@@ -94,7 +95,7 @@ fn split_address(address: &str) -> (&str, u16) {
     (host.trim_start_matches('[').trim_end_matches(']'), port.parse().unwrap_or(0))
 }
 
-fn write_slots(map: &ClusterMap, host: &dyn Host, out: &mut ReplyWriter<'_>) {
+fn write_slots(map: &ClusterMap, host: &dyn Host, is_tls: bool, out: &mut ReplyWriter<'_>) {
     let ranges = ranges(map, host);
     out.array(ranges.len());
     for range in ranges {
@@ -102,7 +103,7 @@ fn write_slots(map: &ClusterMap, host: &dyn Host, out: &mut ReplyWriter<'_>) {
         out.integer(i64::from(range.first_slot));
         out.integer(i64::from(range.last_slot));
         for node in range.nodes {
-            let (ip, port) = split_address(&node.client);
+            let (ip, port) = split_address(node.address(is_tls));
             out.array(4);
             out.bulk(ip.as_bytes());
             out.integer(i64::from(port));
@@ -119,7 +120,7 @@ struct Shard<'a> {
     slots: Vec<(u16, u16)>,
 }
 
-fn write_shards(map: &ClusterMap, host: &dyn Host, out: &mut ReplyWriter<'_>) {
+fn write_shards(map: &ClusterMap, host: &dyn Host, is_tls: bool, out: &mut ReplyWriter<'_>) {
     let mut shards: Vec<Shard<'_>> = Vec::new();
     for range in ranges(map, host) {
         let slots = (range.first_slot, range.last_slot);
@@ -140,12 +141,16 @@ fn write_shards(map: &ClusterMap, host: &dyn Host, out: &mut ReplyWriter<'_>) {
         out.bulk(b"nodes");
         out.array(nodes.len());
         for (i, node) in nodes.into_iter().enumerate() {
-            let (ip, port) = split_address(&node.client);
-            out.map(7);
+            let (ip, _) = split_address(node.address(is_tls));
+            let ports = [("port", Some(&node.client)), ("tls-port", node.tls_client.as_ref())];
+            let ports = ports.into_iter().filter_map(|(key, address)| Some((key, split_address(address?).1)));
+            out.map(6 + ports.clone().count());
             out.bulk(b"id");
             out.bulk(redis_id(&node.id).as_bytes());
-            out.bulk(b"port");
-            out.integer(i64::from(port));
+            for (key, port) in ports {
+                out.bulk(key.as_bytes());
+                out.integer(i64::from(port));
+            }
             for (key, value) in
                 [("ip", ip), ("endpoint", ip), ("role", if i == 0 { "master" } else { "replica" })]
             {
@@ -185,14 +190,14 @@ fn info(map: &ClusterMap, host: &dyn Host) -> String {
 
 /// One line a node. Redis knows only whole nodes as masters or replicas: a node that leads anything is a master with
 /// the slots that it leads; one that leads nothing is a replica of the leader of its first partition.
-fn nodes(map: &ClusterMap, host: &dyn Host) -> String {
+fn nodes(map: &ClusterMap, host: &dyn Host, is_tls: bool) -> String {
     let ranges = ranges(map, host);
     let mut text = String::new();
     for node in &map.nodes {
         let led: Vec<_> = ranges.iter().filter(|r| r.nodes.first() == Some(&node)).collect();
         let followed = ranges.iter().find(|r| led.is_empty() && r.nodes.contains(&node));
         let master = followed.and_then(|r| r.nodes.first());
-        let (ip, port) = split_address(&node.client);
+        let (ip, port) = split_address(node.address(is_tls));
         let (_, peer_port) = split_address(&node.peer);
         write!(
             text,

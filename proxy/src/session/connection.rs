@@ -17,6 +17,8 @@ pub(super) struct Connection {
     pub(super) lib_name: String,
     pub(super) lib_version: String,
     pub(super) is_readonly: bool,
+    /// Whether the client came by TLS, so that it is sent to TLS addresses.
+    pub(super) is_tls: bool,
 }
 
 /// A reply is written, or the text of an error reply.
@@ -33,6 +35,7 @@ impl Connection {
             lib_name: String::new(),
             lib_version: String::new(),
             is_readonly: false,
+            is_tls: false,
         }
     }
 
@@ -110,7 +113,7 @@ impl Connection {
             Command::Client => return self.client(spec, args, out),
             Command::Command => return command::execute(spec, args, out),
             Command::Config => return config::execute(spec, args, out),
-            Command::Cluster => return cluster::execute(spec, args, host, out),
+            Command::Cluster => return cluster::execute(spec, args, host, self.is_tls, out),
             Command::Ringfort => return ringfort(spec, host, out),
             _ => return Err(format!("ERR '{}' is not a command of a connection", spec.name)),
         }

@@ -96,13 +96,19 @@ struct Port {
 fn ports(config: &Config) -> Vec<Port> {
     let mut ports = Vec::new();
     if let Some(proxy) = &config.proxy {
-        ports.push(Port { address: proxy.listen, key: "listen", of: "[proxy]".to_owned() });
+        let all = [("listen", Some(proxy.listen)), ("tls_listen", proxy.tls_listen)];
+        let of = || "[proxy]".to_owned();
+        ports.extend(
+            all.into_iter().filter_map(|(key, address)| Some(Port { address: address?, key, of: of() })),
+        );
     }
     for node in &config.nodes {
         let all = [
             ("client", Some(node.client)),
+            ("tls_client", node.tls_client),
             ("peer", Some(node.peer)),
             ("proxy", node.proxy),
+            ("tls_proxy", node.tls_proxy),
             ("metrics", node.metrics),
         ];
         let of = format!("node {}", node.id);

@@ -26,6 +26,13 @@ impl<D: Disk> WorkerCore<D> {
         })
     }
 
+    /// A client came by TLS: it is told the nodes' TLS addresses.
+    pub fn client_set_tls(&mut self, client: u64) {
+        if let Some(state) = self.ports.clients.get_mut(client) {
+            state.session.set_tls();
+        }
+    }
+
     /// A client is gone. What it asked for goes on; the answers are dropped.
     pub fn client_close(&mut self, client: u64) {
         self.ports.clients.remove(client);
@@ -64,6 +71,7 @@ impl<D: Disk> WorkerCore<D> {
                 (1..argc).map(|i| ask.args.get(i)),
             );
             let is_after_queued = state.writes > 0;
+            let is_tls = state.session.is_tls();
             if spec.is_write {
                 state.writes += 1;
                 state.write_tickets.push_back(ticket);
@@ -73,11 +81,11 @@ impl<D: Disk> WorkerCore<D> {
                 Slots::One(slot) => {
                     let Some(map) = self.view.map() else { continue };
                     let group = GroupId::of(map.partitions.of(slot));
-                    let origin = Origin::Client { worker, client, ticket, slot };
+                    let origin = Origin::Client { worker, client, ticket, slot, is_tls };
                     self.execute(origin, group, spec.is_write, is_after_queued, &body, now);
                 }
                 Slots::None | Slots::Many => {
-                    let origin = Origin::Client { worker, client, ticket, slot: Slot(0) };
+                    let origin = Origin::Client { worker, client, ticket, slot: Slot(0), is_tls };
                     let gather = self.ports.gather(usize::from(self.shared.workers), origin);
                     for other in (0..self.shared.workers).filter(|&w| w != worker) {
                         let body = body.clone();
