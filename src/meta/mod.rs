@@ -1,15 +1,20 @@
 //! The meta group: membership, placement, epoch, replica ids - the one authority over the cluster map.
 //!
-//! Its log holds [`Change`]s. A change names the epoch that it was made from; at any other epoch it does nothing, so that
-//! two operators, or a leader and its successor, never overwrite each other (compare-and-set).
+//! Its log holds two kinds of operations, both as JSON:
+//!
+//! - a [`Change`] names the epoch that it was made from; at any other epoch it does nothing, so that two operators, or a
+//!   leader and its successor, never overwrite each other (compare-and-set);
+//! - a [`MetaWrite`] is worked into whatever map there is when it is applied; doing it again changes nothing.
 
 pub mod form;
 
-use ringfort_wire::ClusterMap;
 use ringfort_wire::entry::{Entry, OpKind};
 use ringfort_wire::frame::WireError;
+use ringfort_wire::meta::{SETTINGS_BYTES_MAX, SETTINGS_MAX};
 use ringfort_wire::request::Status;
+use ringfort_wire::{ClusterMap, MetaWrite};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// A new map in place of the one at `expected_epoch` (0: in place of none).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +30,14 @@ impl Change {
     pub fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a change has only string keys and plain values")
     }
+}
+
+/// An operation of the log.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Operation {
+    Change(Box<Change>),
+    Write(MetaWrite),
 }
 
 /// The state machine of the meta group.
@@ -63,19 +76,37 @@ impl MetaMachine {
                 continue;
             }
             // Every replica judges the same bytes, so all refuse alike; an error would stop them all for ever.
-            let Ok(change) = serde_json::from_slice::<Change>(op.body) else {
-                answer(position, Status::Refused(b"-ERR malformed change of the cluster map\r\n"));
-                continue;
+            let outcome = match serde_json::from_slice(op.body) {
+                Ok(Operation::Change(change)) => self.change(*change),
+                Ok(Operation::Write(MetaWrite::Set(pairs))) => self.set(pairs),
+                Err(_) => Err(&b"-ERR malformed change of the cluster map\r\n"[..]),
             };
-            if change.expected_epoch == self.epoch() && self.epoch() < change.map.epoch {
-                self.map = Some(change.map);
-                answer(position, Status::Done(b"+OK\r\n"));
-            } else {
-                answer(
-                    position,
-                    Status::Refused(b"-ERR the cluster map has changed meanwhile; plan again\r\n"),
-                );
-            }
+            answer(position, outcome.map_or_else(Status::Refused, |()| Status::Done(b"+OK\r\n")));
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, change: Change) -> Result<(), &'static [u8]> {
+        if change.expected_epoch == self.epoch() && self.epoch() < change.map.epoch {
+            self.map = Some(change.map);
+            Ok(())
+        } else {
+            Err(b"-ERR the cluster map has changed meanwhile; plan again\r\n")
+        }
+    }
+
+    /// Names and values are not judged here: versions know different settings, but apply alike.
+    fn set(&mut self, pairs: BTreeMap<String, String>) -> Result<(), &'static [u8]> {
+        let map = self.map.as_mut().ok_or(&b"-LOADING the cluster has not formed yet\r\n"[..])?;
+        let mut settings = map.settings.clone();
+        settings.extend(pairs);
+        let bytes: usize = settings.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if settings.len() > SETTINGS_MAX || bytes > SETTINGS_BYTES_MAX {
+            return Err(b"-ERR the settings are too large\r\n");
+        }
+        if settings != map.settings {
+            map.settings = settings;
+            map.epoch += 1;
         }
         Ok(())
     }
@@ -137,6 +168,57 @@ mod tests {
         }
         assert_eq!(answers, [true, false, true, false]);
         assert_eq!(machine.map().map(|m| m.epoch), Some(2));
+    }
+
+    fn set(pairs: &[(&str, &str)]) -> Vec<u8> {
+        let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let mut builder = EntryBuilder::default();
+        let body = MetaWrite::Set(pairs).to_json();
+        builder.push(&Op { kind: OpKind::Command, session: 0, seq: 0, acked: 0, body: &body });
+        builder.finish(0, 0)
+    }
+
+    fn is_done(machine: &mut MetaMachine, entry: &[u8]) -> bool {
+        let mut is_done = None;
+        machine.apply(entry, |_, s| is_done = Some(matches!(s, Status::Done(_)))).unwrap();
+        is_done.expect("every operation is answered")
+    }
+
+    #[test]
+    fn settings_are_merged_and_only_a_difference_raises_the_epoch() {
+        let mut machine = MetaMachine::default();
+        assert!(!is_done(&mut machine, &set(&[("timeout", "5")])), "there is no map yet");
+        assert!(is_done(&mut machine, &entry(0, 1)));
+        assert!(is_done(&mut machine, &set(&[("timeout", "5"), ("loglevel", "debug")])));
+        assert!(is_done(&mut machine, &set(&[("timeout", "6")])));
+        let digest = machine.digest();
+        assert!(is_done(&mut machine, &set(&[("timeout", "6")])));
+        assert_eq!(machine.digest(), digest);
+        let map = machine.map().unwrap();
+        assert_eq!((map.epoch, map.setting("timeout"), map.setting("loglevel")), (3, "6", "debug"));
+        assert!(!is_done(&mut machine, &entry(1, 2)), "a plan from before is void");
+    }
+
+    #[test]
+    fn settings_beyond_the_limits_change_nothing() {
+        let mut machine = MetaMachine::default();
+        assert!(is_done(&mut machine, &entry(0, 1)));
+        let digest = machine.digest();
+        let names: Vec<String> = (0..SETTINGS_MAX).map(|n| n.to_string()).collect();
+        let many: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "x")).collect();
+        assert!(!is_done(&mut machine, &set(&many)), "one is there already");
+        assert!(!is_done(&mut machine, &set(&[("large", &"x".repeat(SETTINGS_BYTES_MAX))])));
+        assert_eq!(machine.digest(), digest);
+        assert!(is_done(&mut machine, &set(&many[1..])));
+    }
+
+    #[test]
+    fn malformed_operations_are_refused_alike() {
+        for body in [&b"{}"[..], b"", b"{\"set\":5}", b"\xff"] {
+            let mut builder = EntryBuilder::default();
+            builder.push(&Op { kind: OpKind::Command, session: 0, seq: 0, acked: 0, body });
+            assert!(!is_done(&mut MetaMachine::default(), &builder.finish(0, 0)));
+        }
     }
 
     #[test]

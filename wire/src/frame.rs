@@ -24,6 +24,13 @@ pub enum Kind {
     MapGet = 20,
     /// The cluster map, as JSON; an empty body when the asker's epoch is the newest.
     Map = 21,
+    /// As [`Kind::MapGet`], but the answer waits until there is a newer map, for at most the milliseconds behind the epoch
+    /// (4 bytes).
+    MapWait = 22,
+    /// A change for the meta group ([`crate::MetaWrite`]).
+    MetaWrite = 23,
+    /// Its answer ([`crate::MetaAnswer`]).
+    MetaAnswer = 24,
     /// A Raft message of one group.
     Raft = 30,
     /// Announces a snapshot: length and the Raft message that goes with it.
@@ -49,6 +56,9 @@ impl Kind {
             11 => Self::Reply,
             20 => Self::MapGet,
             21 => Self::Map,
+            22 => Self::MapWait,
+            23 => Self::MetaWrite,
+            24 => Self::MetaAnswer,
             30 => Self::Raft,
             31 => Self::SnapshotBegin,
             32 => Self::SnapshotChunk,

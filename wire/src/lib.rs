@@ -13,17 +13,20 @@
 //! - [`request`]: a command for one partition and its answer.
 //! - [`entry`]: what a Raft log entry of a partition holds.
 //! - [`map`]: the cluster map with its epoch.
+//! - [`meta`]: changes that a client asks of the meta group.
 //! - [`settings`]: the table of the cluster's settings.
 
 pub mod entry;
 pub mod frame;
 pub mod hello;
 pub mod map;
+pub mod meta;
 pub mod request;
 pub mod settings;
 
 pub use frame::{FRAME_BYTES_MAX, Kind, WireError};
 pub use map::ClusterMap;
+pub use meta::{MetaAnswer, MetaWrite};
 pub use request::{Reply, Request, RequestKind, Status};
 
 /// Number of a Raft group: 0 is the meta group, partition p is group p + 1.

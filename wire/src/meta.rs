@@ -1,0 +1,119 @@
+//! Changes that a client asks of the meta group, and the answers.
+//!
+//! | frame | body |
+//! | --- | --- |
+//! | [`Kind::MetaWrite`] | a [`MetaWrite`] as JSON |
+//! | [`Kind::MetaAnswer`] | 1 byte: 0 done, 1 not the leader, 2 refused, 3 ask again; then the map as JSON, the leader's node id, the error, nothing |
+//!
+//! Every [`MetaWrite`] is idempotent: who did not hear an answer asks again.
+
+use crate::frame::{self, Kind, Reader, WireError};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Most settings that the map holds.
+pub const SETTINGS_MAX: usize = 256;
+/// Most bytes of their names and values.
+pub const SETTINGS_BYTES_MAX: usize = 64 << 10;
+
+/// A change of the cluster map that depends on the map at the moment it is made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MetaWrite {
+    /// Give these settings these values (see [`crate::settings`]); the others stay.
+    Set(BTreeMap<String, String>),
+}
+
+impl MetaWrite {
+    /// The change as JSON: the body of its frame, and of its operation in the meta group's log.
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a change has only string keys and plain values")
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// It is none, or none that this version knows.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(bytes).map_err(|e| format!("change of the cluster map: {e}"))
+    }
+}
+
+/// What became of a [`MetaWrite`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MetaAnswer {
+    /// It is made; a map, as JSON, that shows it.
+    Done(Vec<u8>),
+    /// Not made: this node does not lead the meta group; the node that does, when known (else empty).
+    NotLeader(String),
+    /// Not made, and it never will be; the text of the error reply.
+    Refused(String),
+    /// It may or may not be made: ask again.
+    Again,
+}
+
+impl MetaAnswer {
+    /// Appends the frame.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let (tag, rest): (u8, &[u8]) = match self {
+            Self::Done(map) => (0, map),
+            Self::NotLeader(hint) => (1, hint.as_bytes()),
+            Self::Refused(error) => (2, error.as_bytes()),
+            Self::Again => (3, &[]),
+        };
+        frame::put(out, Kind::MetaAnswer, |out| {
+            out.push(tag);
+            out.extend_from_slice(rest);
+        });
+    }
+
+    /// Reads a frame's body.
+    ///
+    /// # Errors
+    /// It is malformed.
+    pub fn decode(body: &[u8]) -> Result<Self, WireError> {
+        let mut r = Reader::new(body, "answer of the meta group");
+        let (tag, rest) = (r.u8()?, r.rest());
+        let text = || core::str::from_utf8(rest).map(str::to_owned).map_err(|_| r.malformed());
+        Ok(match tag {
+            0 => Self::Done(rest.to_vec()),
+            1 => Self::NotLeader(text()?),
+            2 => Self::Refused(text()?),
+            3 => Self::Again,
+            _ => return Err(r.malformed()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_round_trip() {
+        for answer in [
+            MetaAnswer::Done(b"{}".to_vec()),
+            MetaAnswer::NotLeader("n1".into()),
+            MetaAnswer::NotLeader(String::new()),
+            MetaAnswer::Refused("ERR no".into()),
+            MetaAnswer::Again,
+        ] {
+            let mut out = Vec::new();
+            answer.encode(&mut out);
+            let frame = frame::next(&out).unwrap().unwrap();
+            assert_eq!(frame.kind, Kind::MetaAnswer);
+            assert_eq!(MetaAnswer::decode(frame.body), Ok(answer));
+        }
+        for malformed in [&b""[..], b"\x04", b"\x01\xff"] {
+            assert!(MetaAnswer::decode(malformed).is_err());
+        }
+    }
+
+    #[test]
+    fn a_change_of_settings_is_one_json_object() {
+        let write = MetaWrite::Set([("timeout".to_owned(), "5".to_owned())].into());
+        assert_eq!(write.to_json(), br#"{"set":{"timeout":"5"}}"#);
+        assert_eq!(MetaWrite::from_json(&write.to_json()), Ok(write));
+        assert!(MetaWrite::from_json(b"{}").is_err());
+    }
+}
