@@ -9,13 +9,14 @@
 //! Equal inputs in equal order give equal outputs: there is no clock and no other source of randomness than the seed.
 
 use crate::clients::{Place, WorkerClients};
+use crate::errands::{self, Errands};
 use crate::gather::{Gather, Join};
 use crate::lane::WriteNumber;
 use crate::session::{Ask, Facts, Mode, PendingReads, Session, Ticket};
 use crate::slab::Slab;
 use crate::upstream::{Failure, LinkId, Origin, Outcome, Upstream, WantedLink};
 use ringfort_resp::{Protocol, ReplyWriter};
-use ringfort_wire::{ClusterMap, Reply, Status};
+use ringfort_wire::{ClusterMap, MetaWrite, Reply, Status};
 use std::collections::BTreeMap;
 
 /// Interval at which deadlines and silence are looked at, µs.
@@ -72,6 +73,7 @@ pub struct Proxy {
     /// What they share with the clients of other workers.
     shared: WorkerClients,
     gatherings: Slab<Gathering>,
+    errands: Errands,
     upstream: Upstream,
     touched: Vec<ClientId>,
     /// Clients whose sessions may hold a command.
@@ -87,6 +89,7 @@ impl Proxy {
             clients: Slab::default(),
             shared,
             gatherings: Slab::default(),
+            errands: Errands::default(),
             upstream: Upstream::new(seed, deadline_us),
             touched: Vec::new(),
             to_decode: Vec::new(),
@@ -279,6 +282,19 @@ impl Proxy {
         self.upstream.set_now(now_us);
     }
 
+    /// Takes the changes that clients ask of the meta group, with their numbers.
+    pub fn take_errands(&mut self) -> Vec<(u64, MetaWrite)> {
+        self.errands.take()
+    }
+
+    /// What became of one: done, or the text of an error reply. After a change the map that shows it comes first
+    /// ([`Proxy::update_map`]).
+    pub fn errand_done(&mut self, errand: u64, outcome: &Result<(), String>) {
+        if let Some((client, ticket)) = self.errands.end(errand) {
+            self.answer(client, ticket, &errands::reply(outcome));
+        }
+    }
+
     // The turn.
 
     /// Decodes what came, fills the links' outputs, and gives up what took too long.
@@ -351,6 +367,12 @@ impl Proxy {
                 client.is_blocked = true;
                 self.upstream.block(p, id);
             }
+        }
+        if let Some((ticket, write)) = client.session.take_errand()
+            && !self.errands.begin(id, ticket, write)
+        {
+            client.session.answer_error(ticket, errands::TOO_MANY);
+            self.plan_decode(id);
         }
         self.touch(id);
     }

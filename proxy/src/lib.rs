@@ -5,6 +5,7 @@
 //! - [`session`]: one client's connection; a node's own client port uses it too.
 //! - [`core`]: one worker: sessions, and the lanes and links behind them.
 //! - [`clients`], [`stats`]: what the connections of a process share, and what is counted of them.
+//! - [`errands`]: changes for the meta group that clients wait for.
 //! - `route`, `gather`: splitting a command by partition and joining the replies.
 //! - `lane`: the requests for one partition, exactly once.
 //! - `upstream`: which node a lane talks to, and what it makes of the replies.
@@ -12,6 +13,7 @@
 
 pub mod clients;
 pub mod core;
+pub mod errands;
 mod gather;
 mod lane;
 mod route;

@@ -12,6 +12,8 @@
 mod client;
 mod control;
 mod link;
+pub mod meta;
+pub mod peer;
 mod worker;
 
 use crate::clients::{Clients, Place};
@@ -19,7 +21,6 @@ use crate::stream::ClientSocket;
 use crate::tls::{self, Tls};
 use core::net::SocketAddr;
 use core::time::Duration;
-use ringfort_wire::ClusterMap;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
 use std::sync::Arc;
@@ -104,7 +105,9 @@ struct Shared {
     started: Instant,
     run_id: String,
     clients: Arc<Clients>,
-    /// Asks the map fetcher to hurry.
+    /// The newest cluster map.
+    maps: control::Maps,
+    /// Asks the map fetcher to try another node.
     map_wish: Notify,
 }
 
@@ -199,20 +202,20 @@ pub fn start(options: ProxyOptions) -> Result<Running, ServerError> {
         started: now(),
         run_id: format!("{:016x}{:016x}{:08x}", random(), random(), random() >> 32),
         clients: Clients::new(options.workers.max(1)),
+        maps: watch::Sender::new(None),
         map_wish: Notify::new(),
         options,
     });
     let (stop, stopped) = watch::channel(false);
-    let (map_out, map_in) = watch::channel(None);
     let mut running = Running { shared: Arc::clone(&shared), stop, threads: Vec::new() };
     let mut workers = Vec::new();
     for worker in 0..shared.options.workers.max(1) {
         let (sockets_out, sockets_in) = mpsc::channel(HANDOVER_MAX);
         workers.push(sockets_out);
-        let (shared, map, stopped) = (Arc::clone(&shared), map_in.clone(), stopped.clone());
+        let (shared, stopped) = (Arc::clone(&shared), stopped.clone());
         let runtime = runtime().map_err(ServerError::Start)?;
         running.threads.push(thread(format!("proxy-{worker}"), move || {
-            worker::run(&runtime, worker as u16, shared, sockets_in, map, stopped);
+            worker::run(&runtime, worker as u16, shared, sockets_in, stopped);
         })?);
     }
     if let Some((tls, (listener, _))) = tls {
@@ -224,7 +227,7 @@ pub fn start(options: ProxyOptions) -> Result<Running, ServerError> {
     }
     let runtime = runtime().map_err(ServerError::Start)?;
     running.threads.push(thread("proxy-accept".to_owned(), move || {
-        runtime.block_on(accept_and_fetch(&shared, listener, &workers, map_out, stopped));
+        runtime.block_on(accept_and_fetch(&shared, listener, &workers, stopped));
     })?);
     Ok(running)
 }
@@ -252,7 +255,6 @@ async fn accept_and_fetch(
     shared: &Shared,
     listener: std::net::TcpListener,
     workers: &[mpsc::Sender<Accepted>],
-    map: watch::Sender<Option<Arc<ClusterMap>>>,
     mut stopped: watch::Receiver<bool>,
 ) {
     let listener = match TcpListener::from_std(listener) {
@@ -264,7 +266,7 @@ async fn accept_and_fetch(
     };
     tokio::select! {
         () = accept(shared, &listener, workers) => {}
-        () = control::fetch_maps(shared, &map) => {}
+        () = control::fetch_maps(shared) => {}
         // An error means that the proxy was dropped.
         _ = stopped.wait_for(|stop| *stop) => {}
     }

@@ -27,7 +27,7 @@ use ringfort_resp::{
     Command, CommandDecoder, CommandSpec, Limits, Protocol, ReplyWriter, Scope, Status, commands,
 };
 use ringfort_ring::{NodeId, PartitionId, Slot, slot_of};
-use ringfort_wire::ClusterMap;
+use ringfort_wire::{ClusterMap, MetaWrite};
 
 pub use cluster::map_json;
 pub use info::{Facts, Keyspace};
@@ -42,6 +42,9 @@ pub const OUTPUT_BYTES_MAX: usize = 64 << 20;
 
 /// Capacity of the input buffer that is kept from one command to the next, bytes.
 const INPUT_KEPT_BYTES: usize = 64 << 10;
+
+/// What commands that need the cluster map are told before there is one.
+const NO_MAP: &str = "LOADING Ringfort is starting: no cluster map yet";
 
 /// Which port the session belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,6 +165,11 @@ pub struct Session {
     is_closing: bool,
     /// Whether the client will send no more.
     is_input_ended: bool,
+    /// A change for the meta group that the caller has not taken yet.
+    errand: Option<(Ticket, MetaWrite)>,
+    /// The command behind the errand that is under way: until it is answered nothing more is decoded, so that what
+    /// follows sees the change.
+    on_errand: Option<Ticket>,
     replies: ReplyQueue,
 }
 
@@ -179,6 +187,8 @@ impl Session {
             is_starved: true,
             is_closing: false,
             is_input_ended: false,
+            errand: None,
+            on_errand: None,
             replies: ReplyQueue::default(),
         }
     }
@@ -225,6 +235,7 @@ impl Session {
 
     fn has_room(&self) -> bool {
         !self.is_closing
+            && self.on_errand.is_none()
             && self.replies.unanswered() < PIPELINE_MAX
             && self.replies.output().len() < OUTPUT_PAUSE_BYTES
             && self.replies.has_room()
@@ -233,7 +244,7 @@ impl Session {
     /// Decodes on, answering what the connection itself can answer, up to the next command for the host.
     ///
     /// `None`: more input is needed, or the session is at a limit ([`Session::wants_next`] tells when to go on), or it is
-    /// closing.
+    /// closing, or there is an errand to take ([`Session::take_errand`]).
     pub fn next(&mut self, host: &dyn Host) -> Option<Ask<'_>> {
         let (start, spec, slots) = self.next_for_host(host)?;
         self.last_start = start;
@@ -252,6 +263,11 @@ impl Session {
     pub fn put_back(&mut self) {
         self.start = self.last_start;
         self.replies.expect_one_less();
+    }
+
+    /// Takes a change that the client asks of the meta group; it is answered by [`Session::answer`], as any command.
+    pub fn take_errand(&mut self) -> Option<(Ticket, MetaWrite)> {
+        self.errand.take()
     }
 
     /// As [`Session::next`]; returns where in the input the command starts.
@@ -283,6 +299,12 @@ impl Session {
                     }
                     self.replies.write(self.connection.protocol(), |w| w.error(&error));
                 }
+                Verdict::Errand(spec, write) => {
+                    let asked = Asked { spec, at_us: self.connection.clients.now_us() };
+                    let ticket = self.replies.expect_one(asked);
+                    self.errand = Some((ticket, write));
+                    self.on_errand = Some(ticket);
+                }
                 Verdict::Connection(spec) => {
                     let connection = &mut self.connection;
                     let result = self.replies.write_raw(|out| connection.execute(spec, args, host, out));
@@ -310,6 +332,7 @@ impl Session {
 
     /// Answers a command that [`Session::next`] gave out. A ticket that is answered already is ignored.
     pub fn answer(&mut self, ticket: Ticket, reply: &[u8]) {
+        self.on_errand = self.on_errand.filter(|errand| *errand != ticket);
         if let Some(asked) = self.replies.answer(ticket, reply) {
             let us = self.connection.clients.now_us().saturating_sub(asked.at_us);
             self.connection.clients.stats().answered(asked.spec, us, reply.starts_with(b"-"));
@@ -363,6 +386,8 @@ impl Session {
 enum Verdict {
     Host(&'static CommandSpec, Slots),
     Connection(&'static CommandSpec),
+    /// The meta group.
+    Errand(&'static CommandSpec, MetaWrite),
     /// Nobody: the answer is OK.
     Ok,
     /// Nobody: the answer is this error.
@@ -383,11 +408,18 @@ fn judge(mode: Mode, args: Args<'_>, host: &dyn Host) -> Verdict {
         Ok(spec) => spec,
         Err(error) => return Verdict::Error(Some(spec), error),
     };
+    if spec.command == Command::Config {
+        return match config::change(spec, args, host) {
+            Ok(Some(write)) => Verdict::Errand(spec, write),
+            Ok(None) => Verdict::Connection(spec),
+            Err(error) => Verdict::Error(Some(spec), error),
+        };
+    }
     if spec.scope == Scope::Connection {
         return Verdict::Connection(spec);
     }
     if host.map().is_none() {
-        return Verdict::Error(Some(spec), "LOADING Ringfort is starting: no cluster map yet".to_owned());
+        return Verdict::Error(Some(spec), NO_MAP.to_owned());
     }
     let slots = slots_of(spec, args);
     if slots == Slots::Many && (mode == Mode::Node || spec.scope != Scope::Split) {

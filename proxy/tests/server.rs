@@ -120,7 +120,7 @@ impl Node {
                         .encode(&mut out);
                     }
                     (Kind::MapGet, Some((Channel::Control, _))) => {
-                        let epoch = u64::from_le_bytes(frame.body.try_into().unwrap());
+                        let epoch = u64::from_le_bytes(frame.body[..8].try_into().unwrap());
                         let map = self.map();
                         let body = if epoch < map.epoch { map.to_json() } else { Vec::new() };
                         frame::put(&mut out, Kind::Map, |out| out.extend_from_slice(&body));

@@ -4,17 +4,19 @@ use super::folder::Folder;
 use crate::config::Config;
 use crate::meta::form::{self, Own, Step};
 use crate::worker::shared::Shared;
-use crate::worker::shell::{Inbox, Input, greet, read_frame};
+use crate::worker::shell::{Inbox, Input};
+use ringfort_proxy::server::peer::{self, read_frame};
 use ringfort_ring::NodeId;
-use ringfort_wire::frame::{self, Kind};
+use ringfort_wire::frame::{self, Kind, MAP_WAIT_MS_MAX};
 use ringfort_wire::hello::{Channel, Hello, HelloAck, ProbeAck};
-use ringfort_wire::{ClusterMap, FEATURE_LEVEL};
+use ringfort_wire::{ClusterMap, FEATURE_LEVEL, MetaAnswer};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
 /// Time in which a link must say who it is.
@@ -23,8 +25,12 @@ const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Wait between two rounds of probes.
 const PROBE_INTERVAL: Duration = Duration::from_millis(50);
-/// Wait between two questions for a newer map.
-const MAP_INTERVAL: Duration = Duration::from_secs(1);
+/// Time for the meta group to make a change; its asker does not wait longer.
+const META_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Largest change that is taken; a client's command is far smaller.
+const META_WRITE_BYTES_MAX: usize = 256 << 10;
+/// How long another node may hold a question for a newer map, ms; also the wait after it did not answer.
+const MAP_WAIT_MS: u32 = 1000;
 /// Pause after a failed accept (no file descriptors left), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -116,28 +122,46 @@ impl Control {
         loop {
             let kind = read_frame(&mut stream, &mut body).await?;
             let mut out = Vec::new();
-            let map = self.shared.map();
             match kind {
                 Kind::Probe => ProbeAck {
                     node: self.node.0.clone(),
                     store_id: self.store_id,
                     config_hash: self.config.hash(),
-                    map: map.map_or_else(Vec::new, |m| m.to_json()),
+                    map: self.shared.map().map_or_else(Vec::new, |m| m.to_json()),
                 }
                 .encode(&mut out),
                 Kind::MapGet => {
-                    let epoch = frame::Reader::new(&body, "question for the map").u64()?;
-                    let newer = map.filter(|m| m.epoch > epoch);
+                    let mut r = frame::Reader::new(&body, "question for the map");
+                    let (epoch, wait_ms) = (r.u64()?, r.u32()?.min(MAP_WAIT_MS_MAX));
+                    let wait = Duration::from_millis(wait_ms.into());
+                    // No newer map in time is an answer too.
+                    let _ = tokio::time::timeout(wait, self.shared.newer_than(epoch)).await;
+                    let newer = self.shared.map().filter(|m| m.epoch > epoch);
                     frame::put(&mut out, Kind::Map, |o| {
                         if let Some(map) = newer {
                             o.extend_from_slice(&map.to_json());
                         }
                     });
                 }
+                Kind::MetaWrite if body.len() <= META_WRITE_BYTES_MAX => {
+                    self.meta_write(&body).await?.encode(&mut out)
+                }
                 _ => anyhow::bail!("a frame of another kind on a control link"),
             }
             stream.write_all(&out).await?;
         }
+    }
+
+    /// Asks the meta group's replica here for a change.
+    ///
+    /// # Errors
+    /// It did not answer in time: whether the change is made is unknown.
+    async fn meta_write(&self, body: &[u8]) -> anyhow::Result<MetaAnswer> {
+        let inbox = self.inboxes.borrow().first().cloned();
+        let Some(inbox) = inbox else { return Ok(MetaAnswer::NotLeader(String::new())) };
+        let (sender, answer) = oneshot::channel();
+        inbox.push(Input::MetaWrite(body.to_vec(), sender));
+        Ok(tokio::time::timeout(META_WRITE_TIMEOUT, answer).await??)
     }
 
     /// Asks a node one question on a link of its own.
@@ -152,9 +176,9 @@ impl Control {
             to_worker: 0,
             proof: Vec::new(),
         };
-        let (mut stream, _) = greet(address, &hello).await?;
+        let (mut stream, _) = peer::connect(address, &hello).await?;
         stream.write_all(question).await?;
-        read_frame(&mut stream, answer).await
+        Ok(read_frame(&mut stream, answer).await?)
     }
 
     /// Waits until this node has a map: its own of an earlier life, one that it mints, or the one of the others.
@@ -215,27 +239,39 @@ impl Control {
         Ok(ProbeAck::decode(&answer)?)
     }
 
-    /// Follows newer maps of the other nodes, and keeps the newest on disk.
+    /// Follows newer maps of the nodes of the meta group, which have them first, and keeps the newest on disk.
     pub(super) async fn follow_map(self: Rc<Self>) {
         let mut kept = self.shared.epoch();
         let mut turn = 0;
+        let wait = Duration::from_millis(MAP_WAIT_MS.into());
         loop {
-            tokio::time::sleep(MAP_INTERVAL).await;
-            let Some(map) = self.shared.map() else { continue };
-            let others: Vec<_> = map.nodes.iter().filter(|n| n.id != self.node).collect();
-            if let Some(node) = others.get(turn % others.len().max(1)) {
-                let newer = tokio::time::timeout(PROBE_TIMEOUT, self.newer_map(&node.peer, map.epoch)).await;
-                if let Ok(Ok(Some(newer))) = newer
-                    && newer.cluster_id == map.cluster_id
-                {
+            let Some(map) = self.shared.map() else { return };
+            let others: Vec<_> = map.meta.seats.iter().filter(|s| s.node != self.node).collect();
+            let other = others.get(turn % others.len().max(1)).and_then(|seat| map.node(&seat.node));
+            turn += 1;
+            let question = async {
+                let newer = self.newer_map(&other?.peer, map.epoch);
+                tokio::time::timeout(wait + PROBE_TIMEOUT, newer).await.ok()?.ok()
+            };
+            // An own replica of the meta group may be faster.
+            let newer = tokio::select! {
+                newer = question => newer,
+                () = self.shared.newer_than(kept) => Some(None),
+            };
+            match newer {
+                Some(Some(newer)) if newer.cluster_id == map.cluster_id => {
                     self.shared.set_map(&newer);
                 }
+                Some(None) => {}
+                _ => tokio::time::sleep(wait).await,
             }
-            turn += 1;
             if let Some(map) = self.shared.map().filter(|m| m.epoch > kept) {
                 match self.folder.keep_map(&map) {
                     Ok(()) => kept = map.epoch,
-                    Err(error) => tracing::warn!(%error, "the cluster map could not be kept"),
+                    Err(error) => {
+                        tracing::warn!(%error, "the cluster map could not be kept");
+                        tokio::time::sleep(wait).await;
+                    }
                 }
             }
         }
@@ -243,7 +279,7 @@ impl Control {
 
     async fn newer_map(&self, address: &str, epoch: u64) -> anyhow::Result<Option<ClusterMap>> {
         let mut question = Vec::new();
-        frame::put(&mut question, Kind::MapGet, |o| o.extend_from_slice(&epoch.to_le_bytes()));
+        frame::put_map_get(&mut question, epoch, MAP_WAIT_MS);
         let mut answer = Vec::new();
         let kind = self.ask(address, &question, &mut answer).await?;
         anyhow::ensure!(kind == Kind::Map, "a question for the map was answered by something else");

@@ -80,6 +80,11 @@ pub enum Origin {
         /// The worker's number of the command.
         gather: u64,
     },
+    /// A change of the cluster map that came over the peer port.
+    Meta {
+        /// The worker's number of it.
+        number: u64,
+    },
 }
 
 /// Where a group's effects go.

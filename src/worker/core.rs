@@ -18,6 +18,7 @@
 mod clients;
 mod jobs;
 mod links;
+mod meta;
 mod snapshots;
 mod start;
 
@@ -28,14 +29,13 @@ use super::ports::PortTable;
 use super::shared::{Shared, View};
 use crate::clock::{Clock, Now};
 use crate::log::{Disk, Log, LogEntry, LogError, LogOptions, Mark, SnapshotFiles, SnapshotWriter, SyncJob};
-use crate::meta::Change;
+use crate::shard::Group;
 use crate::shard::raft::{EntryReader, Message, TICK_MS};
-use crate::shard::{Group, Machine, Origin, Submission};
 use ringfort_proxy::clients::WorkerClients;
+use ringfort_proxy::errands::Errands;
 use ringfort_proxy::session::Host as _;
 use ringfort_ring::NodeId;
 use ringfort_wire::GroupId;
-use ringfort_wire::entry::OpKind;
 use ringfort_wire::frame::{Reader, WireError};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -126,6 +126,7 @@ pub struct WorkerCore<D: Disk> {
     write_again_at: u64,
     is_leaving: bool,
     scratch: Vec<u8>,
+    errands: Errands,
 }
 
 impl<D: Disk> std::fmt::Debug for WorkerCore<D> {
@@ -516,31 +517,6 @@ impl<D: Disk> WorkerCore<D> {
     /// Whether no group is led here that somebody else could lead.
     pub fn has_left(&self) -> bool {
         !self.groups.values().any(|g| g.raft().is_leader() && !g.raft().is_singleton())
-    }
-
-    /// Follows the meta group's map, and gives it its first one.
-    fn follow_meta(&mut self) {
-        let Some(group) = self.groups.get_mut(&GroupId::META.0) else { return };
-        let Machine::Meta(machine) = group.machine() else { return };
-        if let Some(map) = machine.map() {
-            self.shared.set_map(map);
-        } else if group.raft().is_leader()
-            && !group.has_proposable()
-            && !group.has_inflight()
-            && let Some(map) = self.shared.map()
-        {
-            let body = Change { expected_epoch: 0, map: (*map).clone() }.encode();
-            let submission = Submission {
-                origin: Origin::None,
-                session: 0,
-                seq: 0,
-                acked: 0,
-                is_after_queued: false,
-                body: &body,
-            };
-            group.write(OpKind::Command, submission, &mut self.ports);
-            self.touch(GroupId::META.0);
-        }
     }
 }
 

@@ -9,7 +9,7 @@ use ringfort_ring::{NodeId, Slot};
 use ringfort_store::REPLY_BYTES_MAX;
 use ringfort_wire::frame::{self, Kind};
 use ringfort_wire::request::{Reply, Status};
-use ringfort_wire::{ClusterMap, GroupId};
+use ringfort_wire::{ClusterMap, GroupId, MetaAnswer};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -122,6 +122,8 @@ pub(super) struct PortTable {
     pub(super) peer_workers: BTreeMap<NodeId, u16>,
     /// Snapshots to be sent.
     pub(super) snapshots: Vec<(NodeId, GroupId, Message)>,
+    /// Answers to changes of the cluster map, by their numbers.
+    pub(super) meta_answers: Vec<(u64, MetaAnswer)>,
     /// Messages for the other workers of this node.
     pub(super) workers: Vec<(u16, WorkerMessage)>,
     /// Links and clients that have something to send.
@@ -140,6 +142,7 @@ impl PortTable {
             peers: BTreeMap::new(),
             peer_workers: BTreeMap::new(),
             snapshots: Vec::new(),
+            meta_answers: Vec::new(),
             workers: Vec::new(),
             touched_links: Vec::new(),
             touched_clients: Vec::new(),
@@ -156,6 +159,7 @@ impl PortTable {
     pub(super) fn reply_bytes(&mut self, origin: Origin, bytes: &[u8]) {
         match origin {
             Origin::None => {}
+            Origin::Meta { number } => self.meta_reply(number, Status::Done(bytes)),
             Origin::Link { link, id } => self.link_reply(link, &Reply { id, status: Status::Done(bytes) }),
             Origin::Client { worker, client, ticket, .. } if worker == self.worker => {
                 self.client_reply(client, ticket, bytes);
@@ -215,6 +219,21 @@ impl PortTable {
         state.unanswered = state.unanswered.saturating_sub(1);
     }
 
+    /// The map that goes with `Done` is added when the answers are taken.
+    fn meta_reply(&mut self, number: u64, status: Status<'_>) {
+        let answer = match status {
+            Status::Done(_) | Status::Opened(_) => MetaAnswer::Done(Vec::new()),
+            Status::NotLeader(leader) => MetaAnswer::NotLeader(leader.to_owned()),
+            Status::NotHere(_) | Status::Busy => MetaAnswer::NotLeader(String::new()),
+            Status::Refused(reply) => {
+                let text = String::from_utf8_lossy(reply);
+                MetaAnswer::Refused(text.trim_start_matches('-').trim_end().to_owned())
+            }
+            Status::Retry | Status::Gap(_) | Status::NoSession => MetaAnswer::Again,
+        };
+        self.meta_answers.push((number, answer));
+    }
+
     /// What a client of the node's own port is told.
     fn client_text(&self, status: Status<'_>, slot: Slot, is_tls: bool) -> String {
         let moved = |map: &ClusterMap, node: &NodeId| {
@@ -241,6 +260,7 @@ impl Ports for PortTable {
         let (slot, is_tls) = match origin {
             Origin::None => return,
             Origin::Link { link, id } => return self.link_reply(link, &Reply { id, status }),
+            Origin::Meta { number } => return self.meta_reply(number, status),
             Origin::Client { slot, is_tls, .. } => (slot, is_tls),
             Origin::Gather { .. } => (Slot(0), false),
         };

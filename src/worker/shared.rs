@@ -8,6 +8,7 @@ use ringfort_ring::{NodeId, PartitionId};
 use ringfort_wire::{ClusterMap, GroupId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use tokio::sync::watch;
 
 const NOBODY: u16 = u16::MAX;
 
@@ -28,6 +29,8 @@ pub struct Shared {
     pub clients_max: u64,
     map: RwLock<Option<Arc<ClusterMap>>>,
     epoch: AtomicU64,
+    /// Tells of each newer epoch.
+    epochs: watch::Sender<u64>,
     leaders: Vec<AtomicU16>,
     statuses: Vec<Mutex<Vec<GroupStatus>>>,
     /// The clients of the node's own port; one part for each worker, and the last for those of a node that does not serve yet.
@@ -55,6 +58,7 @@ impl Shared {
             clients_max,
             map: RwLock::new(None),
             epoch: AtomicU64::new(0),
+            epochs: watch::Sender::new(0),
             leaders: (0..1024).map(|_| AtomicU16::new(NOBODY)).collect(),
             statuses: (0..workers).map(|_| Mutex::new(Vec::new())).collect(),
             clients: Clients::new(usize::from(workers) + 1),
@@ -80,7 +84,15 @@ impl Shared {
         }
         *current = Some(Arc::new(map.clone()));
         self.epoch.store(map.epoch, Ordering::Release);
+        drop(current);
+        self.epochs.send_replace(map.epoch);
         true
+    }
+
+    /// Waits until there is a map newer than `epoch`.
+    pub async fn newer_than(&self, epoch: u64) {
+        // The sender is here, so there is no error.
+        let _ = self.epochs.subscribe().wait_for(|_| self.epoch() > epoch).await;
     }
 
     /// Publishes what a worker knows of its groups.

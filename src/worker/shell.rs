@@ -12,11 +12,14 @@ use crate::log::FsDisk;
 use crate::shard::raft::TICK_MS;
 use crossbeam::queue::SegQueue;
 use ringfort_proxy::clients::Place;
+use ringfort_proxy::errands::TOO_MANY;
+use ringfort_proxy::server::peer::read_frame;
+use ringfort_proxy::server::{meta, peer};
 use ringfort_proxy::stream::{ClientSocket, ClientStream};
 use ringfort_ring::NodeId;
 use ringfort_wire::frame::{self, Kind, Reader, put_bytes};
 use ringfort_wire::hello::{Channel, Hello, HelloAck};
-use ringfort_wire::{ClusterMap, FEATURE_LEVEL};
+use ringfort_wire::{ClusterMap, FEATURE_LEVEL, MetaAnswer, MetaWrite};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
@@ -25,9 +28,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
+use tokio::io::{AsyncWriteExt as _, Interest};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::spawn_local;
 
 /// Most bytes read from one socket at a time, so that no client holds up the others.
@@ -43,6 +46,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time without an acknowledgement by the peer's TCP after which a link is given up.
 const PEER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Most changes of the cluster map that wait for the meta group here; the next is refused.
+const META_WRITES_MAX: usize = 256;
+/// Time for a change that a client asks of the meta group, as a proxy's for any command.
+const ERRAND_TIMEOUT: Duration = Duration::from_secs(5);
 /// Waits between two attempts to reach a peer.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
@@ -59,6 +66,8 @@ pub enum Input {
     Link(std::net::TcpStream, Channel),
     /// A message of another worker. A client has at most a bounded number of commands under way, so these are bounded.
     Worker(WorkerMessage),
+    /// A change of the cluster map, and where its answer goes. It waits for the meta group, whose queue is bounded.
+    MetaWrite(Vec<u8>, oneshot::Sender<MetaAnswer>),
     /// The log thread is done.
     Job(JobDone),
     /// Hand every leadership over; the flag of [`Inbox`] tells when it is done.
@@ -125,6 +134,8 @@ pub fn run(options: ShellOptions, ready: impl FnOnce()) -> anyhow::Result<()> {
         syncs,
         snapshots,
         received: RefCell::new(BTreeMap::new()),
+        meta_writes: RefCell::new(BTreeMap::new()),
+        meta_number: Cell::new(0),
         node: options.core.node,
         worker,
         peers: RefCell::new(BTreeMap::new()),
@@ -194,7 +205,10 @@ struct Shell {
     syncs: crossbeam::channel::Sender<Job<FsDisk>>,
     snapshots: crossbeam::channel::Sender<Job<FsDisk>>,
     /// Received snapshots (group, index) whose sender waits to hear that they are durable.
-    received: RefCell<BTreeMap<(u16, u64), tokio::sync::oneshot::Sender<bool>>>,
+    received: RefCell<BTreeMap<(u16, u64), oneshot::Sender<bool>>>,
+    /// Changes of the cluster map, by their numbers, whose sender waits.
+    meta_writes: RefCell<BTreeMap<u64, oneshot::Sender<MetaAnswer>>>,
+    meta_number: Cell<u64>,
     node: NodeId,
     worker: u16,
     peers: RefCell<BTreeMap<(NodeId, u16), Rc<PeerLink>>>,
@@ -246,6 +260,7 @@ impl Shell {
                 Input::Client(stream, place, addr) => self.accept_client(stream, place, addr)?,
                 Input::Link(stream, channel) => self.accept_link(stream, channel)?,
                 Input::Worker(message) => self.core.borrow_mut().worker_message(message, self.clock.now()),
+                Input::MetaWrite(body, sender) => self.take_meta_write(&body, sender),
                 Input::Job(done) => {
                     if let JobDone::Received(group, header, _, result) = &done
                         && let Some(sender) = self.received.borrow_mut().remove(&(*group, header.index))
@@ -262,6 +277,19 @@ impl Shell {
             }
         }
         Ok(false)
+    }
+
+    fn take_meta_write(&self, body: &[u8], sender: oneshot::Sender<MetaAnswer>) {
+        let waiting = &mut *self.meta_writes.borrow_mut();
+        if waiting.len() >= META_WRITES_MAX {
+            // An error means that nobody waits any more.
+            let _ = sender.send(MetaAnswer::Refused(TOO_MANY.to_owned()));
+            return;
+        }
+        let number = self.meta_number.get() + 1;
+        self.meta_number.set(number);
+        waiting.insert(number, sender);
+        self.core.borrow_mut().meta_write(number, body);
     }
 
     /// Sends what the turn has produced: one write to each peer, link and client.
@@ -298,6 +326,15 @@ impl Shell {
         let clients = self.core.borrow_mut().take_touched_clients(now);
         for id in clients {
             self.flush_client(id);
+        }
+        for (number, answer) in self.core.borrow_mut().take_meta_answers() {
+            if let Some(sender) = self.meta_writes.borrow_mut().remove(&number) {
+                // Nobody waits any more when the link broke.
+                let _ = sender.send(answer);
+            }
+        }
+        for (errand, write) in self.core.borrow_mut().take_errands() {
+            spawn_local(Rc::clone(self).run_errand(errand, write));
         }
         for send in sends {
             spawn_local(Rc::clone(self).send_snapshot(send));
@@ -377,18 +414,38 @@ impl Shell {
         channel: Channel,
         to_worker: u16,
     ) -> anyhow::Result<(TcpStream, HelloAck)> {
-        let map = self.shared.map();
-        let hello = Hello {
+        let hello = self.hello(channel, to_worker);
+        Ok(tokio::time::timeout(CONNECT_TIMEOUT, peer::connect(address, &hello)).await??)
+    }
+
+    fn hello(&self, channel: Channel, to_worker: u16) -> Hello {
+        Hello {
             feature_level: FEATURE_LEVEL,
             channel,
-            cluster_id: map.map_or(0, |m| m.cluster_id),
+            cluster_id: self.shared.map().map_or(0, |m| m.cluster_id),
             node: self.node.0.clone(),
             store_id: self.shared.store_id,
             worker: self.worker,
             to_worker,
             proof: Vec::new(),
+        }
+    }
+
+    /// Has the meta group make a change that a client of this worker asks for, and answers the client.
+    async fn run_errand(self: Rc<Self>, errand: u64, write: MetaWrite) {
+        let outcome = match self.shared.map() {
+            Some(map) => {
+                let hello = self.hello(Channel::Control, 0);
+                meta::write(&map, &hello, &write, ERRAND_TIMEOUT).await
+            }
+            None => Err("LOADING the cluster has not formed yet".to_owned()),
         };
-        tokio::time::timeout(CONNECT_TIMEOUT, greet(address, &hello)).await?
+        // The map that shows the change comes before the answer.
+        let outcome = outcome.map(|map| {
+            self.shared.set_map(&map);
+        });
+        self.core.borrow_mut().errand_done(errand, &outcome);
+        self.inbox.wake.notify_one();
     }
 
     // --- Links of peers and proxies --------------------------------------------------------------------------------
@@ -632,7 +689,7 @@ impl Shell {
             }
         }
         let id = self.core.borrow_mut().snapshot_received(receive)?;
-        let (sender, durable) = tokio::sync::oneshot::channel();
+        let (sender, durable) = oneshot::channel();
         self.received.borrow_mut().insert(id, sender);
         self.inbox.wake.notify_one();
         // The leader goes on from the snapshot only when it is durable here; else it would send it again.
@@ -696,42 +753,4 @@ async fn serve_peer(stream: &TcpStream, link: &PeerLink) -> io::Result<()> {
             }
         }
     }
-}
-
-/// Connects, sends `hello`, reads the answer.
-///
-/// # Errors
-/// Nobody answers, or the node refuses: the error is its sentence.
-pub(crate) async fn greet(address: &str, hello: &Hello) -> anyhow::Result<(TcpStream, HelloAck)> {
-    let mut stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    let mut out = Vec::new();
-    hello.encode(&mut out);
-    stream.write_all(&out).await?;
-    let mut body = Vec::new();
-    match read_frame(&mut stream, &mut body).await? {
-        Kind::HelloAck => {
-            let ack = HelloAck::decode(&body)?;
-            Ok((stream, ack))
-        }
-        Kind::HelloRefuse => anyhow::bail!("{}", String::from_utf8_lossy(&body)),
-        _ => anyhow::bail!("the peer does not speak this protocol"),
-    }
-}
-
-/// Reads one frame: its body into `body`, which is cleared first.
-///
-/// # Errors
-/// The stream ends, or what comes is no frame.
-pub(crate) async fn read_frame(stream: &mut TcpStream, body: &mut Vec<u8>) -> anyhow::Result<Kind> {
-    let mut head = [0; frame::FRAME_HEADER_BYTES];
-    stream.read_exact(&mut head).await?;
-    let len = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
-    anyhow::ensure!((1..=frame::FRAME_BYTES_MAX).contains(&len), "frame of {len} bytes is out of range");
-    let kind = Kind::from_u8(head[4]).ok_or_else(|| anyhow::anyhow!("frame of unknown kind {}", head[4]))?;
-    body.clear();
-    // Memory follows what has come, not what was announced.
-    stream.take(len as u64 - 1).read_to_end(body).await?;
-    anyhow::ensure!(body.len() == len - 1, "the stream ends within a frame");
-    Ok(kind)
 }

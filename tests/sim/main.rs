@@ -21,6 +21,7 @@ mod net;
 mod node;
 mod options;
 mod rng;
+mod settings;
 mod trace;
 mod world;
 

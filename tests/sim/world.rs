@@ -8,17 +8,19 @@ use crate::net::{Conn, Host, Packet, Use};
 use crate::node::{Clocks, Death, Node, TurnClock};
 use crate::options::{NODES, Options, PARTITIONS, SECOND};
 use crate::rng::Rng;
+use crate::settings::{self, Settings};
 use crate::trace::Trace;
 use ringfort::config::Config;
 use ringfort::log::MemDisk;
 use ringfort::meta::form::first_map;
 use ringfort::shard::raft::Message;
+use ringfort::shard::{Group, Machine};
 use ringfort::worker::{JobDone, SnapshotSend};
 use ringfort_proxy::clients::Clients;
 use ringfort_proxy::{LinkId, Proxy};
 use ringfort_ring::{PartitionId, slot_of};
 use ringfort_wire::frame::{self, Kind};
-use ringfort_wire::{ClusterMap, GroupId, Reply};
+use ringfort_wire::{ClusterMap, GroupId, MetaAnswer, Reply};
 use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -106,6 +108,8 @@ enum Event {
         client: usize,
         asked: u64,
     },
+    /// A client asks the meta group for a change of the settings.
+    Setting,
     Fault,
     Block {
         from: Host,
@@ -189,6 +193,7 @@ pub(crate) struct World {
     clients: Vec<Client>,
     workload: Workload,
     history: History,
+    settings: Settings,
     invariants: Invariants,
     transfers: BTreeMap<u64, Transfer>,
     next_transfer: u64,
@@ -234,6 +239,7 @@ impl World {
             clients: Vec::new(),
             workload: Workload::default(),
             history: History::default(),
+            settings: Settings::default(),
             invariants: Invariants::default(),
             transfers: BTreeMap::new(),
             next_transfer: 0,
@@ -297,6 +303,9 @@ impl World {
         let after = self.rng.below(self.options.fault_every_us);
         self.after(after, Event::Fault);
         self.after(self.options.faults_us, Event::Heal);
+        if settings::is_in(self.options.seed) {
+            self.after(settings::EVERY_US, Event::Setting);
+        }
     }
 
     fn add_conn(&mut self, ends: [Host; 2], what: Use) -> usize {
@@ -395,6 +404,10 @@ impl World {
             Event::ProxyTurn { proxy, life } if self.proxies[proxy].life == life => self.proxy_turn(proxy),
             Event::Ask { client } => self.ask(client),
             Event::Timeout { client, asked } => self.time_out(client, asked),
+            Event::Setting => {
+                self.change_settings();
+                Ok(())
+            }
             Event::Fault => self.fault(),
             Event::Block { from, to } => {
                 self.line(|| format!("{from} -> {to} is blocked"));
@@ -583,6 +596,10 @@ impl World {
         let snapshots = core.take_snapshot_sends();
         let jobs = core.take_jobs();
         let mail = core.take_worker_output();
+        for (number, answer) in core.take_meta_answers() {
+            self.trace.note(self.now, 6, number, u64::from(matches!(answer, MetaAnswer::Done(_))));
+            self.settings.answer(self.now, number, &answer)?;
+        }
         let mut out = Vec::new();
         for link in core.take_touched_links() {
             out.push((false, link, core.take_link_output(link)));
@@ -635,6 +652,21 @@ impl World {
             self.want_turn(node, worker);
         }
         Ok(())
+    }
+
+    /// Asks one node for a change; only the leader of the meta group makes it.
+    fn change_settings(&mut self) {
+        let node = self.rng.index(NODES);
+        if let Some(core) = &mut self.nodes[node].workers[0].core {
+            let (number, body) = self.settings.ask(self.now);
+            core.meta_write(number, &body);
+            self.want_turn(node, 0);
+            self.want_flush(node, 0);
+        }
+        if !self.is_healed {
+            let after = self.rng.below(settings::EVERY_US);
+            self.after(after, Event::Setting);
+        }
     }
 
     fn mail(&mut self, node: usize, worker: usize) {
@@ -1588,6 +1620,15 @@ impl World {
                     return Ok(());
                 }
                 return Err(format!("liveness: replicas of group {g} stand at {tops:?}; {}", self.leaders()));
+            }
+        }
+        for node in &self.nodes {
+            let Some(core) = &node.workers[0].core else { continue };
+            let map = core.shared().map().ok_or("a node without a map")?;
+            self.settings.check(&map).map_err(|error| format!("{}: {error}", node.id))?;
+            let Some(Machine::Meta(meta)) = core.group(GroupId::META).map(Group::machine) else { continue };
+            if meta.map() != Some(&*map) {
+                return Err(format!("{}: its workers do not see the map of the meta group", node.id));
             }
         }
         self.queue.clear();

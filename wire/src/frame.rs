@@ -6,6 +6,9 @@ pub const FRAME_BYTES_MAX: usize = 64 << 20;
 /// Bytes before a frame's body.
 pub const FRAME_HEADER_BYTES: usize = 5;
 
+/// Longest wait that [`Kind::MapGet`] may ask for; a longer one is cut to it.
+pub const MAP_WAIT_MS_MAX: u32 = 10_000;
+
 /// What a frame holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -20,17 +23,15 @@ pub enum Kind {
     Request = 10,
     /// Its answer ([`crate::Reply`]).
     Reply = 11,
-    /// Asks for the cluster map if its epoch is above the one in the body (8 bytes).
+    /// Asks for the cluster map if its epoch is above the one in the body (8 bytes); the answer may wait for such a map
+    /// for so many milliseconds (4 bytes, at most [`MAP_WAIT_MS_MAX`]).
     MapGet = 20,
     /// The cluster map, as JSON; an empty body when the asker's epoch is the newest.
     Map = 21,
-    /// As [`Kind::MapGet`], but the answer waits until there is a newer map, for at most the milliseconds behind the epoch
-    /// (4 bytes).
-    MapWait = 22,
     /// A change for the meta group ([`crate::MetaWrite`]).
-    MetaWrite = 23,
+    MetaWrite = 22,
     /// Its answer ([`crate::MetaAnswer`]).
-    MetaAnswer = 24,
+    MetaAnswer = 23,
     /// A Raft message of one group.
     Raft = 30,
     /// Announces a snapshot: length and the Raft message that goes with it.
@@ -56,9 +57,8 @@ impl Kind {
             11 => Self::Reply,
             20 => Self::MapGet,
             21 => Self::Map,
-            22 => Self::MapWait,
-            23 => Self::MetaWrite,
-            24 => Self::MetaAnswer,
+            22 => Self::MetaWrite,
+            23 => Self::MetaAnswer,
             30 => Self::Raft,
             31 => Self::SnapshotBegin,
             32 => Self::SnapshotChunk,
@@ -198,6 +198,14 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Appends a question for a map newer than `epoch`; the answer may wait for `wait_ms`.
+pub fn put_map_get(out: &mut Vec<u8>, epoch: u64, wait_ms: u32) {
+    put(out, Kind::MapGet, |out| {
+        out.extend_from_slice(&epoch.to_le_bytes());
+        out.extend_from_slice(&wait_ms.to_le_bytes());
+    });
+}
+
 /// Appends bytes behind a four-byte length.
 pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
@@ -212,14 +220,14 @@ mod tests {
     fn frames_survive_any_split() {
         let mut out = Vec::new();
         put(&mut out, Kind::Raft, |o| o.extend_from_slice(b"abc"));
-        put(&mut out, Kind::MapGet, |o| o.extend_from_slice(&7u64.to_le_bytes()));
+        put_map_get(&mut out, 7, 5);
         for cut in 0..8 {
             assert_eq!(next(&out[..cut]), Ok(None));
         }
         let first = next(&out).unwrap().unwrap();
         assert_eq!((first.kind, first.body, first.consumed), (Kind::Raft, &b"abc"[..], 8));
         let second = next(&out[8..]).unwrap().unwrap();
-        assert_eq!((second.kind, second.body.len()), (Kind::MapGet, 8));
+        assert_eq!((second.kind, second.body.len()), (Kind::MapGet, 12));
     }
 
     #[test]

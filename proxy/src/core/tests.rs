@@ -6,6 +6,7 @@
 
 use super::*;
 use crate::clients::Clients;
+use crate::errands::ERRANDS_MAX;
 use crate::testing::{self, Random};
 use ringfort_resp::{Command, reply};
 use ringfort_ring::{PartitionId, slot_of};
@@ -926,4 +927,40 @@ fn maps_only_grow() {
     assert!(proxy.update_map(map));
     let nodes: Vec<_> = proxy.wanted_links().into_iter().map(|wanted| wanted.node.0).collect();
     assert_eq!(nodes, ["n1", "n2"]);
+}
+
+#[test]
+fn an_errand_is_answered_when_it_is_over() {
+    let clients = Clients::new(1);
+    let place = || clients.accept(u64::MAX).unwrap();
+    let mut proxy = Proxy::new(1, DEADLINE_US, clients.worker(0));
+    proxy.update_map(testing::map(3, PARTITIONS));
+    let ask = |proxy: &mut Proxy, id| {
+        proxy.client_data(id, b"CONFIG SET timeout 7\r\nCONFIG GET timeout\r\n");
+        proxy.turn(1);
+    };
+    let first = proxy.client_open(place(), String::new());
+    ask(&mut proxy, first);
+    let errands = proxy.take_errands();
+    assert_eq!(errands.len(), 1);
+    assert!(proxy.take_errands().is_empty() && proxy.client_output(first).is_empty());
+
+    // The others up to the bound wait, the next is told.
+    let others: Vec<ClientId> = (0..ERRANDS_MAX).map(|_| proxy.client_open(place(), String::new())).collect();
+    others.iter().for_each(|id| ask(&mut proxy, *id));
+    assert_eq!(proxy.take_errands().len(), ERRANDS_MAX - 1);
+    proxy.turn(2);
+    let refused = String::from_utf8_lossy(proxy.client_output(others[ERRANDS_MAX - 1])).into_owned();
+    assert!(refused.starts_with("-TRYAGAIN ") && refused.ends_with("$1\r\n0\r\n"), "{refused}");
+
+    // The one whose change is made sees it; one that is gone is no matter.
+    let mut map = testing::map(3, PARTITIONS);
+    map.epoch += 1;
+    map.settings.insert("timeout".to_owned(), "7".to_owned());
+    assert!(proxy.update_map(map));
+    proxy.client_close(others[0]);
+    proxy.errand_done(errands[0].0, &Ok(()));
+    proxy.errand_done(errands[0].0, &Err("ERR twice".to_owned()));
+    proxy.turn(3);
+    assert_eq!(proxy.client_output(first), b"+OK\r\n*2\r\n$7\r\ntimeout\r\n$1\r\n7\r\n");
 }

@@ -1,7 +1,7 @@
 //! Fetching the cluster map.
 
-use super::Shared;
-use super::link::{hello, read_frame, shake_hands};
+use super::link::hello;
+use super::{Shared, peer};
 use core::time::Duration;
 use ringfort_wire::hello::Channel;
 use ringfort_wire::{ClusterMap, Kind, frame};
@@ -11,24 +11,25 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// How often a node is asked for a newer map.
-const MAP_INTERVAL: Duration = Duration::from_secs(1);
-/// Least time between two questions, however much a worker wishes for a map.
+/// How long a node may hold a question for a map until there is a newer one, ms.
+const MAP_WAIT_MS: u32 = 500;
+/// Least time between two questions.
 const MAP_INTERVAL_MIN: Duration = Duration::from_millis(50);
-/// How long a node may take to answer.
+/// How long a node may take to answer, beyond what it may wait.
 const MAP_TIMEOUT: Duration = Duration::from_secs(1);
 
-type Maps = watch::Sender<Option<Arc<ClusterMap>>>;
+/// The newest map, for all workers.
+pub(super) type Maps = watch::Sender<Option<Arc<ClusterMap>>>;
 
 /// Asks one node after the other for maps, each as long as it answers. Never ends.
-pub(super) async fn fetch_maps(shared: &Shared, maps: &Maps) {
+pub(super) async fn fetch_maps(shared: &Shared) {
     let mut turn = 0;
     loop {
-        let addresses = addresses(shared, maps);
+        let addresses = addresses(shared);
         let address = &addresses[turn % addresses.len()];
         turn += 1;
-        let error = fetch_from(address, shared, maps).await;
-        if maps.borrow().is_none() {
+        let error = fetch_from(address, shared).await;
+        if shared.maps.borrow().is_none() {
             tracing::info!(node = %address, %error, "no cluster map yet");
         } else {
             tracing::debug!(node = %address, %error, "this node gives no map");
@@ -38,8 +39,8 @@ pub(super) async fn fetch_maps(shared: &Shared, maps: &Maps) {
 }
 
 /// Where nodes may be: as the map says, then as the options say.
-fn addresses(shared: &Shared, maps: &Maps) -> Vec<String> {
-    let map = maps.borrow();
+fn addresses(shared: &Shared) -> Vec<String> {
+    let map = shared.maps.borrow();
     let members = map.iter().flat_map(|map| map.nodes.iter().map(|node| node.peer.clone()));
     let mut addresses: Vec<String> = members.collect();
     for seed in &shared.options.seeds {
@@ -51,60 +52,62 @@ fn addresses(shared: &Shared, maps: &Maps) -> Vec<String> {
 }
 
 /// Asks one node until it fails; returns how.
-async fn fetch_from(address: &str, shared: &Shared, maps: &Maps) -> io::Error {
-    match try_fetch_from(address, shared, maps).await {
+async fn fetch_from(address: &str, shared: &Shared) -> io::Error {
+    match try_fetch_from(address, shared).await {
         Ok(never) => match never {},
         Err(error) => error,
     }
 }
 
-async fn try_fetch_from(
-    address: &str,
-    shared: &Shared,
-    maps: &Maps,
-) -> io::Result<core::convert::Infallible> {
-    let cluster_id = maps.borrow().as_ref().map_or(0, |map| map.cluster_id);
+async fn try_fetch_from(address: &str, shared: &Shared) -> io::Result<core::convert::Infallible> {
+    let cluster_id = shared.maps.borrow().as_ref().map_or(0, |map| map.cluster_id);
     let hello = hello(Channel::Control, cluster_id, 0, 0);
-    let (mut stream, _) = timeout(MAP_TIMEOUT, shake_hands(address, &hello)).await??;
-    let mut buffer = Vec::new();
+    let (mut stream, _) = timeout(MAP_TIMEOUT, peer::connect(address, &hello)).await??;
+    let mut body = Vec::new();
     loop {
-        let epoch = maps.borrow().as_ref().map_or(0, |map| map.epoch);
+        let epoch = shared.maps.borrow().as_ref().map_or(0, |map| map.epoch);
+        let wait_ms = if epoch == 0 { 0 } else { MAP_WAIT_MS };
         let mut out = Vec::new();
-        frame::put(&mut out, Kind::MapGet, |out| out.extend_from_slice(&epoch.to_le_bytes()));
+        frame::put_map_get(&mut out, epoch, wait_ms);
         stream.write_all(&out).await?;
-        let (kind, body) = timeout(MAP_TIMEOUT, read_frame(&mut stream, &mut buffer)).await??;
+        let time = MAP_TIMEOUT + Duration::from_millis(wait_ms.into());
+        let kind = tokio::select! {
+            kind = timeout(time, peer::read_frame(&mut stream, &mut body)) => kind??,
+            () = shared.map_wish.notified(), if epoch != 0 => {
+                return Err(io::Error::other("another node knows more than this one"));
+            }
+        };
         if kind != Kind::Map {
             return Err(io::Error::other("the node did not answer with a map"));
         }
         if !body.is_empty() {
-            take_map(&body, maps)?;
+            take_map(ClusterMap::from_json(&body).map_err(io::Error::other)?, &shared.maps)?;
         } else if epoch == 0 {
             return Err(io::Error::other("the node is in no cluster yet"));
         }
         tokio::time::sleep(MAP_INTERVAL_MIN).await;
-        tokio::select! {
-            () = tokio::time::sleep(MAP_INTERVAL - MAP_INTERVAL_MIN) => {}
-            () = shared.map_wish.notified() => {}
-        }
     }
 }
 
 /// Publishes a map if it is newer than the one known.
-fn take_map(body: &[u8], maps: &Maps) -> io::Result<()> {
-    let map = ClusterMap::from_json(body).map_err(io::Error::other)?;
-    let (is_other_cluster, is_newer) = match &*maps.borrow() {
-        None => (false, true),
-        Some(known) => {
-            let is_other = known.cluster_id != map.cluster_id || known.partitions != map.partitions;
-            (is_other, known.epoch < map.epoch)
+///
+/// # Errors
+/// It is another cluster's.
+pub(super) fn take_map(map: ClusterMap, maps: &Maps) -> io::Result<()> {
+    let mut is_other_cluster = false;
+    maps.send_if_modified(|known| {
+        let is_newer = known.as_ref().is_none_or(|known| {
+            is_other_cluster = known.cluster_id != map.cluster_id || known.partitions != map.partitions;
+            !is_other_cluster && known.epoch < map.epoch
+        });
+        if is_newer {
+            tracing::info!(epoch = map.epoch, nodes = map.nodes.len(), "cluster map");
+            *known = Some(Arc::new(map));
         }
-    };
+        is_newer
+    });
     if is_other_cluster {
         return Err(io::Error::other("the node belongs to another cluster"));
-    }
-    if is_newer {
-        tracing::info!(epoch = map.epoch, nodes = map.nodes.len(), "cluster map");
-        maps.send_replace(Some(Arc::new(map)));
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! One link to a node's worker: connecting, the handshake, frames both ways.
 
+use super::peer::{self, invalid};
 use super::worker::Worker;
 use crate::WantedLink;
 use core::cell::{Cell, RefCell};
@@ -11,7 +12,7 @@ use ringfort_wire::hello::{Channel, Hello, HelloAck};
 use ringfort_wire::{FEATURE_LEVEL, Kind, Reply, frame};
 use std::io;
 use std::rc::Rc;
-use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
@@ -139,7 +140,9 @@ pub(super) async fn hold(worker: Rc<Worker>, link: Rc<LinkShell>) {
 async fn connect(worker: &Worker, link: &LinkShell) -> io::Result<(TcpStream, HelloAck)> {
     let cluster_id = worker.core.borrow().map().map_or(0, |map| map.cluster_id);
     let hello = hello(Channel::Requests, cluster_id, worker.number, link.wanted.link.worker);
-    timeout(CONNECT_TIMEOUT, shake_hands(&link.peer, &hello)).await?
+    let (stream, ack) = timeout(CONNECT_TIMEOUT, peer::connect(&link.peer, &hello)).await??;
+    socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
+    Ok((stream, ack))
 }
 
 /// What a proxy says first.
@@ -154,41 +157,6 @@ pub(super) fn hello(channel: Channel, cluster_id: u128, worker: u16, to_worker: 
         to_worker,
         proof: Vec::new(),
     }
-}
-
-/// Connects to a node's peer address and says hello.
-pub(super) async fn shake_hands(peer: &str, hello: &Hello) -> io::Result<(TcpStream, HelloAck)> {
-    let mut stream = TcpStream::connect(peer).await?;
-    stream.set_nodelay(true)?;
-    socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
-    let mut out = Vec::new();
-    hello.encode(&mut out);
-    stream.write_all(&out).await?;
-    let mut buffer = Vec::new();
-    let (kind, body) = read_frame(&mut stream, &mut buffer).await?;
-    match kind {
-        Kind::HelloAck => Ok((stream, HelloAck::decode(&body).map_err(invalid)?)),
-        Kind::HelloRefuse => Err(io::Error::other(String::from_utf8_lossy(&body).into_owned())),
-        _ => Err(invalid("the node did not answer the hello")),
-    }
-}
-
-/// Reads one frame; what comes behind it stays in `buffer`, which is empty at first.
-pub(super) async fn read_frame(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<(Kind, Vec<u8>)> {
-    loop {
-        if let Some(frame) = frame::next(buffer).map_err(invalid)? {
-            let (kind, body, consumed) = (frame.kind, frame.body.to_vec(), frame.consumed);
-            buffer.drain(..consumed);
-            return Ok((kind, body));
-        }
-        if stream.read_buf(buffer).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-    }
-}
-
-fn invalid(error: impl Into<Box<dyn core::error::Error + Send + Sync>>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 /// Moves frames until the connection breaks or the link ends; returns why.

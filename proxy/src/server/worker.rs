@@ -2,13 +2,14 @@
 
 use super::client::ClientShell;
 use super::link::{self, LinkShell};
-use super::{Accepted, STOP_GRACE, Shared, random};
+use super::{Accepted, STOP_GRACE, Shared, control, meta, random};
 use crate::session::Facts;
 use crate::{ClientId, LinkId, Proxy};
 use core::cell::{Cell, RefCell};
 use core::pin::pin;
 use core::time::Duration;
-use ringfort_wire::ClusterMap;
+use ringfort_wire::hello::Channel;
+use ringfort_wire::{ClusterMap, MetaWrite};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -41,7 +42,6 @@ pub(super) fn run(
     number: u16,
     shared: Arc<Shared>,
     sockets: mpsc::Receiver<Accepted>,
-    map: watch::Receiver<Option<Arc<ClusterMap>>>,
     stopped: watch::Receiver<bool>,
 ) {
     let deadline_us =
@@ -57,16 +57,13 @@ pub(super) fn run(
         shared,
     });
     // Dropping the set ends the tasks of clients that did not go in time, and the links.
-    LocalSet::new().block_on(runtime, worker.run(sockets, map, stopped));
+    LocalSet::new().block_on(runtime, worker.run(sockets, stopped));
 }
 
 impl Worker {
-    async fn run(
-        self: Rc<Self>,
-        mut sockets: mpsc::Receiver<Accepted>,
-        mut map: watch::Receiver<Option<Arc<ClusterMap>>>,
-        mut stopped: watch::Receiver<bool>,
-    ) {
+    async fn run(self: Rc<Self>, mut sockets: mpsc::Receiver<Accepted>, mut stopped: watch::Receiver<bool>) {
+        let mut map = self.shared.maps.subscribe();
+        self.take_map(&mut map);
         let mut wakeup = pin!(tokio::time::sleep(Duration::ZERO));
         let mut stop_at: Option<Instant> = None;
         loop {
@@ -82,12 +79,7 @@ impl Worker {
                     ClientShell::open(&self, accepted);
                     continue;
                 }
-                Ok(()) = map.changed() => {
-                    let newest = map.borrow_and_update().clone();
-                    if let Some(newest) = newest {
-                        self.core.borrow_mut().update_map(ClusterMap::clone(&newest));
-                    }
-                }
+                Ok(()) = map.changed() => self.take_map(&mut map),
                 // An error means that the proxy was dropped.
                 _ = stopped.wait_for(|stop| *stop), if stop_at.is_none() => {
                     stop_at = Some(Instant::now() + STOP_GRACE);
@@ -98,11 +90,41 @@ impl Worker {
             }
             // Every socket that is ready is read before the turn.
             tokio::task::yield_now().await;
+            // What one worker's client changed, the next command of another's client must see.
+            if map.has_changed().unwrap_or(false) {
+                self.take_map(&mut map);
+            }
             self.turn();
             if stop_at.is_some() && self.clients.borrow().is_empty() {
                 return;
             }
         }
+    }
+
+    fn take_map(&self, map: &mut watch::Receiver<Option<Arc<ClusterMap>>>) {
+        let newest = map.borrow_and_update().clone();
+        if let Some(newest) = newest {
+            self.core.borrow_mut().update_map(ClusterMap::clone(&newest));
+        }
+    }
+
+    /// Has the meta group make a change that a client asks for, and answers the client.
+    async fn run_errand(self: Rc<Self>, errand: u64, write: MetaWrite) {
+        let map = self.core.borrow().map().cloned();
+        let outcome = match map {
+            Some(map) => {
+                let hello = link::hello(Channel::Control, map.cluster_id, self.number, 0);
+                meta::write(&map, &hello, &write, self.shared.options.deadline).await
+            }
+            None => Err("LOADING Ringfort is starting: no cluster map yet".to_owned()),
+        };
+        // The map that shows the change comes before the answer.
+        let outcome = outcome.and_then(|map| {
+            self.core.borrow_mut().update_map(map.clone());
+            control::take_map(map, &self.shared.maps).map_err(|error| format!("ERR {error}"))
+        });
+        self.core.borrow_mut().errand_done(errand, &outcome);
+        self.turn.notify_one();
     }
 
     /// One turn: the core decides, then each link and each client gets its bytes with one write.
@@ -127,6 +149,9 @@ impl Worker {
         }
         if self.core.borrow_mut().take_links_changed() {
             self.hold_wanted_links();
+        }
+        for (errand, write) in self.core.borrow_mut().take_errands() {
+            tokio::task::spawn_local(Rc::clone(self).run_errand(errand, write));
         }
         if self.core.borrow_mut().take_map_wish() {
             self.shared.map_wish.notify_one();

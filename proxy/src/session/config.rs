@@ -1,73 +1,69 @@
-//! CONFIG: settings under Redis's names.
+//! CONFIG: settings under Redis's names. Those that can be changed belong to the whole cluster.
 
-use super::Args;
 use super::connection::Outcome;
+use super::{Args, Host};
+use crate::clients::Clients;
+use ringfort_resp::glob::Glob;
 use ringfort_resp::{CommandSpec, ReplyWriter};
+use ringfort_wire::MetaWrite;
+use ringfort_wire::settings::{self, Setting};
 
-/// What CONFIG GET knows: what clients and benchmarks ask for.
-const SETTINGS: [(&str, &str); 5] =
-    [("appendonly", "no"), ("databases", "1"), ("maxmemory", "0"), ("save", ""), ("timeout", "0")];
+const NO_REWRITE: &str = "ERR CONFIG REWRITE is not needed: the cluster itself keeps what CONFIG SET changes, and the config file is \
+                          not touched";
 
-pub(super) fn execute(spec: &'static CommandSpec, args: Args<'_>, out: &mut ReplyWriter<'_>) -> Outcome {
+/// Executes every subcommand but HELP, and SET when there is something to change ([`change`]).
+pub(super) fn execute(
+    spec: &'static CommandSpec,
+    args: Args<'_>,
+    host: &dyn Host,
+    clients: &Clients,
+    out: &mut ReplyWriter<'_>,
+) -> Outcome {
     match spec.short_name() {
-        "get" => {
-            let is_asked =
-                |name: &str| args.iter().skip(2).any(|p| matches(&p.to_ascii_lowercase(), name.as_bytes()));
-            let found: Vec<_> = SETTINGS.into_iter().filter(|(name, _)| is_asked(name)).collect();
-            out.map(found.len());
-            for (name, value) in found {
-                out.bulk(name.as_bytes());
-                out.bulk(value.as_bytes());
-            }
-            Ok(())
+        "get" => get(args, host, out),
+        "resetstat" => {
+            clients.reset_stats();
+            out.ok();
         }
-        _ => Err("ERR CONFIG SET is not supported: settings are in the cluster's config file".to_owned()),
+        "rewrite" => return Err(NO_REWRITE.to_owned()),
+        _ => out.ok(),
+    }
+    Ok(())
+}
+
+fn get(args: Args<'_>, host: &dyn Host, out: &mut ReplyWriter<'_>) {
+    let patterns: Vec<Glob> = args.iter().skip(2).map(Glob::nocase).collect();
+    let is_asked = |setting: &&Setting| patterns.iter().any(|p| p.is_match(setting.name.as_bytes()));
+    let found: Vec<&Setting> = settings::ALL.iter().filter(is_asked).collect();
+    out.map(found.len());
+    for setting in found {
+        out.bulk(setting.name.as_bytes());
+        match setting.name {
+            "port" => out.bulk(host.facts().tcp_port.to_string().as_bytes()),
+            "cluster-enabled" => out.bulk(if host.my_node().is_some() { b"yes" } else { b"no" }),
+            _ => out.bulk(setting.value(host.map()).as_bytes()),
+        }
     }
 }
 
-/// Whether `text` fits a pattern with `*` and `?`. Linear in both: only the last star is ever tried again.
-fn matches(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut p, mut t) = (0, 0);
-    let mut retry = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                retry = Some((p, t));
-                p += 1;
-            }
-            Some(&c) if c == b'?' || c == text[t] => {
-                p += 1;
-                t += 1;
-            }
-            _ => {
-                let Some((star, from)) = retry else { return false };
-                retry = Some((star, from + 1));
-                p = star + 1;
-                t = from + 1;
-            }
-        }
+/// What a CONFIG SET asks of the meta group; `None` for any other command, and when it changes nothing.
+///
+/// # Errors
+/// The text of the error reply.
+pub(super) fn change(
+    spec: &'static CommandSpec,
+    args: Args<'_>,
+    host: &dyn Host,
+) -> Result<Option<MetaWrite>, String> {
+    if spec.short_name() != "set" {
+        return Ok(None);
     }
-    pattern[p..].iter().all(|&c| c == b'*')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patterns_match_as_in_redis() {
-        for (pattern, text, is_match) in [
-            ("save", "save", true),
-            ("*", "save", true),
-            ("", "save", false),
-            ("s*e", "save", true),
-            ("?ave", "save", true),
-            ("*a*", "save", true),
-            ("*ax", "save", false),
-            ("save*", "save", true),
-            ("saves", "save", false),
-        ] {
-            assert_eq!(matches(pattern.as_bytes(), text.as_bytes()), is_match, "{pattern} {text}");
-        }
+    let pairs = settings::parse_pairs(&args.iter().skip(2).collect::<Vec<_>>())?;
+    if pairs.is_empty() {
+        return Ok(None);
     }
+    if host.map().is_none() {
+        return Err(super::NO_MAP.to_owned());
+    }
+    Ok(Some(MetaWrite::Set(pairs)))
 }

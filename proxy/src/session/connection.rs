@@ -112,7 +112,7 @@ impl Connection {
             container if spec.name.ends_with("|help") => write_help(container.spec(), out),
             Command::Client => return self.client(spec, args, out),
             Command::Command => return command::execute(spec, args, out),
-            Command::Config => return config::execute(spec, args, out),
+            Command::Config => return config::execute(spec, args, host, self.clients.all(), out),
             Command::Cluster => return cluster::execute(spec, args, host, self.is_tls, out),
             Command::Ringfort => return ringfort(spec, host, out),
             _ => return Err(format!("ERR '{}' is not a command of a connection", spec.name)),

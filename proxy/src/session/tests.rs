@@ -109,7 +109,7 @@ fn connection_commands_answer_as_redis_does() {
         ("AUTH default b", "+OK\r\n"),
         ("AUTH", "-ERR wrong number of arguments for 'auth' command\r\n"),
         ("CONFIG GET save", "*2\r\n$4\r\nsave\r\n$0\r\n\r\n"),
-        ("CONFIG GET append* nope", "*2\r\n$10\r\nappendonly\r\n$2\r\nno\r\n"),
+        ("CONFIG GET append[o]nly* nope", "*2\r\n$10\r\nappendonly\r\n$2\r\nno\r\n"),
         ("CONFIG GET nope", "*0\r\n"),
         ("CONFIG FOO", "-ERR unknown subcommand 'FOO'. Try CONFIG HELP.\r\n"),
         ("COMMAND INFO nope config|nope", "*2\r\n$-1\r\n$-1\r\n"),
@@ -125,6 +125,20 @@ fn connection_commands_answer_as_redis_does() {
             "COMMAND GETKEYSANDFLAGS copy a b",
             "*2\r\n*2\r\n$1\r\na\r\n*2\r\n+RO\r\n+access\r\n*2\r\n$1\r\nb\r\n*2\r\n+OW\r\n+update\r\n",
         ),
+        (
+            "CONFIG GET PORT max*-policy port",
+            "*4\r\n$16\r\nmaxmemory-policy\r\n$10\r\nnoeviction\r\n$4\r\nport\r\n$4\r\n6379\r\n",
+        ),
+        ("CONFIG GET cluster-enabled", "*2\r\n$15\r\ncluster-enabled\r\n$2\r\nno\r\n"),
+        ("CONFIG GET", "-ERR wrong number of arguments for 'config|get' command\r\n"),
+        ("CONFIG SET timeout", "-ERR wrong number of arguments for 'config|set' command\r\n"),
+        ("CONFIG SET timeout 5 x", "-ERR syntax error\r\n"),
+        ("CONFIG SET nope 5", "-ERR Unknown option or number of arguments for CONFIG SET - 'nope'\r\n"),
+        ("CONFIG SET save \"\"", "+OK\r\n"),
+        ("CONFIG RESETSTAT", "+OK\r\n"),
+        ("CONFIG RESETSTAT x", "-ERR wrong number of arguments for 'config|resetstat' command\r\n"),
+        ("CONFIG HELP x", "-ERR wrong number of arguments for 'config|help' command\r\n"),
+        ("CONFIG REWRITE x", "-ERR wrong number of arguments for 'config|rewrite' command\r\n"),
         ("COMMAND GETKEYS mset a 1 b 2", "*2\r\n$1\r\na\r\n$1\r\nb\r\n"),
         ("COMMAND GETKEYS ping x", "-ERR The command has no key arguments\r\n"),
         ("COMMAND FOO", "-ERR unknown subcommand 'FOO'. Try COMMAND HELP.\r\n"),
@@ -423,4 +437,30 @@ fn commands_are_counted_with_the_time_to_their_answer() {
     assert_eq!((clients.counted().calls(), clients.totals().calls()), (0, 3));
     drop(session);
     assert_eq!(clients.open(), 0);
+}
+
+#[test]
+fn what_follows_a_change_of_settings_waits_for_it() {
+    let mut host = proxy();
+    let mut session = session(Mode::Proxy);
+    session.push_input(b"config set timeout 5 loglevel debug\r\nCONFIG GET timeout\r\nGET k\r\n");
+    assert!(session.next(&host).is_none());
+    let (ticket, write) = session.take_errand().unwrap();
+    let pairs = [("timeout", "5"), ("loglevel", "debug")].map(|(n, v)| (n.to_owned(), v.to_owned()));
+    assert_eq!(write, MetaWrite::Set(pairs.clone().into()));
+    assert!(session.take_errand().is_none() && !session.wants_next() && !session.wants_input());
+    assert!(session.next(&host).is_none() && session.output().is_empty());
+
+    host.map.as_mut().unwrap().settings = pairs.into();
+    session.answer(ticket, b"+OK\r\n");
+    assert!(session.wants_next());
+    assert_eq!(session.next(&host).unwrap().spec.name, "get");
+    assert_eq!(session.output(), b"+OK\r\n*2\r\n$7\r\ntimeout\r\n$1\r\n5\r\n");
+}
+
+#[test]
+fn settings_need_a_map_to_be_set_but_not_to_be_seen() {
+    let host = Fake { map: None, me: None };
+    assert_eq!(reply(&host, "CONFIG SET timeout 5"), format!("-{NO_MAP}\r\n"));
+    assert_eq!(reply(&host, "CONFIG GET timeout"), "*2\r\n$7\r\ntimeout\r\n$1\r\n0\r\n");
 }

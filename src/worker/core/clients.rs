@@ -6,6 +6,7 @@ use crate::log::Disk;
 use crate::shard::{Group, Origin, Submission};
 use crate::worker::ports::{Client, WorkerMessage, worker_of};
 use ringfort_proxy::clients::Place;
+use ringfort_proxy::errands;
 use ringfort_proxy::session::{Host as _, Mode, PendingReads, Session, Slots};
 use ringfort_ring::Slot;
 use ringfort_wire::GroupId;
@@ -49,6 +50,8 @@ impl<D: Disk> WorkerCore<D> {
 
     /// Executes the commands of a client that are decoded and within its bounds.
     fn pump(&mut self, client: u64, now: Now) {
+        // What another connection of this node has just set holds for the next command here.
+        self.view.refresh();
         let mut body = std::mem::take(&mut self.scratch);
         while let Some(state) = self.ports.clients.get_mut(client)
             && !state.is_held
@@ -98,6 +101,12 @@ impl<D: Disk> WorkerCore<D> {
             }
         }
         self.scratch = body;
+        if let Some(state) = self.ports.clients.get_mut(client)
+            && let Some((ticket, write)) = state.session.take_errand()
+            && !self.errands.begin(client, ticket, write)
+        {
+            state.session.answer_error(ticket, errands::TOO_MANY);
+        }
         self.ports.touched_clients.push(client);
     }
 

@@ -7,6 +7,7 @@ use crate::shard::raft::Start;
 use crate::shard::{Group, GroupStart, Machine};
 use crate::worker::ports::{PortTable, worker_of};
 use crate::worker::shared::{Shared, View};
+use ringfort_proxy::errands::Errands;
 use ringfort_wire::{ClusterMap, GroupId};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -53,6 +54,7 @@ impl<D: Disk> WorkerCore<D> {
             write_again_at: 0,
             is_leaving: false,
             scratch: Vec::new(),
+            errands: Errands::default(),
             options,
             shared,
         };

@@ -75,6 +75,14 @@ pub(super) const ROWS: &[CommandSpec] = &[
                 .flags(&["loading", "stale"])
                 .about("server", "5.0.0", "Show helpful text about the different subcommands")
                 .complexity("O(1)"),
+            row(Command::Config, "config|resetstat", 2, Scope::Connection)
+                .flags(&["admin", "noscript", "loading", "stale"])
+                .about("server", "2.0.0", "Reset the stats returned by INFO")
+                .complexity("O(1)"),
+            row(Command::Config, "config|rewrite", 2, Scope::Connection)
+                .flags(&["admin", "noscript", "loading", "stale"])
+                .about("server", "2.8.0", "Rewrite the configuration file with the in memory configuration")
+                .complexity("O(1)"),
             row(Command::Config, "config|set", -4, Scope::Connection)
                 .flags(&["admin", "noscript", "loading", "stale"])
                 .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
