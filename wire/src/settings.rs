@@ -255,6 +255,27 @@ mod tests {
     }
 
     #[test]
+    fn the_page_on_configuration_lists_what_can_be_changed() {
+        let page = include_str!("../../docs/configuration.md");
+        let section = page.split("## Settings of the cluster").nth(1).unwrap().split("\n## ").next().unwrap();
+        let rows: Vec<Vec<&str>> = section
+            .lines()
+            .filter(|line| line.starts_with("| `"))
+            .map(|line| line.split(" | ").map(|cell| cell.trim_matches(['|', ' ', '`'])).collect())
+            .collect();
+        let own: Vec<&Setting> = ALL.iter().filter(|s| s.fixed.is_none()).collect();
+        assert_eq!(
+            rows.iter().map(|r| r[0]).collect::<Vec<_>>(),
+            own.iter().map(|s| s.name).collect::<Vec<_>>()
+        );
+        for (row, setting) in rows.iter().zip(own) {
+            assert_eq!(row[3], setting.doc, "{}", setting.name);
+            let is_default = row[2] == setting.default || ["the file's", "none"].contains(&row[2]);
+            assert!(is_default, "{}: {}", setting.name, row[2]);
+        }
+    }
+
+    #[test]
     fn values_are_kept_as_config_get_shows_them() {
         assert_eq!(set("MaxMemory 10mB").unwrap(), pairs(&[("maxmemory", "10485760")]));
         assert_eq!(set("maxmemory ").unwrap(), pairs(&[("maxmemory", "0")]));
