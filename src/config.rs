@@ -269,4 +269,6 @@ impl core::fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 #[cfg(test)]
+mod doc_tests;
+#[cfg(test)]
 mod tests;

@@ -20,7 +20,7 @@ const PROXY: &str = "[proxy]";
 const NODE: &str = "[[node]]";
 
 /// Every key there is: section, its keys.
-const KEYS: [(&str, &[&str]); 5] = [
+pub(super) const KEYS: [(&str, &[&str]); 5] = [
     (TOP, &["cluster", "tls", "proxy", "node"]),
     (CLUSTER, &["name", "partitions", "replicas", "durability", "maxmemory", "peer_secret_file"]),
     (TLS, &["cert_file", "key_file", "ca_file", "auth_clients"]),
