@@ -2,6 +2,7 @@
 
 use super::read::KEYS;
 use super::*;
+use ringfort_wire::settings;
 use std::collections::BTreeMap;
 
 const PAGE: &str = include_str!("../../docs/configuration.md");
@@ -208,4 +209,20 @@ fn limits_have_the_values_of_the_code() {
         }
     }
     assert!(checked >= 25, "{checked}");
+}
+
+#[test]
+fn settings_have_their_rows_with_their_defaults() {
+    let rows = rows("Settings of the cluster");
+    let told: Vec<_> = rows.iter().map(|row| quoted(row[0]).next().unwrap_or_default()).collect();
+    let settings = || settings::ALL.iter().filter(|setting| setting.fixed.is_none());
+    assert_eq!(told, settings().map(|setting| setting.name).collect::<Vec<_>>());
+    for (setting, row) in settings().zip(&rows) {
+        let default = match setting.name {
+            settings::MAXMEMORY => "the file's".to_owned(),
+            _ if setting.default.is_empty() => "none".to_owned(),
+            _ => format!("`{}`", setting.default),
+        };
+        assert_eq!(row[2], default, "{}", setting.name);
+    }
 }

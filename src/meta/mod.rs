@@ -8,6 +8,7 @@
 
 pub mod form;
 
+use ringfort_ring::NodeId;
 use ringfort_wire::entry::{Entry, OpKind};
 use ringfort_wire::frame::WireError;
 use ringfort_wire::meta::{SETTINGS_BYTES_MAX, SETTINGS_MAX};
@@ -39,6 +40,8 @@ enum Operation {
     Change(Box<Change>),
     Write(MetaWrite),
 }
+
+const NO_MAP: &[u8] = b"-LOADING the cluster has not formed yet\r\n";
 
 /// The state machine of the meta group.
 #[derive(Debug, Default)]
@@ -79,6 +82,9 @@ impl MetaMachine {
             let outcome = match serde_json::from_slice(op.body) {
                 Ok(Operation::Change(change)) => self.change(*change),
                 Ok(Operation::Write(MetaWrite::Set(pairs))) => self.set(pairs),
+                Ok(Operation::Write(MetaWrite::TlsClient(node, address))) => {
+                    self.tls_client(&node, address.map(|a| a.to_string()))
+                }
                 Err(_) => Err(&b"-ERR malformed change of the cluster map\r\n"[..]),
             };
             answer(position, outcome.map_or_else(Status::Refused, |()| Status::Done(b"+OK\r\n")));
@@ -97,7 +103,7 @@ impl MetaMachine {
 
     /// Names and values are not judged here: versions know different settings, but apply alike.
     fn set(&mut self, pairs: BTreeMap<String, String>) -> Result<(), &'static [u8]> {
-        let map = self.map.as_mut().ok_or(&b"-LOADING the cluster has not formed yet\r\n"[..])?;
+        let map = self.map.as_mut().ok_or(NO_MAP)?;
         let mut settings = map.settings.clone();
         settings.extend(pairs);
         let bytes: usize = settings.iter().map(|(name, value)| name.len() + value.len()).sum();
@@ -106,6 +112,16 @@ impl MetaMachine {
         }
         if settings != map.settings {
             map.settings = settings;
+            map.epoch += 1;
+        }
+        Ok(())
+    }
+
+    fn tls_client(&mut self, node: &NodeId, address: Option<String>) -> Result<(), &'static [u8]> {
+        let map = self.map.as_mut().ok_or(NO_MAP)?;
+        let node = map.nodes.iter_mut().find(|n| n.id == *node).ok_or(&b"-ERR no such node\r\n"[..])?;
+        if node.tls_client != address {
+            node.tls_client = address;
             map.epoch += 1;
         }
         Ok(())
@@ -197,6 +213,27 @@ mod tests {
         let map = machine.map().unwrap();
         assert_eq!((map.epoch, map.setting("timeout"), map.setting("loglevel")), (3, "6", "debug"));
         assert!(!is_done(&mut machine, &entry(1, 2)), "a plan from before is void");
+    }
+
+    #[test]
+    fn a_tls_address_is_taken_for_a_member() {
+        let write = |node: &str, port: Option<u16>| {
+            let address = port.map(|port| ([127, 0, 0, 1], port).into());
+            let mut builder = EntryBuilder::default();
+            let body = MetaWrite::TlsClient(NodeId(node.to_owned()), address).to_json();
+            builder.push(&Op { kind: OpKind::Command, session: 0, seq: 0, acked: 0, body: &body });
+            builder.finish(0, 0)
+        };
+        let mut machine = MetaMachine::default();
+        assert!(!is_done(&mut machine, &write("n2", Some(7))), "there is no map yet");
+        assert!(is_done(&mut machine, &entry(0, 1)));
+        assert!(!is_done(&mut machine, &write("n9", Some(7))), "no member");
+        for (port, epoch) in [(Some(7), 2), (Some(7), 2), (None, 3)] {
+            assert!(is_done(&mut machine, &write("n2", port)));
+            let map = machine.map().unwrap();
+            let told = map.nodes[1].tls_client.as_deref();
+            assert_eq!((map.epoch, told.is_some()), (epoch, port.is_some()));
+        }
     }
 
     #[test]

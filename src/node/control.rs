@@ -5,11 +5,12 @@ use crate::config::Config;
 use crate::meta::form::{self, Own, Step};
 use crate::worker::shared::Shared;
 use crate::worker::shell::{Inbox, Input};
+use ringfort_proxy::server::meta;
 use ringfort_proxy::server::peer::{self, read_frame};
 use ringfort_ring::NodeId;
 use ringfort_wire::frame::{self, Kind, MAP_WAIT_MS_MAX};
 use ringfort_wire::hello::{Channel, Hello, HelloAck, ProbeAck};
-use ringfort_wire::{ClusterMap, FEATURE_LEVEL, MetaAnswer};
+use ringfort_wire::{ClusterMap, FEATURE_LEVEL, MetaAnswer, MetaWrite};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -164,9 +165,9 @@ impl Control {
         Ok(tokio::time::timeout(META_WRITE_TIMEOUT, answer).await??)
     }
 
-    /// Asks a node one question on a link of its own.
-    async fn ask(&self, address: &str, question: &[u8], answer: &mut Vec<u8>) -> anyhow::Result<Kind> {
-        let hello = Hello {
+    /// The greeting of a link for questions.
+    fn hello(&self) -> Hello {
+        Hello {
             feature_level: FEATURE_LEVEL,
             channel: Channel::Control,
             cluster_id: 0,
@@ -175,8 +176,12 @@ impl Control {
             worker: 0,
             to_worker: 0,
             proof: Vec::new(),
-        };
-        let (mut stream, _) = peer::connect(address, &hello).await?;
+        }
+    }
+
+    /// Asks a node one question on a link of its own.
+    async fn ask(&self, address: &str, question: &[u8], answer: &mut Vec<u8>) -> anyhow::Result<Kind> {
+        let (mut stream, _) = peer::connect(address, &self.hello()).await?;
         stream.write_all(question).await?;
         Ok(read_frame(&mut stream, answer).await?)
     }
@@ -272,6 +277,25 @@ impl Control {
                         tracing::warn!(%error, "the cluster map could not be kept");
                         tokio::time::sleep(wait).await;
                     }
+                }
+            }
+        }
+    }
+
+    /// Has the cluster map name the address for TLS clients that the config file gives this node, as it may have been
+    /// added, changed or taken out since the cluster formed.
+    pub(super) async fn tell_tls_address(self: Rc<Self>) {
+        let wanted = self.config.node(&self.node).and_then(|node| node.tls_client);
+        let write = MetaWrite::TlsClient(self.node.clone(), wanted);
+        let wanted = wanted.map(|address| address.to_string());
+        while let Some(map) = self.shared.map()
+            && map.node(&self.node).is_some_and(|node| node.tls_client != wanted)
+        {
+            match meta::write(&map, &self.hello(), &write, META_WRITE_TIMEOUT).await {
+                Ok(map) => drop(self.shared.set_map(&map)),
+                Err(error) => {
+                    tracing::debug!(%error, "the cluster map does not name this node's TLS address yet");
+                    tokio::time::sleep(Duration::from_millis(MAP_WAIT_MS.into())).await;
                 }
             }
         }

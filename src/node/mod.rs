@@ -126,6 +126,7 @@ async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
     control.folder.note_run()?;
     *control.inboxes.borrow_mut() = inboxes.clone();
     spawn_local(Rc::clone(&control).follow_map());
+    spawn_local(Rc::clone(&control).tell_tls_address());
     let door =
         Arc::new(Door { shared: Arc::clone(&shared), inboxes: inboxes.clone(), next: AtomicUsize::new(0) });
     spawn_local(accept_clients(client_listener, Arc::clone(&door)));

@@ -263,6 +263,33 @@ fn cluster_aware_clients_are_sent_to_ports_of_their_kind() {
 }
 
 #[test]
+fn tls_may_come_to_a_cluster_that_is_there() {
+    let mut tls = TlsCluster::start("");
+    let with_tls = fs::read_to_string(tls.cluster.config_path()).expect("the file");
+    let slots = |tls: &TlsCluster| tls.connect(tls.proxy).call("CLUSTER SLOTS");
+    // One node after the other loses its TLS port, and gets it back.
+    let without: String = with_tls
+        .lines()
+        .filter(|line| !line.starts_with("tls_client"))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let nodes = tls.nodes.clone();
+    for (text, is_told) in [(without, false), (with_tls, true)] {
+        fs::write(tls.cluster.config_path(), text).expect("written");
+        for n in 0..3 {
+            tls.cluster.node(n).stop();
+            tls.cluster.start_node(n);
+            tls.cluster.wait_until_joined(n);
+        }
+        eventually("a map that follows", START, || {
+            let reply = slots(&tls);
+            let told = nodes.iter().filter(|node| reply.contains(&format!(":{}\r\n", node.port()))).count();
+            if told == if is_told { 3 } else { 0 } { Ok(()) } else { Err(reply) }
+        });
+    }
+}
+
+#[test]
 fn clients_without_a_certificate_are_refused_where_one_is_asked_for() {
     let tls = TlsCluster::start("ca_file = \"ca.crt\"");
     let stranger = Authority::new();

@@ -8,6 +8,8 @@
 //! Every [`MetaWrite`] is idempotent: who did not hear an answer asks again.
 
 use crate::frame::{self, Kind, Reader, WireError};
+use core::net::SocketAddr;
+use ringfort_ring::NodeId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -22,6 +24,8 @@ pub const SETTINGS_BYTES_MAX: usize = 64 << 10;
 pub enum MetaWrite {
     /// Give these settings these values (see [`crate::settings`]); the others stay.
     Set(BTreeMap<String, String>),
+    /// Name this address as the one where a node takes clients by TLS; `None`: it takes none.
+    TlsClient(NodeId, Option<SocketAddr>),
 }
 
 impl MetaWrite {
@@ -107,6 +111,13 @@ mod tests {
         for malformed in [&b""[..], b"\x04", b"\x01\xff"] {
             assert!(MetaAnswer::decode(malformed).is_err());
         }
+    }
+
+    #[test]
+    fn an_address_is_one_json_object() {
+        let write = MetaWrite::TlsClient(NodeId("n1".into()), Some("127.0.0.1:7".parse().unwrap()));
+        assert_eq!(write.to_json(), br#"{"tls_client":["n1","127.0.0.1:7"]}"#);
+        assert_eq!(MetaWrite::from_json(&write.to_json()), Ok(write));
     }
 
     #[test]

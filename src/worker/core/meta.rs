@@ -83,8 +83,12 @@ impl<D: Disk> WorkerCore<D> {
 
 /// Reads a change and judges it, before it is in the log: there every version must take it.
 fn checked(body: &[u8]) -> Result<MetaWrite, String> {
-    let MetaWrite::Set(pairs) = MetaWrite::from_json(body).map_err(|error| format!("ERR {error}"))?;
-    let args: Vec<&[u8]> =
-        pairs.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]).collect();
-    settings::parse_pairs(&args).map(MetaWrite::Set)
+    match MetaWrite::from_json(body).map_err(|error| format!("ERR {error}"))? {
+        MetaWrite::Set(pairs) => {
+            let args: Vec<&[u8]> =
+                pairs.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]).collect();
+            settings::parse_pairs(&args).map(MetaWrite::Set)
+        }
+        address @ MetaWrite::TlsClient(..) => Ok(address),
+    }
 }
