@@ -6,17 +6,19 @@
 //! - [`core`]: one worker: sessions, and the lanes and links behind them.
 //! - [`clients`], [`stats`]: what the connections of a process share, and what is counted of them.
 //! - [`errands`]: changes for the meta group that clients wait for.
-//! - `route`, `gather`: splitting a command by partition and joining the replies.
+//! - [`route`], [`gather`]: splitting a command by partition and joining the replies; a node joins likewise.
 //! - `lane`: the requests for one partition, exactly once.
 //! - `upstream`: which node a lane talks to, and what it makes of the replies.
+//! - [`random`]: randomness from a seed.
 //! - [`server`]: threads, sockets and time.
 
 pub mod clients;
 pub mod core;
 pub mod errands;
-mod gather;
+pub mod gather;
 mod lane;
-mod route;
+pub mod random;
+pub mod route;
 pub mod server;
 pub mod session;
 pub mod slab;

@@ -1,7 +1,7 @@
 //! Which partitions a command goes to, and the part of it that each one gets.
 
 use crate::session::{Args, Ask, Slots};
-use ringfort_resp::Scope;
+use ringfort_resp::{Command, Protocol, Scope};
 use ringfort_ring::{PartitionCount, PartitionId, slot_of};
 use ringfort_wire::request::CommandBody;
 use std::collections::BTreeMap;
@@ -51,6 +51,14 @@ pub(crate) fn route(ask: &Ask<'_>, partitions: PartitionCount) -> Route {
 /// The whole command as a request carries it.
 pub(crate) fn encode_whole(ask: &Ask<'_>) -> Vec<u8> {
     encode(ask, ask.args.iter().skip(1))
+}
+
+/// RANDOMKEY as a request carries it: with a random number, because a partition has no randomness of its own.
+pub fn encode_random_key(protocol: Protocol, random: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    let args = [random.to_le_bytes()];
+    CommandBody::encode(&mut out, Command::RandomKey as u16, protocol, args.iter());
+    out
 }
 
 /// One part: its keys, each with what stands behind it up to the next key.

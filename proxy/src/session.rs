@@ -24,9 +24,9 @@ use connection::Connection;
 use replies::{Asked, ReplyQueue};
 use ringfort_resp::commands::unknown_command_error;
 use ringfort_resp::{
-    Command, CommandDecoder, CommandSpec, Limits, Protocol, ReplyWriter, Scope, Status, commands,
+    Command, CommandDecoder, CommandSpec, Limits, Protocol, ReplyWriter, ScanArgs, Scope, Status, commands,
 };
-use ringfort_ring::{NodeId, PartitionId, Slot, slot_of};
+use ringfort_ring::{NodeId, PartitionId, SLOTS, Slot, slot_of};
 use ringfort_wire::{ClusterMap, MetaWrite};
 
 pub use cluster::map_json;
@@ -39,6 +39,9 @@ pub const PIPELINE_MAX: usize = 1024;
 pub const OUTPUT_PAUSE_BYTES: usize = 1 << 20;
 /// Most bytes of replies held for a client, in order or not; a client that lets them grow further is cut.
 pub const OUTPUT_BYTES_MAX: usize = 64 << 20;
+
+/// The slot to which a SCAN goes whose cursor lies behind all slots.
+const LAST_SLOT: Slot = Slot(SLOTS - 1);
 
 /// Capacity of the input buffer that is kept from one command to the next, bytes.
 const INPUT_KEPT_BYTES: usize = 64 << 10;
@@ -62,9 +65,9 @@ pub struct Ticket(u64);
 /// The slots of a command's keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Slots {
-    /// The command has no keys (DBSIZE, FLUSHALL, FLUSHDB).
+    /// The command has no keys (DBSIZE, FLUSHALL, KEYS).
     None,
-    /// All keys are in this slot.
+    /// All keys are in this slot; of SCAN, the slot of its cursor.
     One(Slot),
     /// The keys are in several slots (only in [`Mode::Proxy`] and for [`Scope::Split`]).
     Many,
@@ -293,6 +296,10 @@ impl Session {
             match judge(self.mode, args, host) {
                 Verdict::Host(spec, slots) => return Some((start, spec, slots)),
                 Verdict::Ok => self.replies.write(self.connection.protocol(), |w| w.ok()),
+                Verdict::Reply(spec, reply) => {
+                    self.connection.clients.stats().answered(spec, 0, false);
+                    self.replies.write(self.connection.protocol(), |w| w.raw(reply));
+                }
                 Verdict::Error(spec, error) => {
                     if let Some(spec) = spec {
                         self.connection.clients.stats().rejected(spec);
@@ -390,6 +397,8 @@ enum Verdict {
     Errand(&'static CommandSpec, MetaWrite),
     /// Nobody: the answer is OK.
     Ok,
+    /// Nobody: the answer is this.
+    Reply(&'static CommandSpec, &'static [u8]),
     /// Nobody: the answer is this error.
     Error(Option<&'static CommandSpec>, String),
 }
@@ -415,11 +424,20 @@ fn judge(mode: Mode, args: Args<'_>, host: &dyn Host) -> Verdict {
             Err(error) => Verdict::Error(Some(spec), error),
         };
     }
+    if let Some(question) = cluster::slot_question(spec) {
+        return judge_slot_question(question, args, host);
+    }
     if spec.scope == Scope::Connection {
         return Verdict::Connection(spec);
     }
     if host.map().is_none() {
         return Verdict::Error(Some(spec), NO_MAP.to_owned());
+    }
+    if spec.scope == Scope::Cursor {
+        return match ScanArgs::parse(&args.iter().skip(1).collect::<Vec<_>>()) {
+            Ok(scan) => Verdict::Host(spec, Slots::One(scan.cursor.map_or(LAST_SLOT, |at| Slot(at.slot())))),
+            Err(error) => Verdict::Error(Some(spec), error.to_string()),
+        };
     }
     let slots = slots_of(spec, args);
     if slots == Slots::Many && (mode == Mode::Node || spec.scope != Scope::Split) {
@@ -429,6 +447,22 @@ fn judge(mode: Mode, args: Args<'_>, host: &dyn Host) -> Verdict {
         );
     }
     Verdict::Host(spec, slots)
+}
+
+/// CLUSTER COUNTKEYSINSLOT or GETKEYSINSLOT. As in Redis Cluster, a node answers for the slots it serves, and of any other
+/// slot that it is empty.
+fn judge_slot_question(spec: &'static CommandSpec, args: Args<'_>, host: &dyn Host) -> Verdict {
+    let slot = match cluster::slot_of_question(spec, args) {
+        Ok(slot) => slot,
+        Err(error) => return Verdict::Error(Some(spec), error),
+    };
+    let Some(map) = host.map() else { return Verdict::Error(Some(spec), NO_MAP.to_owned()) };
+    let is_elsewhere = host.my_node().is_some() && host.leader_of(map.partitions.of(slot)) != host.my_node();
+    match spec.command {
+        Command::SlotCount if is_elsewhere => Verdict::Reply(spec, b":0\r\n"),
+        _ if is_elsewhere => Verdict::Reply(spec, b"*0\r\n"),
+        _ => Verdict::Host(spec, Slots::One(slot)),
+    }
 }
 
 fn slots_of(spec: &CommandSpec, args: Args<'_>) -> Slots {

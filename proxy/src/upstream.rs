@@ -2,11 +2,12 @@
 
 use crate::gather::Join;
 use crate::lane::{Call, Lane, What, WriteNumber};
-use crate::route::{Part, Route, encode_part, encode_whole, route};
+use crate::random::Random;
+use crate::route::{Part, Route, encode_part, encode_random_key, encode_whole, route};
 use crate::session::{Ask, Facts, Host, RingfortQuery, Ticket, map_json};
 use crate::slab::Slab;
 use core::cell::Cell;
-use ringfort_resp::Command;
+use ringfort_resp::{Command, Scope};
 use ringfort_ring::{NodeId, PartitionId};
 use ringfort_wire::frame::FRAME_HEADER_BYTES;
 use ringfort_wire::request::{CREDIT_BYTES, CREDIT_REQUESTS};
@@ -167,7 +168,7 @@ enum Next {
 /// Everything behind the client sessions.
 #[derive(Debug)]
 pub(crate) struct Upstream {
-    random: u64,
+    random: Random,
     deadline_us: u64,
     now_us: u64,
     facts: Facts,
@@ -189,7 +190,7 @@ pub(crate) struct Upstream {
 impl Upstream {
     pub(crate) fn new(seed: u64, deadline_us: u64) -> Self {
         Self {
-            random: seed,
+            random: Random::new(seed),
             deadline_us,
             now_us: 0,
             facts: Facts::default(),
@@ -232,14 +233,6 @@ impl Upstream {
     /// The time at which a pausing lane wants to go on.
     pub(crate) fn next_wakeup_us(&self) -> Option<u64> {
         self.asleep.first().map(|(at, _)| *at)
-    }
-
-    /// Splitmix64 (Steele et al. 2014).
-    fn next_random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.random ^ (self.random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
     }
 
     // The map and the links.
@@ -367,13 +360,20 @@ impl Upstream {
         };
         let join = match ask.spec.command {
             Command::MGet => Join::Elements(key_order(ask, &to)),
-            Command::MSet | Command::FlushAll | Command::FlushDb => Join::AllOk,
+            Command::MSet => Join::AllOk,
+            command if ask.spec.scope == Scope::AllPartitions => {
+                Join::everywhere(command, self.random.next(), false)
+            }
             _ => Join::Sum,
         };
         let gather = gathers.insert(crate::core::Gathering::new(client, ask, join, to.len()));
         let mut full = None;
         for (part, number) in to.iter().zip(0u32..) {
-            let body = if part.keys.is_empty() { encode_whole(ask) } else { encode_part(ask, part) };
+            let body = match ask.spec.command {
+                Command::RandomKey => encode_random_key(ask.protocol, self.random.next()),
+                _ if part.keys.is_empty() => encode_whole(ask),
+                _ => encode_part(ask, part),
+            };
             let origin = Origin::Part { gather, part: number };
             let pushed = self.push(part.partition.0, origin, body, ask.spec.is_write, last_writes);
             full = full.or(pushed);
@@ -518,7 +518,7 @@ impl Upstream {
     /// Ends a lane's round and says where and when the next one goes.
     fn fail(&mut self, p: u16, next: Next) {
         let other = if matches!(next, Next::Other) { self.other_replica(p) } else { None };
-        let random = self.next_random();
+        let random = self.random.next();
         let place = &mut self.places[usize::from(p)];
         place.lane.go_back(true);
         match next {

@@ -10,7 +10,7 @@ pub use describe::{syntax, write_command_docs, write_command_info, write_help, w
 pub use errors::{unknown_command_error, unknown_subcommand_error, wrong_arity_error};
 pub use spec::{CommandSpec, Keys, Scope};
 
-use table::SPECS;
+use table::{INTERNAL, SPECS};
 
 /// A command this version serves. The number is part of the log format: it never changes and is never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -62,6 +62,12 @@ pub enum Command {
     Object = 43,
     Memory = 44,
     DelIfEq = 45,
+    Scan = 46,
+    Keys = 47,
+    RandomKey = 48,
+    // CLUSTER COUNTKEYSINSLOT and GETKEYSINSLOT as a partition executes them; no client can name them.
+    SlotCount = 49,
+    SlotKeys = 50,
     // From here on: answered by the session that holds the connection; never in a log.
     Ping = 1000,
     Echo = 1001,
@@ -110,13 +116,19 @@ impl Command {
     /// The command of a number from a frame or a log; `None` when this version does not know it.
     pub fn from_u16(n: u16) -> Option<Self> {
         let row = *ROWS.get(usize::from(n))?;
-        SPECS.get(usize::from(row)).map(|spec| spec.command)
+        (row != NO_ROW).then(|| row_of(row).command)
     }
 
     /// Its row of the table.
     pub fn spec(self) -> &'static CommandSpec {
-        &SPECS[usize::from(ROWS[self as usize])]
+        row_of(ROWS[self as usize])
     }
+}
+
+/// A row by its number in `ROWS`.
+fn row_of(row: u8) -> &'static CommandSpec {
+    let row = usize::from(row);
+    if row < SPECS.len() { &SPECS[row] } else { &INTERNAL[row - SPECS.len()] }
 }
 
 /// Room for the longest name of the table; a `u128` of it, big-endian, sorts as the names do.
@@ -151,13 +163,14 @@ const NUMBERS: usize = 1100;
 /// Entry of `ROWS` for a number that no command has.
 const NO_ROW: u8 = u8::MAX;
 
-/// Row of `SPECS` by the command's number.
+/// Row by the command's number: of `SPECS`, and from its length on of `INTERNAL`.
 static ROWS: [u8; NUMBERS] = {
-    assert!(SPECS.len() < NO_ROW as usize, "a row fits a byte");
+    assert!(SPECS.len() + INTERNAL.len() < NO_ROW as usize, "a row fits a byte");
     let mut rows = [NO_ROW; NUMBERS];
     let mut i = 0;
-    while i < SPECS.len() {
-        let number = SPECS[i].command as usize;
+    while i < SPECS.len() + INTERNAL.len() {
+        let spec = if i < SPECS.len() { &SPECS[i] } else { &INTERNAL[i - SPECS.len()] };
+        let number = spec.command as usize;
         assert!(rows[number] == NO_ROW, "a command has one row");
         rows[number] = i as u8;
         i += 1;
@@ -183,7 +196,11 @@ mod tests {
         }
         // Numbers that have a row; a variant without one would end its `spec()` in a panic.
         let known: Vec<u16> = (0..=u16::MAX).filter(|n| Command::from_u16(*n).is_some()).collect();
-        assert_eq!(known.len(), all().len());
+        assert_eq!(known.len(), all().len() + INTERNAL.len());
+        for spec in &INTERNAL {
+            assert_eq!((spec.command.spec(), lookup(spec.name.as_bytes())), (spec, None));
+            assert_eq!(all()[spec.row()].command, Command::Cluster);
+        }
     }
 
     #[test]

@@ -33,6 +33,7 @@ use crate::shard::Group;
 use crate::shard::raft::{EntryReader, Message, TICK_MS};
 use ringfort_proxy::clients::WorkerClients;
 use ringfort_proxy::errands::Errands;
+use ringfort_proxy::random::Random;
 use ringfort_proxy::session::Host as _;
 use ringfort_ring::NodeId;
 use ringfort_wire::GroupId;
@@ -127,6 +128,7 @@ pub struct WorkerCore<D: Disk> {
     is_leaving: bool,
     scratch: Vec<u8>,
     errands: Errands,
+    random: Random,
 }
 
 impl<D: Disk> std::fmt::Debug for WorkerCore<D> {

@@ -2,9 +2,10 @@
 
 use crate::shard::raft::Message;
 use crate::shard::{Origin, Ports};
+use ringfort_proxy::gather::Gather;
 use ringfort_proxy::session::{PendingReads, Session, Ticket};
 use ringfort_proxy::slab::Slab;
-use ringfort_resp::{Protocol, ReplyWriter, reply};
+use ringfort_resp::{Command, Protocol, ReplyWriter};
 use ringfort_ring::{NodeId, Slot};
 use ringfort_store::REPLY_BYTES_MAX;
 use ringfort_wire::frame::{self, Kind};
@@ -43,8 +44,10 @@ pub enum WorkerMessage {
     Everywhere {
         /// Where the answer goes.
         origin: Origin,
-        /// Whether it may change the keyspace.
-        is_write: bool,
+        /// The command.
+        command: Command,
+        /// The form of its reply.
+        protocol: Protocol,
         /// The encoded command.
         body: Vec<u8>,
     },
@@ -100,11 +103,8 @@ impl Client {
 
 /// A command that is answered when all of its parts are.
 #[derive(Debug)]
-struct Gather {
-    parts: usize,
-    sum: i64,
-    /// The first reply that is not an integer: OK, or an error, which wins.
-    other: Option<Vec<u8>>,
+struct Gathering {
+    gather: Gather,
     parent: Origin,
 }
 
@@ -115,7 +115,7 @@ pub(super) struct PortTable {
     pub(super) map: Option<Arc<ClusterMap>>,
     pub(super) links: Slab<Link>,
     pub(super) clients: Slab<Client>,
-    gathers: Slab<Gather>,
+    gathers: Slab<Gathering>,
     /// Raft frames for (node, worker of that node).
     pub(super) peers: BTreeMap<(NodeId, u16), Vec<u8>>,
     /// Number of workers of each node that is reachable.
@@ -149,10 +149,9 @@ impl PortTable {
         }
     }
 
-    /// Starts to gather `parts` answers for `parent`.
-    pub(super) fn gather(&mut self, parts: usize, parent: Origin) -> Origin {
-        let gather = self.gathers.insert(Gather { parts, sum: 0, other: None, parent });
-        Origin::Gather { worker: self.worker, gather }
+    /// Starts to gather the answers to the parts of a command for `parent`.
+    pub(super) fn gather(&mut self, gather: Gather, parent: Origin) -> Origin {
+        Origin::Gather { worker: self.worker, gather: self.gathers.insert(Gathering { gather, parent }) }
     }
 
     /// Takes a whole RESP reply for `origin`, wherever it is.
@@ -189,18 +188,10 @@ impl PortTable {
 
     pub(super) fn gather_reply(&mut self, gather: u64, bytes: &[u8]) {
         let Some(state) = self.gathers.get_mut(gather) else { return };
-        match reply::integer(bytes) {
-            Some(n) => state.sum += n,
-            None if bytes.first() == Some(&b'-') || state.other.is_none() => {
-                state.other = Some(bytes.to_vec())
-            }
-            None => {}
-        }
-        state.parts -= 1;
-        if state.parts == 0 {
-            let Some(done) = self.gathers.remove(gather) else { return };
-            let reply = done.other.unwrap_or_else(|| format!(":{}\r\n", done.sum).into_bytes());
-            self.reply_bytes(done.parent, &reply);
+        if let Some(joined) = state.gather.push(bytes)
+            && let Some(done) = self.gathers.remove(gather)
+        {
+            self.reply_bytes(done.parent, &joined);
         }
     }
 

@@ -4,7 +4,7 @@ use crate::shard::GroupStatus;
 use parking_lot::{Mutex, RwLock};
 use ringfort_proxy::clients::Clients;
 use ringfort_proxy::session::{Facts, Host, Keyspace, RingfortQuery, map_json};
-use ringfort_ring::{NodeId, PartitionId};
+use ringfort_ring::{NodeId, PartitionId, Slot};
 use ringfort_wire::{ClusterMap, GroupId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
@@ -129,6 +129,15 @@ pub struct View {
 }
 
 impl View {
+    /// A slot from which on a scan of this node finds keys: `slot` itself if its partition is led here, else the first one
+    /// of the next partition that is; `None` when none is.
+    pub fn next_led(&self, slot: Slot) -> Option<Slot> {
+        let partitions = self.map()?.partitions;
+        let first = partitions.of(slot);
+        let mut led = partitions.iter().filter(|p| first <= *p && self.leader_of(*p) == self.my_node());
+        led.next().map(|p| slot.max(partitions.slots(p).0))
+    }
+
     /// Looks at `shared`.
     pub fn new(shared: Arc<Shared>) -> Self {
         let map = shared.map();

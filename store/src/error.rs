@@ -1,6 +1,6 @@
 //! Why a command was refused, in Redis's own words.
 
-use ringfort_resp::ReplyWriter;
+use ringfort_resp::{ReplyWriter, ScanError};
 
 /// A command that changed nothing; its text is the reply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +68,18 @@ pub(crate) enum CommandError {
     /// The reply is longer than [`REPLY_BYTES_MAX`](crate::REPLY_BYTES_MAX); not in Redis, which cuts the client instead.
     #[error("ERR the reply is too large; ask for fewer keys at once")]
     ReplyTooLong,
+    /// As [`Self::ReplyTooLong`], of KEYS and CLUSTER GETKEYSINSLOT.
+    #[error("ERR the reply is too large; use SCAN, or a narrower pattern")]
+    KeysTooLong,
+    /// The arguments of SCAN, or a pattern.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    /// No slot.
+    #[error("ERR Invalid slot")]
+    Slot,
+    /// No slot, or a negative number of keys.
+    #[error("ERR Invalid slot or number of keys")]
+    SlotOrCount,
     /// The key's slot is not one of this partition's: a mistake of the router, never the client's.
     #[error("ERR key belongs to another partition")]
     Misplaced,

@@ -289,6 +289,11 @@ impl Store {
         self.usage = Usage::default();
     }
 
+    /// The records of a slot in no particular order; none for a slot of another partition.
+    pub(crate) fn records_of_slot(&self, slot: u16) -> impl Iterator<Item = &Record> {
+        self.table(slot).into_iter().flatten()
+    }
+
     pub(crate) fn tables(&self) -> &[HashTable<Record>] {
         &self.tables
     }

@@ -13,6 +13,7 @@ mod failover;
 mod limits;
 mod process;
 mod restart;
+mod scan;
 mod settings;
 mod snapshot;
 mod tls;

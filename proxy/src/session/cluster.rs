@@ -1,10 +1,10 @@
 //! CLUSTER: the map in the words of Redis Cluster, with the nodes' real addresses.
 
-use super::connection::{Outcome, text};
+use super::connection::{Outcome, integer, text};
 use super::{Args, Host};
 use core::fmt::Write as _;
-use ringfort_resp::{CommandSpec, ReplyWriter};
-use ringfort_ring::{NodeId, PartitionId, SLOTS, slot_of};
+use ringfort_resp::{Command, CommandSpec, ReplyWriter};
+use ringfort_ring::{NodeId, PartitionId, SLOTS, Slot, slot_of};
 use ringfort_wire::ClusterMap;
 use ringfort_wire::map::MapNode;
 use twox_hash::XxHash3_64;
@@ -35,6 +35,27 @@ pub(super) fn execute(
         },
     }
     Ok(())
+}
+
+/// What a partition executes for COUNTKEYSINSLOT and GETKEYSINSLOT; `None` for every other command.
+pub(super) fn slot_question(spec: &CommandSpec) -> Option<&'static CommandSpec> {
+    match (spec.command, spec.short_name()) {
+        (Command::Cluster, "countkeysinslot") => Some(Command::SlotCount.spec()),
+        (Command::Cluster, "getkeysinslot") => Some(Command::SlotKeys.spec()),
+        _ => None,
+    }
+}
+
+/// The slot that COUNTKEYSINSLOT or GETKEYSINSLOT asks of, or the text of the error reply.
+pub(super) fn slot_of_question(question: &CommandSpec, args: Args<'_>) -> Result<Slot, String> {
+    let number = |i| integer(args.get(i)).ok_or("ERR value is not an integer or out of range");
+    let slot = number(2)?;
+    let (is_count_bad, error) = match question.command {
+        Command::SlotKeys => (number(3)? < 0, "ERR Invalid slot or number of keys"),
+        _ => (false, "ERR Invalid slot"),
+    };
+    let slot = u16::try_from(slot).ok().filter(|slot| *slot < SLOTS && !is_count_bad);
+    slot.map(Slot).ok_or_else(|| error.to_owned())
 }
 
 /// The id of a node as Redis writes it: forty hexadecimal digits, always the same for the same name.

@@ -206,7 +206,7 @@ pub(super) fn plain_text(bytes: &[u8], what: &str) -> Result<String, String> {
 }
 
 /// A decimal integer as Redis reads it: no plus sign, no blanks.
-fn integer(bytes: &[u8]) -> Option<i64> {
+pub(super) fn integer(bytes: &[u8]) -> Option<i64> {
     if bytes.starts_with(b"+") {
         return None;
     }

@@ -1,6 +1,7 @@
 //! Keeps a client's writes from overtaking its own reads.
 
 use super::{Ask, Slots, Ticket};
+use ringfort_resp::Scope;
 use ringfort_ring::slot_of;
 use std::collections::VecDeque;
 
@@ -12,7 +13,7 @@ use std::collections::VecDeque;
 #[derive(Debug, Default)]
 pub struct PendingReads(VecDeque<(Ticket, u16)>);
 
-/// In place of a slot: all of them (DBSIZE).
+/// In place of a slot: all of them (DBSIZE), or a part that is not told apart (SCAN).
 const ALL_SLOTS: u16 = u16::MAX;
 
 impl PendingReads {
@@ -43,6 +44,7 @@ impl PendingReads {
 fn each_slot(ask: &Ask<'_>, mut visit: impl FnMut(u16)) {
     match ask.slots {
         Slots::None => visit(ALL_SLOTS),
+        Slots::One(_) if ask.spec.scope == Scope::Cursor => visit(ALL_SLOTS),
         Slots::One(slot) => visit(slot.0),
         Slots::Many => ask.spec.keys(ask.args.len()).for_each(|key| visit(slot_of(ask.args.get(key)).0)),
     }

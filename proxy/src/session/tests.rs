@@ -149,6 +149,23 @@ fn connection_commands_answer_as_redis_does() {
         ("RESET", "+RESET\r\n"),
         ("CLUSTER KEYSLOT foo", ":12182\r\n"),
         ("CLUSTER MYID", "-ERR a proxy has no node id\r\n"),
+        (
+            "CLUSTER COUNTKEYSINSLOT",
+            "-ERR wrong number of arguments for 'cluster|countkeysinslot' command\r\n",
+        ),
+        ("CLUSTER COUNTKEYSINSLOT x", "-ERR value is not an integer or out of range\r\n"),
+        ("CLUSTER COUNTKEYSINSLOT 16384", "-ERR Invalid slot\r\n"),
+        ("CLUSTER COUNTKEYSINSLOT -1", "-ERR Invalid slot\r\n"),
+        ("CLUSTER GETKEYSINSLOT 5", "-ERR wrong number of arguments for 'cluster|getkeysinslot' command\r\n"),
+        ("CLUSTER GETKEYSINSLOT 5 x", "-ERR value is not an integer or out of range\r\n"),
+        ("CLUSTER GETKEYSINSLOT 16384 1", "-ERR Invalid slot or number of keys\r\n"),
+        ("CLUSTER GETKEYSINSLOT 5 -1", "-ERR Invalid slot or number of keys\r\n"),
+        ("cluster getkeysinslot 5 1", "+cluster getkeysinslot 5 1\r\n"),
+        ("SCAN x COUNT x", "-ERR invalid cursor\r\n"),
+        ("SCAN 0 COUNT 0", "-ERR syntax error\r\n"),
+        ("SCAN 0 MATCH", "-ERR syntax error\r\n"),
+        ("SCAN 0 MATCH a*", "+SCAN 0 MATCH a*\r\n"),
+        ("RANDOMKEY x", "-ERR wrong number of arguments for 'randomkey' command\r\n"),
     ] {
         assert_eq!(reply(&proxy(), command), expected, "{command}");
     }
@@ -463,4 +480,35 @@ fn settings_need_a_map_to_be_set_but_not_to_be_seen() {
     let host = Fake { map: None, me: None };
     assert_eq!(reply(&host, "CONFIG SET timeout 5"), format!("-{NO_MAP}\r\n"));
     assert_eq!(reply(&host, "CONFIG GET timeout"), "*2\r\n$7\r\ntimeout\r\n$1\r\n0\r\n");
+}
+
+#[test]
+fn scans_and_questions_of_slots_go_to_the_slot() {
+    let slots = |host: &Fake, line: &str| {
+        let mut session = session(if host.me.is_some() { Mode::Node } else { Mode::Proxy });
+        session.push_input(format!("{line}\r\n").as_bytes());
+        session.next(host).map(|ask| (ask.spec.command, ask.slots))
+    };
+    let at = ringfort_resp::Cursor::new(77, 5).number();
+    assert_eq!(slots(&proxy(), &format!("SCAN {at}")), Some((Command::Scan, Slots::One(Slot(77)))));
+    assert_eq!(slots(&proxy(), "SCAN -1"), Some((Command::Scan, Slots::One(Slot(16383)))));
+    assert_eq!(slots(&proxy(), "CLUSTER COUNTKEYSINSLOT 9"), Some((Command::SlotCount, Slots::One(Slot(9)))));
+    // This fake knows no leader, so that the node is none.
+    assert_eq!(reply(&node(), "CLUSTER COUNTKEYSINSLOT 9"), ":0\r\n");
+    assert_eq!(reply(&node(), "CLUSTER GETKEYSINSLOT 9 1"), "*0\r\n");
+}
+
+#[test]
+fn a_write_waits_for_a_scan() {
+    let mut session = session(Mode::Proxy);
+    session.push_input(b"SCAN 0\r\nSET k v\r\n");
+    let mut reads = PendingReads::default();
+    let scan = session.next(&proxy()).map(|ask| {
+        reads.add(&ask);
+        ask.ticket
+    });
+    assert!(session.next(&proxy()).is_some_and(|write| reads.conflicts_with(&write)));
+    reads.remove(scan.unwrap());
+    session.put_back();
+    assert!(session.next(&proxy()).is_some_and(|write| !reads.conflicts_with(&write)));
 }

@@ -15,8 +15,10 @@ pub enum Scope {
     Slot,
     /// Several keys that may be split by partition and joined again (MGET, MSET, DEL, UNLINK, EXISTS, TOUCH).
     Split,
-    /// Every partition; the answers are summed (DBSIZE) or all must agree (FLUSHALL, FLUSHDB).
+    /// Every partition; the answers are joined: summed (DBSIZE), put behind one another (KEYS), and so on.
     AllPartitions,
+    /// The partition of the slot that its cursor names (SCAN).
+    Cursor,
 }
 
 /// Positions of the keys among the arguments; 0 is the command's name.
@@ -211,7 +213,11 @@ impl CommandSpec {
 
     /// Its place, or its container's, in [`all`](super::all).
     pub fn row(&self) -> usize {
-        usize::from(super::ROWS[self.command as usize])
+        let listed = match self.command {
+            Command::SlotCount | Command::SlotKeys => Command::Cluster,
+            command => command,
+        };
+        usize::from(super::ROWS[listed as usize])
     }
 
     /// Indexes of its keys among `argc` arguments (the name included), ascending; none is `argc` or above.

@@ -5,18 +5,26 @@ use crate::clock::Now;
 use crate::log::Disk;
 use crate::shard::{Group, Origin, Submission};
 use crate::worker::ports::{Client, WorkerMessage, worker_of};
-use ringfort_proxy::clients::Place;
+use crate::worker::shared::View;
+use ringfort_proxy::clients;
 use ringfort_proxy::errands;
-use ringfort_proxy::session::{Host as _, Mode, PendingReads, Session, Slots};
+use ringfort_proxy::gather::{Gather, Join};
+use ringfort_proxy::random::Random;
+use ringfort_proxy::route::encode_random_key;
+use ringfort_proxy::session::{Ask, Host as _, Mode, PendingReads, Session, Slots};
+use ringfort_resp::{Command, Cursor, Protocol, Scope};
 use ringfort_ring::Slot;
 use ringfort_wire::GroupId;
 use ringfort_wire::entry::OpKind;
 use ringfort_wire::request::CommandBody;
 use std::collections::VecDeque;
 
+/// The end of a scan.
+const SCAN_OVER: &[u8] = b"*2\r\n$1\r\n0\r\n*0\r\n";
+
 impl<D: Disk> WorkerCore<D> {
     /// A client connected.
-    pub fn client_open(&mut self, place: Place, addr: String) -> u64 {
+    pub fn client_open(&mut self, place: clients::Place, addr: String) -> u64 {
         let session = Session::new(Mode::Node, place, addr, self.clients.clone());
         self.ports.clients.insert(Client {
             session,
@@ -64,15 +72,8 @@ impl<D: Disk> WorkerCore<D> {
                 state.is_held = true;
                 break;
             }
-            let (ticket, spec, slots) = (ask.ticket, ask.spec, ask.slots);
-            body.clear();
-            let argc = ask.args.len();
-            CommandBody::encode(
-                &mut body,
-                spec.command as u16,
-                ask.protocol,
-                (1..argc).map(|i| ask.args.get(i)),
-            );
+            let (ticket, spec, protocol) = (ask.ticket, ask.spec, ask.protocol);
+            let place = encode(&ask, &self.view, &mut self.random, &mut body);
             let is_after_queued = state.writes > 0;
             let is_tls = state.session.is_tls();
             if spec.is_write {
@@ -80,23 +81,30 @@ impl<D: Disk> WorkerCore<D> {
                 state.write_tickets.push_back(ticket);
             }
             let worker = self.options.worker;
-            match slots {
-                Slots::One(slot) => {
+            match place {
+                Place::Nowhere => self.ports.client_reply(client, ticket, SCAN_OVER),
+                Place::Slot(slot) => {
                     let Some(map) = self.view.map() else { continue };
                     let group = GroupId::of(map.partitions.of(slot));
                     let origin = Origin::Client { worker, client, ticket, slot, is_tls };
                     self.execute(origin, group, spec.is_write, is_after_queued, &body, now);
                 }
-                Slots::None | Slots::Many => {
+                Place::Everywhere => {
                     let origin = Origin::Client { worker, client, ticket, slot: Slot(0), is_tls };
-                    let gather = self.ports.gather(usize::from(self.shared.workers), origin);
+                    let join = Join::everywhere(spec.command, self.random.next(), false);
+                    let gather = Gather::new(join, protocol, usize::from(self.shared.workers));
+                    let gather = self.ports.gather(gather, origin);
                     for other in (0..self.shared.workers).filter(|&w| w != worker) {
                         let body = body.clone();
-                        let message =
-                            WorkerMessage::Everywhere { origin: gather, is_write: spec.is_write, body };
+                        let message = WorkerMessage::Everywhere {
+                            origin: gather,
+                            command: spec.command,
+                            protocol,
+                            body,
+                        };
                         self.ports.workers.push((other, message));
                     }
-                    self.execute_everywhere(gather, spec.is_write, &body, now);
+                    self.execute_everywhere(gather, spec.command, protocol, &body, now);
                 }
             }
         }
@@ -135,21 +143,29 @@ impl<D: Disk> WorkerCore<D> {
         }
     }
 
-    /// Executes a command on every partition that is led here, and answers once.
-    fn execute_everywhere(&mut self, origin: Origin, is_write: bool, body: &[u8], now: Now) {
+    /// Executes a command on every partition that this worker leads; the answer is a part of the node's.
+    fn execute_everywhere(
+        &mut self,
+        origin: Origin,
+        command: Command,
+        protocol: Protocol,
+        body: &[u8],
+        now: Now,
+    ) {
         let led: Vec<GroupId> = self
             .groups
             .values()
             .filter(|g| g.id() != GroupId::META && g.raft().is_leader())
             .map(Group::id)
             .collect();
+        let join = Join::everywhere(command, self.random.next(), true);
         if led.is_empty() {
-            self.ports.reply_bytes(origin, if is_write { b"+OK\r\n" } else { b":0\r\n" });
+            self.ports.reply_bytes(origin, &Gather::empty(join, protocol));
             return;
         }
-        let gather = self.ports.gather(led.len(), origin);
+        let gather = self.ports.gather(Gather::new(join, protocol, led.len()), origin);
         for group in led {
-            self.execute(gather, group, is_write, true, body, now);
+            self.execute(gather, group, command.spec().is_write, true, body, now);
         }
     }
 
@@ -195,8 +211,8 @@ impl<D: Disk> WorkerCore<D> {
             WorkerMessage::Command { origin, group, is_write, is_after_queued, body } => {
                 self.execute(origin, group, is_write, is_after_queued, &body, now);
             }
-            WorkerMessage::Everywhere { origin, is_write, body } => {
-                self.execute_everywhere(origin, is_write, &body, now);
+            WorkerMessage::Everywhere { origin, command, protocol, body } => {
+                self.execute_everywhere(origin, command, protocol, &body, now);
             }
             WorkerMessage::ClientReply { client, ticket, reply } => {
                 self.ports.client_reply(client, ticket, &reply)
@@ -208,5 +224,46 @@ impl<D: Disk> WorkerCore<D> {
     /// Takes the messages for other workers.
     pub fn take_worker_output(&mut self) -> Vec<(u16, WorkerMessage)> {
         std::mem::take(&mut self.ports.workers)
+    }
+}
+
+/// Where a command of a client is executed.
+enum Place {
+    /// On the partition of this slot.
+    Slot(Slot),
+    /// On every partition that the node leads.
+    Everywhere,
+    /// A scan has nothing more to look at.
+    Nowhere,
+}
+
+/// Encodes a command into `body` (its former content goes) and says where it is executed.
+fn encode(ask: &Ask<'_>, view: &View, random: &mut Random, body: &mut Vec<u8>) -> Place {
+    let args = ask.args.iter().skip(1);
+    body.clear();
+    match ask.slots {
+        Slots::One(slot) if ask.spec.scope == Scope::Cursor => {
+            // Where nothing is led here the scan goes on with what is.
+            let Some(led) = view.next_led(slot) else { return Place::Nowhere };
+            let cursor = Cursor::slot_start(led.0).number().to_string();
+            let mut args: Vec<&[u8]> = args.collect();
+            if led != slot {
+                args[0] = cursor.as_bytes();
+            }
+            CommandBody::encode(body, ask.spec.command as u16, ask.protocol, args.iter());
+            Place::Slot(led)
+        }
+        Slots::One(slot) => {
+            CommandBody::encode(body, ask.spec.command as u16, ask.protocol, args);
+            Place::Slot(slot)
+        }
+        Slots::None | Slots::Many => {
+            if ask.spec.command == Command::RandomKey {
+                *body = encode_random_key(ask.protocol, random.next());
+            } else {
+                CommandBody::encode(body, ask.spec.command as u16, ask.protocol, args);
+            }
+            Place::Everywhere
+        }
     }
 }

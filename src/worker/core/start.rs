@@ -8,6 +8,7 @@ use crate::shard::{Group, GroupStart, Machine};
 use crate::worker::ports::{PortTable, worker_of};
 use crate::worker::shared::{Shared, View};
 use ringfort_proxy::errands::Errands;
+use ringfort_proxy::random::Random;
 use ringfort_wire::{ClusterMap, GroupId};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -55,6 +56,7 @@ impl<D: Disk> WorkerCore<D> {
             is_leaving: false,
             scratch: Vec::new(),
             errands: Errands::default(),
+            random: Random::new(options.seed),
             options,
             shared,
         };

@@ -7,6 +7,7 @@ mod introspect;
 mod keys;
 mod lcs;
 mod ranges;
+mod scan;
 mod server;
 mod set;
 mod strings;
@@ -37,6 +38,11 @@ pub(crate) fn is_read(command: Command) -> bool {
             | Command::Object
             | Command::Memory
             | Command::DbSize
+            | Command::Scan
+            | Command::Keys
+            | Command::RandomKey
+            | Command::SlotCount
+            | Command::SlotKeys
     )
 }
 
@@ -103,6 +109,11 @@ pub(crate) fn read(
         Command::Object => introspect::object(reader, args, reply),
         Command::Memory => introspect::memory(reader, args, reply),
         Command::DbSize => server::dbsize(reader, args, reply),
+        Command::Scan => scan::scan(reader, args, reply),
+        Command::Keys => scan::keys(reader, args, reply),
+        Command::RandomKey => scan::random_key(reader, args, reply),
+        Command::SlotCount => scan::slot_count(reader, args, reply),
+        Command::SlotKeys => scan::slot_keys(reader, args, reply),
         _ => Err(CommandError::NotServed),
     }
 }

@@ -7,6 +7,17 @@ pub(super) const ROWS: &[CommandSpec] = &[
         .about("cluster", "3.0.0", "A container for cluster commands")
         .complexity("Depends on subcommand.")
         .subcommands(&[
+            row(Command::Cluster, "cluster|countkeysinslot", 3, Scope::Connection)
+                .flags(&["stale"])
+                .about("cluster", "3.0.0", "Return the number of local keys in the specified hash slot")
+                .complexity("O(1)")
+                .arguments("slot:integer"),
+            row(Command::Cluster, "cluster|getkeysinslot", 4, Scope::Connection)
+                .flags(&["stale"])
+                .tips(&["nondeterministic_output"])
+                .about("cluster", "3.0.0", "Return local key names in the specified hash slot")
+                .complexity("O(log(N)) where N is the number of requested keys")
+                .arguments("slot:integer count:integer"),
             row(Command::Cluster, "cluster|help", 2, Scope::Connection)
                 .flags(&["loading", "stale"])
                 .about("cluster", "5.0.0", "Show helpful text about the different subcommands")
@@ -56,4 +67,10 @@ pub(super) const ROWS: &[CommandSpec] = &[
         .acl(&["connection"])
         .about("cluster", "3.0.0", "Disables read queries for a connection to a cluster replica node")
         .complexity("O(1)"),
+];
+
+/// What a partition executes for a subcommand; no name leads here.
+pub(crate) static INTERNAL: [CommandSpec; 2] = [
+    row(Command::SlotCount, "cluster|countkeysinslot", 3, Scope::Slot).flags(&["stale"]),
+    row(Command::SlotKeys, "cluster|getkeysinslot", 4, Scope::Slot).flags(&["stale"]),
 ];

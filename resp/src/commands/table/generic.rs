@@ -62,6 +62,17 @@ pub(super) const ROWS: &[CommandSpec] = &[
         .about("generic", "7.0.0", "Get the expiration Unix timestamp for a key")
         .complexity("O(1)")
         .arguments("key#0"),
+    row(Command::Keys, "keys", 2, Scope::AllPartitions)
+        .flags(&["readonly"])
+        .acl(&["keyspace", "dangerous"])
+        .tips(&["request_policy:all_shards", "nondeterministic_output_order"])
+        .about("generic", "1.0.0", "Find all keys matching the given pattern")
+        .complexity(
+            "O(N) with N being the number of keys in the database, under the assumption \
+             that the key names in the database and the given pattern have limited \
+             length.",
+        )
+        .arguments("pattern:pattern"),
     row(Command::Object, "object", -2, Scope::Slot)
         .about("generic", "2.2.3", "A container for object introspection commands")
         .complexity("Depends on subcommand.")
@@ -134,6 +145,12 @@ pub(super) const ROWS: &[CommandSpec] = &[
         .complexity("O(1)")
         .history(&[("2.8.0", "Added the -2 reply.")])
         .arguments("key#0"),
+    row(Command::RandomKey, "randomkey", 1, Scope::AllPartitions)
+        .flags(&["readonly"])
+        .acl(&["keyspace"])
+        .tips(&["request_policy:all_shards", "nondeterministic_output"])
+        .about("generic", "1.0.0", "Return a random key from the keyspace")
+        .complexity("O(1)"),
     row(Command::Rename, "rename", 3, Scope::Slot)
         .flags(&["write"])
         .acl(&["keyspace"])
@@ -153,6 +170,21 @@ pub(super) const ROWS: &[CommandSpec] = &[
              are the same.",
         )])
         .arguments("key#0 newkey#1"),
+    row(Command::Scan, "scan", -2, Scope::Cursor)
+        .flags(&["readonly"])
+        .acl(&["keyspace"])
+        .tips(&["nondeterministic_output", "request_policy:special"])
+        .about("generic", "2.8.0", "Incrementally iterate the keys space")
+        .complexity(
+            "O(1) for every call. O(N) for a complete iteration, including enough \
+             command calls for the cursor to return back to 0. N is the number of \
+             elements inside the collection.",
+        )
+        .history(&[("6.0.0", "Added the `TYPE` subcommand.")])
+        .arguments(
+            "cursor:integer pattern:pattern=MATCH? count:integer=COUNT? \
+             type:string=TYPE@6.0.0?",
+        ),
     row(Command::Touch, "touch", -2, Scope::Split)
         .flags(&["readonly", "fast"])
         .acl(&["keyspace"])

@@ -16,6 +16,8 @@ use super::{Command, CommandSpec, Scope, padded};
 const GROUPS: [&[CommandSpec]; 5] =
     [cluster::ROWS, connection::ROWS, generic::ROWS, server::ROWS, string::ROWS];
 
+pub(super) use cluster::INTERNAL;
+
 const LEN: usize = {
     let mut len = 0;
     let mut group = 0;
