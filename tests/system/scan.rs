@@ -98,6 +98,7 @@ fn keys_are_listed_through_the_proxy_and_on_the_nodes() {
     cluster.stop_all();
 }
 
+#[expect(clippy::print_stdout, reason = "a test that checks nothing says so")]
 fn the_tools_of_redis_work(cluster: &Cluster, keys: usize) {
     let is_there = Command::new("redis-cli").arg("--version").output().is_ok();
     if !is_there {
@@ -106,7 +107,7 @@ fn the_tools_of_redis_work(cluster: &Cluster, keys: usize) {
     }
     let proxy = cluster.proxy_address;
     assert_eq!(redis_cli(proxy, &["--scan"]).lines().count(), keys);
-    assert_eq!(redis_cli(proxy, &["--scan", "--pattern", "key:1*", "--count", "100"]).lines().count(), 611);
+    assert_eq!(redis_cli(proxy, &["--scan", "--pattern", "key:1*"]).lines().count(), 611);
     let nodes = cluster.addresses.iter().map(|a| redis_cli(a.client, &["-c", "--scan"]).lines().count());
     assert_eq!(nodes.sum::<usize>(), keys);
     for mode in ["--bigkeys", "--memkeys"] {
