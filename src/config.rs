@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use ringfort_proxy::tls::AuthClients;
 use ringfort_ring::{NodeId, NodeSpec, PartitionCount};
+use ringfort_store::Policy;
 use twox_hash::XxHash3_64;
 
 /// `configs/local.toml`, built in for a binary that runs elsewhere.
@@ -60,6 +61,8 @@ pub struct ClusterConfig {
     pub durability: Durability,
     /// Limit of the distinct data of the whole cluster, in bytes; 0 = no limit.
     pub maxmemory_bytes: u64,
+    /// What gives way at the limit.
+    pub maxmemory_policy: Policy,
     /// File that holds the secret which the peers prove to each other; given when an address is not loopback. A
     /// relative path counts from the folder of the config file.
     pub peer_secret_file: Option<PathBuf>,
@@ -188,6 +191,7 @@ impl Config {
         put(&mut bytes, &cluster.replicas.to_string());
         put(&mut bytes, cluster.durability.as_str());
         put(&mut bytes, &cluster.maxmemory_bytes.to_string());
+        put(&mut bytes, cluster.maxmemory_policy.name());
         let mut nodes: Vec<&NodeConfig> = self.nodes.iter().collect();
         nodes.sort_by(|a, b| a.id.cmp(&b.id));
         for node in nodes {

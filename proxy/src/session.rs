@@ -80,6 +80,8 @@ pub enum RingfortQuery {
     Map,
     /// The state of the answering process.
     Node,
+    /// Digests of the answering node's replicas.
+    Digest,
 }
 
 /// What a session must know of the process that holds it.

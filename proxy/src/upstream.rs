@@ -743,7 +743,7 @@ impl Host for Upstream {
                 let map = self.map.as_ref().ok_or_else(|| "no cluster map yet".to_owned())?;
                 Ok(map_json(map, |partition| self.leader_of(partition)))
             }
-            RingfortQuery::Node => Err("this is a proxy; ask a node".to_owned()),
+            RingfortQuery::Node | RingfortQuery::Digest => Err("this is a proxy; ask a node".to_owned()),
         }
     }
 }

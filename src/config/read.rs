@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use ringfort_proxy::tls::AuthClients;
 use ringfort_ring::{NodeId, PartitionCount};
+use ringfort_store::Policy;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -22,7 +23,18 @@ const NODE: &str = "[[node]]";
 /// Every key there is: section, its keys.
 pub(super) const KEYS: [(&str, &[&str]); 5] = [
     (TOP, &["cluster", "tls", "proxy", "node"]),
-    (CLUSTER, &["name", "partitions", "replicas", "durability", "maxmemory", "peer_secret_file"]),
+    (
+        CLUSTER,
+        &[
+            "name",
+            "partitions",
+            "replicas",
+            "durability",
+            "maxmemory",
+            "maxmemory_policy",
+            "peer_secret_file",
+        ],
+    ),
     (TLS, &["cert_file", "key_file", "ca_file", "auth_clients"]),
     (PROXY, &["listen", "tls_listen"]),
     (NODE, &["id", "client", "tls_client", "peer", "proxy", "tls_proxy", "metrics", "weight", "zone"]),
@@ -135,6 +147,7 @@ impl Reader<'_> {
         let replicas = self.optional(section, "replicas", replicas, || Ok(DEFAULT_REPLICAS));
         let durability = self.optional(section, "durability", durability, || Ok(Durability::Buffered));
         let maxmemory = self.optional(section, "maxmemory", memory, || Ok(DEFAULT_MAXMEMORY_BYTES));
+        let policy = self.optional(section, "maxmemory_policy", policy, || Ok(Policy::default()));
         let secret = self.optional(section, "peer_secret_file", string, || Ok(String::new()));
         Some(ClusterConfig {
             name: name?.value,
@@ -142,6 +155,7 @@ impl Reader<'_> {
             replicas: replicas?.value,
             durability: durability?.value,
             maxmemory_bytes: maxmemory?.value,
+            maxmemory_policy: policy?.value,
             peer_secret_file: Some(secret?.value).filter(|path| !path.is_empty()).map(PathBuf::from),
         })
     }
@@ -557,6 +571,14 @@ fn durability(value: &DeValue<'_>) -> Result<Durability, String> {
         "fsync" => Ok(Durability::Fsync),
         other => Err(format!("is '{}': use \"buffered\" or \"fsync\"", printable(other))),
     }
+}
+
+fn policy(value: &DeValue<'_>) -> Result<Policy, String> {
+    let name = string(value)?;
+    Policy::parse(&name).ok_or_else(|| {
+        let names = Policy::ALL.map(|(name, _)| format!("\"{name}\"")).join(", ");
+        format!("is '{}': use one of {names}", printable(&name))
+    })
 }
 
 /// Bytes as a number, or text with Redis's units: `k` = 1000, `kb` = 1024, and so on for `m` and `g`.

@@ -60,6 +60,7 @@ fn built_in_file_is_three_nodes_and_a_proxy() {
     assert_eq!(config.cluster.partitions.get(), 64);
     assert_eq!(config.cluster.durability, Durability::Buffered);
     assert_eq!(config.cluster.maxmemory_bytes, 1 << 30);
+    assert_eq!(config.cluster.maxmemory_policy, Policy::NoEviction);
     assert_eq!(config.proxy.unwrap().listen, "127.0.0.1:6379".parse().unwrap());
     let clients: Vec<String> =
         config.nodes.iter().map(|node| format!("{} {}", node.id, node.client)).collect();
@@ -155,6 +156,12 @@ fn one_clear_line_for_each_mistake() {
             "replicas = 3",
             "maxmemory = \"1tb\"",
             "x.toml:3: 'maxmemory' in [cluster] is '1tb': write bytes with kb, mb or gb, for example \"1gb\"; 0 = no limit",
+        ),
+        (
+            "replicas = 3",
+            "maxmemory_policy = \"lru\"",
+            "x.toml:3: 'maxmemory_policy' in [cluster] is 'lru': use one of \"volatile-lru\", \"volatile-lfu\", \
+             \"volatile-random\", \"volatile-ttl\", \"allkeys-lru\", \"allkeys-lfu\", \"allkeys-random\", \"noeviction\"",
         ),
         (
             "replicas = 3",
@@ -279,12 +286,13 @@ fn hash_ignores_comments_order_file_name_and_what_is_no_membership() {
 
 #[test]
 fn hash_changes_with_each_membership_value() {
-    let changes: [fn(&mut Config); 13] = [
+    let changes: [fn(&mut Config); 14] = [
         |c| c.cluster.name.push('x'),
         |c| c.cluster.partitions = PartitionCount::new(128).unwrap(),
         |c| c.cluster.replicas = 1,
         |c| c.cluster.durability = Durability::Fsync,
         |c| c.cluster.maxmemory_bytes = 0,
+        |c| c.cluster.maxmemory_policy = Policy::AllKeysLru,
         |c| c.nodes[0].id.0.push('x'),
         |c| c.nodes[0].client.set_port(1),
         |c| c.nodes[0].peer.set_port(1),
@@ -310,7 +318,7 @@ fn hash_changes_with_each_membership_value() {
 fn hash_is_stable_across_builds() {
     assert_eq!(
         good().hash(),
-        11_905_463_267_462_366_760,
+        11_795_873_530_895_261_658,
         "a change here stops nodes of two versions from forming a cluster"
     );
 }

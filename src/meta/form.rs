@@ -11,6 +11,7 @@ use ringfort_ring::NodeId;
 use ringfort_ring::{NodeSpec, PlaceError, place};
 use ringfort_wire::hello::ProbeAck;
 use ringfort_wire::map::{ClusterMap, MapGroup, MapNode, MapSeat};
+use ringfort_wire::settings::{MAXMEMORY, MAXMEMORY_POLICY};
 
 /// What an empty node does next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,7 +147,11 @@ pub fn first_map(
         groups,
         next_replica,
         feature_level: ringfort_wire::FEATURE_LEVEL,
-        settings: [("maxmemory".to_owned(), config.cluster.maxmemory_bytes.to_string())].into(),
+        settings: [
+            (MAXMEMORY.to_owned(), config.cluster.maxmemory_bytes.to_string()),
+            (MAXMEMORY_POLICY.to_owned(), config.cluster.maxmemory_policy.name().to_owned()),
+        ]
+        .into(),
     })
 }
 

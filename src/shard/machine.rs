@@ -6,7 +6,7 @@
 //! - A session's command is executed at most once, and in the order of its seq (RIFL, Lee et al. 2015).
 
 use ringfort_resp::{Command, Protocol, ReplyWriter};
-use ringfort_store::{ApplyContext, ExpiredKey, Restorer, Store};
+use ringfort_store::{ApplyContext, ExpiredKey, MemoryLimit, Restorer, Store};
 use ringfort_wire::entry::{Entry, Op, OpKind};
 use ringfort_wire::frame::{Reader, WireError, put_bytes};
 use ringfort_wire::request::{CommandBody, SESSION_WINDOW, SESSIONS_MAX, Status};
@@ -23,6 +23,8 @@ pub struct PartitionMachine {
     log_time_ms: u64,
     slots: (u16, u16),
     snapshot_head: Option<Vec<u8>>,
+    /// Keys evicted since the start; of this replica alone.
+    evicted_keys: u64,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,6 +51,9 @@ const OK: &[u8] = b"+OK\r\n";
 /// The answer to a seq that was given up or whose reply was acknowledged.
 const REPLY_GONE: &str = "ERR outcome unknown: the reply of this write is no longer kept";
 
+/// The answer to a command that may need memory when there is none left; the text is Redis's.
+const OUT_OF_MEMORY: &str = "OOM command not allowed when used memory > 'maxmemory'.";
+
 /// What became of a read.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ReadOutcome {
@@ -71,12 +76,18 @@ impl PartitionMachine {
             log_time_ms: 0,
             slots: (first, last),
             snapshot_head: None,
+            evicted_keys: 0,
         }
     }
 
     /// The keys.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Keys evicted since this replica started.
+    pub fn evicted_keys(&self) -> u64 {
+        self.evicted_keys
     }
 
     /// Time of the last applied entry, ms since 1970.
@@ -100,7 +111,10 @@ impl PartitionMachine {
         }
         let entry = Entry::decode(entry)?;
         for op in entry.ops() {
-            op?;
+            let op = op?;
+            if op.kind == OpKind::Limit && MemoryLimit::decode(op.body).is_none() {
+                return Err(WireError::Malformed("memory limit"));
+            }
         }
         self.log_time_ms = self.log_time_ms.max(entry.log_time_ms);
         let mut reply = Vec::new();
@@ -119,6 +133,17 @@ impl PartitionMachine {
                 OpKind::Expire => {
                     if let Some((at, key)) = op.body.split_first_chunk::<8>() {
                         self.store.expire(key, u64::from_le_bytes(*at));
+                    }
+                }
+                OpKind::Limit => {
+                    if let Some(limit) = MemoryLimit::decode(op.body) {
+                        self.store.set_limit(limit);
+                    }
+                }
+                OpKind::Evict => {
+                    if let Some((digest, key)) = op.body.split_first_chunk::<8>() {
+                        let is_evicted = self.store.evict(key, u64::from_le_bytes(*digest));
+                        self.evicted_keys += u64::from(is_evicted);
                     }
                 }
                 OpKind::Command | OpKind::Skip if op.session == 0 => {
@@ -191,6 +216,9 @@ impl PartitionMachine {
             Ok((body, args)) => {
                 let mut writer = ReplyWriter::new(reply, body.protocol);
                 match Command::from_u16(body.command) {
+                    Some(command) if self.store.is_full() && command.spec().may_need_memory() => {
+                        writer.error(OUT_OF_MEMORY);
+                    }
                     Some(command) => self.store.apply(&context, command, &args, &mut writer),
                     None => {
                         writer.error("ERR this command is not supported by the feature level of the cluster")
@@ -292,7 +320,7 @@ impl PartitionMachine {
     }
 
     /// Log time and sessions: time (8), count (4); each session: id, last, used (8 each), count of replies (4), each a
-    /// tag (0 OK, 1 skipped, 2 bytes) and for bytes a length (4) and the bytes.
+    /// tag (0 OK, 1 skipped, 2 bytes) and for bytes a length (4) and the bytes. Then, if one was ever set, the memory limit.
     fn encode_head(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.log_time_ms.to_le_bytes());
         out.extend_from_slice(&(self.sessions.len() as u32).to_le_bytes());
@@ -312,6 +340,9 @@ impl PartitionMachine {
                 }
             }
         }
+        if *self.store.limit() != MemoryLimit::default() {
+            out.extend_from_slice(&self.store.limit().encode());
+        }
     }
 
     fn decode_head(&mut self, head: &[u8]) -> Result<(), WireError> {
@@ -330,7 +361,11 @@ impl PartitionMachine {
             }
             self.sessions.insert(id, session);
         }
-        if r.is_empty() { Ok(()) } else { Err(r.malformed()) }
+        if !r.is_empty() {
+            let error = r.malformed();
+            self.store.set_limit(MemoryLimit::decode(r.rest()).ok_or(error)?);
+        }
+        Ok(())
     }
 
     /// Starts to read a snapshot into a fresh state.
@@ -372,6 +407,8 @@ impl MachineRestorer {
         }
         let mut machine = PartitionMachine::new(self.slots.0, self.slots.1);
         machine.decode_head(&self.head[4..4 + len]).map_err(|e| e.to_string())?;
+        // The keys come into a store of its own, which takes the place of this one at the end.
+        self.store.set_limit(*machine.store.limit(), machine.log_time_ms);
         self.machine = Some(machine);
         let rest = self.head.split_off(4 + len);
         self.head = Vec::new();
@@ -463,6 +500,69 @@ mod tests {
         let mut restored = restorer.finish().unwrap();
         assert_eq!(restored.digest(), machine.digest());
         assert_eq!(apply(&mut restored, 3, &incr(65536, 1, 0)), first);
+    }
+
+    fn entry_of(ops: &[(OpKind, &[u8])]) -> Vec<u8> {
+        let mut builder = EntryBuilder::default();
+        for (kind, body) in ops {
+            builder.push(&Op { kind: *kind, session: 0, seq: 0, acked: 0, body });
+        }
+        builder.finish(1000, 7)
+    }
+
+    fn command(line: &str) -> Vec<u8> {
+        let words: Vec<&str> = line.split(' ').collect();
+        let spec = ringfort_resp::commands::lookup(words[0].as_bytes()).unwrap();
+        let mut body = Vec::new();
+        CommandBody::encode(&mut body, spec.command as u16, Protocol::Resp2, words[1..].iter());
+        body
+    }
+
+    #[test]
+    fn a_full_partition_refuses_what_may_need_memory() {
+        let mut machine = PartitionMachine::new(0, 16383);
+        let limit = MemoryLimit { quota_bytes: 40, ..MemoryLimit::default() };
+        apply(&mut machine, 1, &entry_of(&[(OpKind::Limit, &limit.encode())]));
+        let mut index = 1;
+        let mut run = |machine: &mut PartitionMachine, line: &str| {
+            index += 1;
+            apply(machine, index, &entry_of(&[(OpKind::Command, &command(line))]))
+        };
+        let oom = format!("{:?}", Status::Done(format!("-{OUT_OF_MEMORY}\r\n").as_bytes()));
+        let ok = format!("{:?}", Status::Done(OK));
+        assert_eq!(run(&mut machine, "SET a 12345"), ok, "38 bytes");
+        assert_eq!(run(&mut machine, "SET b 12345"), ok, "the limit was not passed before it");
+        for line in ["SET a 1", "APPEND a 1", "INCR n", "MSET x 1", "COPY a c"] {
+            assert_eq!(run(&mut machine, line), oom, "{line}");
+        }
+        for line in ["GET a", "EXPIRE a 10", "PERSIST a", "DEL a"] {
+            assert_ne!(run(&mut machine, line), oom, "{line}");
+        }
+        assert_eq!(run(&mut machine, "SET a 1"), ok, "there is room again");
+    }
+
+    #[test]
+    fn snapshot_carries_the_memory_limit() {
+        let mut machine = with_session();
+        let before = machine.digest();
+        let limit = MemoryLimit { quota_bytes: 9, ..MemoryLimit::default() };
+        apply(&mut machine, 2, &entry_of(&[(OpKind::Limit, &limit.encode())]));
+        assert_ne!(machine.digest(), before, "replicas with other limits are not equal");
+        machine.snapshot_begin();
+        let mut bytes = Vec::new();
+        while !machine.snapshot_next(1, &mut bytes) {}
+        let mut restorer = machine.restorer();
+        restorer.push(&bytes).unwrap();
+        let restored = restorer.finish().unwrap();
+        assert_eq!((restored.store().limit(), restored.digest()), (&limit, machine.digest()));
+    }
+
+    #[test]
+    fn an_unreadable_memory_limit_executes_nothing() {
+        let mut machine = PartitionMachine::new(0, 16383);
+        let entry = entry_of(&[(OpKind::Command, &command("SET a 1")), (OpKind::Limit, &[9; 21])]);
+        assert!(machine.apply(1, &entry, |_, _| ()).is_err());
+        assert_eq!(machine.store().len(), 0);
     }
 
     #[test]

@@ -16,6 +16,7 @@
 
 pub mod lease;
 pub mod machine;
+pub mod memory;
 pub mod raft;
 pub mod reads;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use crate::log::{HardState, LogEntry};
 use crate::meta::MetaMachine;
 use lease::Lease;
 use machine::PartitionMachine;
+use memory::Memory;
 use raft::{EntryReader, Message, ProposeError, Raft, Start};
 use reads::Reads;
 use ringfort_proxy::session::Ticket;
@@ -104,6 +106,15 @@ pub enum Machine {
     Meta(Box<MetaMachine>),
 }
 
+impl Machine {
+    fn evicted_keys(&self) -> u64 {
+        match self {
+            Self::Partition(m) => m.evicted_keys(),
+            Self::Meta(_) => 0,
+        }
+    }
+}
+
 /// What an operation of a client or of the node itself asks.
 #[derive(Debug, Clone, Copy)]
 pub struct Submission<'a> {
@@ -143,6 +154,8 @@ impl Work {
 struct Batch {
     builder: EntryBuilder,
     origins: Vec<Origin>,
+    /// Logical bytes by which its writes grow the keyspace at most; counted when somebody evicts.
+    growth: u64,
 }
 
 #[derive(Debug)]
@@ -151,6 +164,7 @@ struct Inflight {
     term: u64,
     proposed_us: u64,
     origins: Vec<Origin>,
+    change: memory::Change,
 }
 
 #[derive(Debug)]
@@ -179,8 +193,14 @@ pub struct GroupStatus {
     pub last: u64,
     /// Keys held.
     pub keys: u64,
+    /// Keys held that expire.
+    pub expires: u64,
     /// Logical bytes held.
     pub bytes: u64,
+    /// Most logical bytes that it may hold; 0 = no limit.
+    pub quota: u64,
+    /// Keys that this replica evicted while it led.
+    pub evicted_keys: u64,
 }
 
 /// One replica of one group.
@@ -205,6 +225,7 @@ pub struct Group {
     installing: Option<(u64, u64)>,
     /// Expired keys are proposed again only when this index is applied.
     expire_after_index: u64,
+    memory: Memory,
     /// Index and term of the snapshot that is being written.
     snapshot: Option<(u64, u64)>,
     /// Ticks for which this replica has led without a break.
@@ -252,6 +273,7 @@ impl Group {
             unpersisted: VecDeque::new(),
             installing: None,
             expire_after_index: 0,
+            memory: Memory::new(seed),
             snapshot: None,
             led_ticks: 0,
             seed,
@@ -303,9 +325,9 @@ impl Group {
 
     /// Facts for people and tools.
     pub fn status(&self) -> GroupStatus {
-        let (keys, bytes) = match &self.machine {
-            Machine::Partition(m) => (m.store().len() as u64, m.store().logical_bytes()),
-            Machine::Meta(_) => (0, 0),
+        let store = match &self.machine {
+            Machine::Partition(m) => Some(m.store()),
+            Machine::Meta(_) => None,
         };
         GroupStatus {
             id: self.id,
@@ -315,8 +337,19 @@ impl Group {
             commit: self.raft.commit_index(),
             applied: self.raft.applied_index(),
             last: self.raft.last_index(),
-            keys,
-            bytes,
+            keys: store.map_or(0, |s| s.len() as u64),
+            expires: store.map_or(0, |s| s.expires_len() as u64),
+            bytes: store.map_or(0, |s| s.logical_bytes()),
+            quota: store.map_or(0, |s| s.limit().quota_bytes),
+            evicted_keys: self.memory.evicted_keys,
+        }
+    }
+
+    /// Digest of its state; equal on all replicas that have applied the same entries. O(bytes held).
+    pub fn digest(&self) -> u64 {
+        match &self.machine {
+            Machine::Partition(m) => m.digest(),
+            Machine::Meta(m) => m.digest(),
         }
     }
 
@@ -363,9 +396,12 @@ impl Group {
     }
 
     fn push(&mut self, origin: Origin, op: &Op<'_>) {
-        let has_room = self.queue.back().is_some_and(|b| {
-            b.builder.bytes_len() + op.body.len() <= ENTRY_BYTES && b.builder.len() < OPS_MAX
-        });
+        let (bytes_max, ops_max) = self.entry_bounds();
+        let growth = self.growth_of(op);
+        let has_room = self
+            .queue
+            .back()
+            .is_some_and(|b| b.builder.bytes_len() + op.body.len() <= bytes_max && b.builder.len() < ops_max);
         if !has_room {
             self.queue.push_back(Batch::default());
         }
@@ -373,6 +409,7 @@ impl Group {
         let before = batch.builder.bytes_len();
         batch.builder.push(op);
         batch.origins.push(origin);
+        batch.growth += growth;
         self.queue_bytes += batch.builder.bytes_len() - before;
     }
 
@@ -404,9 +441,14 @@ impl Group {
     /// Makes log entries of the queued writes, while fewer than [`INFLIGHT_MAX`] are under way.
     pub fn propose(&mut self, now: Now, ports: &mut impl Ports) {
         self.notice_role(ports);
-        while self.inflight.len() < INFLIGHT_MAX && self.raft.is_leader() && !self.raft.is_transferring() {
-            let Some(mut batch) = self.queue.pop_front() else { return };
-            self.queue_bytes -= batch.builder.bytes_len();
+        while self.has_proposable() {
+            let Some(batch) = self.queue.pop_front() else { return };
+            let batch_bytes = batch.builder.bytes_len();
+            let (mut batch, change) = match self.make_room(batch, now) {
+                Ok(ready) => ready,
+                Err(batch) => return self.queue.push_front(batch),
+            };
+            self.queue_bytes -= batch_bytes;
             let log_time = match &self.machine {
                 Machine::Partition(m) => now.wall_ms.max(m.log_time_ms()),
                 Machine::Meta(_) => now.wall_ms,
@@ -419,9 +461,11 @@ impl Group {
                     term: self.raft.term(),
                     proposed_us: now.boot_us,
                     origins: batch.origins,
+                    change,
                 }),
                 // The engine dropped it, so it is in no log.
                 Err(ProposeError::NotLeader | ProposeError::Transferring) => {
+                    self.memory.forget(&change);
                     for origin in batch.origins {
                         ports.reply(origin, Status::NotLeader(""));
                     }
@@ -491,7 +535,8 @@ impl Group {
     fn apply(&mut self, entries: Vec<LogEntry>, ports: &mut impl Ports) -> Result<(), String> {
         let Some(last) = entries.last().map(|e| e.index) else { return Ok(()) };
         for entry in entries {
-            let origins = self.take_inflight(&entry, ports);
+            let own = self.take_inflight(&entry, ports);
+            let origins = own.as_ref().map_or(&[][..], |own| &own.origins);
             if entry.kind != raft::ENTRY_NORMAL {
                 continue; // no version writes one yet; every replica ignores it alike
             }
@@ -500,18 +545,23 @@ impl Group {
                     ports.reply(origin, status);
                 }
             };
+            let evicted_before = self.machine.evicted_keys();
             match &mut self.machine {
                 Machine::Partition(m) => m.apply(entry.index, &entry.data, &mut answer),
                 Machine::Meta(m) => m.apply(&entry.data, &mut answer),
             }
             .map_err(|e| format!("group {}: entry {} cannot be applied: {e}", self.id, entry.index))?;
+            if let Some(own) = own {
+                self.memory.evicted_keys += self.machine.evicted_keys() - evicted_before;
+                self.memory.forget(&own.change);
+            }
         }
         self.raft.applied(last);
         Ok(())
     }
 
-    /// The origins that wait for `entry`; what was proposed at its index in another term is lost.
-    fn take_inflight(&mut self, entry: &LogEntry, ports: &mut impl Ports) -> Vec<Origin> {
+    /// What this replica remembers of `entry`, if it proposed it; what was proposed at its index in another term is lost.
+    fn take_inflight(&mut self, entry: &LogEntry, ports: &mut impl Ports) -> Option<Inflight> {
         while let Some(front) = self.inflight.front() {
             if front.index > entry.index {
                 break;
@@ -519,13 +569,14 @@ impl Group {
             let front = self.inflight.pop_front().expect("the loop saw one");
             if front.index == entry.index && front.term == entry.term {
                 self.lease.confirm(front.term, front.proposed_us);
-                return front.origins;
+                return Some(front);
             }
+            self.memory.forget(&front.change);
             for origin in front.origins {
                 ports.reply(origin, Status::Retry);
             }
         }
-        Vec::new()
+        None
     }
 
     /// Answers whoever waits on an office that is lost.
@@ -535,11 +586,11 @@ impl Group {
             self.led_term = led_term;
             self.expire_after_index = 0;
             self.reads.forget_rounds();
-            for inflight in std::mem::take(&mut self.inflight) {
-                for origin in inflight.origins {
-                    ports.reply(origin, Status::Retry);
-                }
+            let lost = std::mem::take(&mut self.inflight);
+            for origin in lost.iter().flat_map(|inflight| &inflight.origins) {
+                ports.reply(*origin, Status::Retry);
             }
+            self.memory.forget_office(lost.into_iter().map(|inflight| inflight.change));
         }
         if led_term == 0 && (!self.queue.is_empty() || self.reads.is_waiting()) {
             let hint = self.leader().map_or_else(String::new, |n| n.0.clone());
@@ -555,6 +606,7 @@ impl Group {
     pub fn has_proposable(&self) -> bool {
         !self.queue.is_empty()
             && self.inflight.len() < INFLIGHT_MAX
+            && self.memory.await_index <= self.raft.applied_index()
             && self.raft.is_leader()
             && !self.raft.is_transferring()
     }

@@ -5,6 +5,7 @@ use super::raft::tests::{NoDisk, start};
 use super::raft::{ELECTION_TICKS_MAX, Message, TICK_MS};
 use super::*;
 use ringfort_resp::{Command, Protocol};
+use ringfort_store::{MemoryLimit, Policy};
 use ringfort_wire::request::CommandBody;
 
 /// What a replica has sent and answered.
@@ -258,4 +259,118 @@ fn an_expired_key_is_deleted_by_the_log_before_a_read_says_so() {
         let Machine::Partition(m) = group.machine() else { panic!("a partition") };
         assert_eq!(m.store().len(), 0, "the deletion is an entry that every replica applies");
     }
+}
+
+/// Has replica 1 propose a memory limit of 10,000 bytes.
+fn limited(policy: Policy) -> Trio {
+    let mut trio = Trio::new();
+    let limit = MemoryLimit { quota_bytes: 10_000, policy, ..MemoryLimit::default() };
+    trio.groups[0].follow_limit(&limit);
+    trio.settle();
+    trio.tick(10);
+    for group in &mut trio.groups {
+        assert_eq!(group.status().quota, 10_000, "every replica has it");
+        group.follow_limit(&limit);
+        assert!(!group.has_proposable(), "it is proposed once");
+    }
+    trio
+}
+
+fn bytes(trio: &Trio) -> Vec<u64> {
+    trio.groups.iter().map(|g| g.status().bytes).collect()
+}
+
+#[test]
+fn a_leader_makes_room_before_it_writes() {
+    let mut trio = limited(Policy::AllKeysLru);
+    trio.write(1, 1, &[b"hot", b"v"], Command::Set);
+    for i in 0..2_000_u64 {
+        // Several entries under way at once, and several writes in each.
+        for j in 0..3 {
+            trio.write(1, 2, &[format!("{i}-{j}").as_bytes(), &[b'v'; 60]], Command::Set);
+            let now = trio.now;
+            if j < 2 {
+                trio.groups[0].propose(now, &mut trio.ports[0]);
+            }
+        }
+        trio.settle();
+        trio.ports.iter_mut().for_each(|p| p.replies.clear());
+        if i % 5 == 0 {
+            trio.tick(20);
+            trio.read(1, 3, b"hot");
+            trio.settle();
+            assert_eq!(trio.answers(3), ["$1\r\nv"], "what is used is kept ({i})");
+        }
+        assert!(bytes(&trio)[0] <= 10_000, "{:?}", bytes(&trio));
+    }
+    trio.tick(20);
+    assert_eq!(bytes(&trio)[1..], [bytes(&trio)[0]; 2]);
+    assert!(bytes(&trio)[0] > 9_000, "{:?}", bytes(&trio));
+    assert!(trio.groups.windows(2).all(|g| g[0].digest() == g[1].digest()));
+    let evicted: Vec<u64> = trio.groups.iter().map(Group::evicted_keys).collect();
+    assert!(evicted[0] > 5_500 && evicted[1..] == [0, 0], "only the leader counts: {evicted:?}");
+}
+
+#[test]
+fn a_lowered_limit_evicts_without_a_write() {
+    let mut trio = limited(Policy::AllKeysRandom);
+    for i in 0..90 {
+        trio.write(1, 1, &[format!("{i}").as_bytes(), &[b'v'; 60]], Command::Set);
+    }
+    trio.settle();
+    assert!(bytes(&trio)[0] > 8_000);
+    let limit = MemoryLimit { quota_bytes: 1_000, policy: Policy::AllKeysRandom, ..MemoryLimit::default() };
+    trio.groups[0].follow_limit(&limit);
+    trio.settle();
+    trio.groups[0].evict_excess();
+    trio.settle();
+    assert!(bytes(&trio)[0] <= 1_000, "{:?}", bytes(&trio));
+    trio.groups[0].evict_excess();
+    assert!(!trio.groups[0].has_proposable(), "nothing is left to do");
+}
+
+#[test]
+fn keys_without_an_expiry_stay_and_writes_are_refused_when_only_they_are_left() {
+    let mut trio = limited(Policy::VolatileLru);
+    for i in 0..80 {
+        let key = format!("{i}");
+        let expiring: [&[u8]; 4] = [key.as_bytes(), &[b'v'; 100], b"EX", b"1000"];
+        trio.write(1, 1, &expiring[..if i < 60 { 2 } else { 4 }], Command::Set);
+        trio.settle();
+    }
+    assert!(bytes(&trio)[0] <= 10_000);
+    trio.ports.iter_mut().for_each(|p| p.replies.clear());
+    for i in 0..60 {
+        trio.write(1, 2, &[format!("more-{i}").as_bytes(), &[b'v'; 100]], Command::Set);
+        trio.settle();
+    }
+    let answers = trio.answers(2);
+    assert_eq!(answers[0], "+OK", "there were keys that expire");
+    assert!(answers[59].starts_with("-OOM command not allowed"), "{answers:?}");
+    assert!(bytes(&trio)[0] < 10_150, "one write passed the limit: {:?}", bytes(&trio));
+    trio.write(1, 3, &[b"0", b"1"], Command::Del);
+    trio.settle();
+    trio.write(1, 4, &[b"0", b"v"], Command::Set);
+    trio.settle();
+    assert_eq!((trio.answers(3), trio.answers(4)), (vec![":2"], vec!["+OK"]));
+}
+
+#[test]
+fn a_new_leader_goes_on_evicting() {
+    let mut trio = limited(Policy::AllKeysLfu);
+    for i in 0..300 {
+        trio.write(1, 1, &[format!("{i}").as_bytes(), &[b'v'; 60]], Command::Set);
+    }
+    trio.cut = vec![1];
+    trio.settle();
+    trio.tick(2 * ELECTION_TICKS_MAX);
+    let leader = (2..=3).find(|&r| trio.groups[r - 1].raft().is_leader()).unwrap();
+    for i in 0..300 {
+        trio.write(leader, 2, &[format!("n{i}").as_bytes(), &[b'v'; 60]], Command::Set);
+        trio.settle();
+    }
+    trio.cut.clear();
+    trio.tick(20);
+    assert!(bytes(&trio).iter().all(|b| *b <= 10_000), "{:?}", bytes(&trio));
+    assert!(trio.groups.windows(2).all(|g| g[0].digest() == g[1].digest()));
 }

@@ -29,8 +29,8 @@ use super::ports::PortTable;
 use super::shared::{Shared, View};
 use crate::clock::{Clock, Now};
 use crate::log::{Disk, Log, LogEntry, LogError, LogOptions, Mark, SnapshotFiles, SnapshotWriter, SyncJob};
-use crate::shard::Group;
 use crate::shard::raft::{EntryReader, Message, TICK_MS};
+use crate::shard::{Group, memory};
 use ringfort_proxy::clients::WorkerClients;
 use ringfort_proxy::errands::Errands;
 use ringfort_proxy::random::Random;
@@ -42,6 +42,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Below so much free disk no write is accepted: the log must have room for what is on its way.
 pub const DISK_FREE_MIN: u64 = 256 << 20;
@@ -57,7 +58,7 @@ const FIRST_CAMPAIGN_TICKS: u64 = 30 / TICK_MS;
 const WRITE_RETRY_TICKS: u64 = 500 / TICK_MS;
 /// Ticks between two attempts to hand leaderships over (50 ms).
 const HAND_OVER_TICKS: u64 = 50 / TICK_MS;
-/// Ticks between two looks at expired keys (100 ms).
+/// Ticks between two looks at expired keys and at the memory limit (100 ms).
 const EXPIRE_TICKS: u64 = 100 / TICK_MS;
 /// Ticks between two publications of the groups' state (100 ms).
 const PUBLISH_TICKS: u64 = 100 / TICK_MS;
@@ -129,6 +130,8 @@ pub struct WorkerCore<D: Disk> {
     scratch: Vec<u8>,
     errands: Errands,
     random: Random,
+    /// The last question for digests that was answered.
+    digests_round: u64,
 }
 
 impl<D: Disk> std::fmt::Debug for WorkerCore<D> {
@@ -429,6 +432,7 @@ impl<D: Disk> WorkerCore<D> {
     pub fn tick(&mut self, now: Now) -> anyhow::Result<()> {
         self.ticks += 1;
         let ids: Vec<u16> = self.groups.keys().copied().collect();
+        let limit = self.view.cluster_map().map(|map| memory::share(map)).unwrap_or_default();
         for &id in &ids {
             let Some(group) = self.groups.get_mut(&id) else { continue };
             let mut is_busy = group.tick();
@@ -439,6 +443,8 @@ impl<D: Disk> WorkerCore<D> {
             }
             if self.ticks.is_multiple_of(EXPIRE_TICKS) {
                 group.expire(now);
+                group.follow_limit(&limit);
+                group.evict_excess();
                 is_busy |= group.has_proposable();
             }
             if is_busy {
@@ -497,8 +503,15 @@ impl<D: Disk> WorkerCore<D> {
         Ok(())
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         self.shared.publish(self.options.worker, self.groups.values().map(Group::status).collect());
+        let round = self.shared.digests_asked.load(Ordering::Relaxed);
+        if round != self.digests_round {
+            self.digests_round = round;
+            let digests =
+                self.groups.values().map(|g| (g.id(), g.raft().applied_index(), g.digest())).collect();
+            self.shared.publish_digests(self.options.worker, digests);
+        }
     }
 
     /// Begins to hand every leadership over, for a planned stop; repeated by ticks until it is done.

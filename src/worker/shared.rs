@@ -35,6 +35,10 @@ pub struct Shared {
     statuses: Vec<Mutex<Vec<GroupStatus>>>,
     /// The clients of the node's own port; one part for each worker, and the last for those of a node that does not serve yet.
     pub clients: Arc<Clients>,
+    /// How often somebody asked for the replicas' digests.
+    pub digests_asked: AtomicU64,
+    /// Of each worker: group, applied index, digest at it.
+    digests: Vec<Mutex<Vec<(GroupId, u64, u64)>>>,
     /// Seconds since the start.
     pub uptime_s: AtomicU64,
 }
@@ -62,6 +66,8 @@ impl Shared {
             leaders: (0..1024).map(|_| AtomicU16::new(NOBODY)).collect(),
             statuses: (0..workers).map(|_| Mutex::new(Vec::new())).collect(),
             clients: Clients::new(usize::from(workers) + 1),
+            digests_asked: AtomicU64::new(0),
+            digests: (0..workers).map(|_| Mutex::new(Vec::new())).collect(),
             uptime_s: AtomicU64::new(0),
         }
     }
@@ -110,6 +116,13 @@ impl Shared {
         }
         if let Some(place) = self.statuses.get(usize::from(worker)) {
             *place.lock() = statuses;
+        }
+    }
+
+    /// Publishes the digests of a worker's replicas.
+    pub fn publish_digests(&self, worker: u16, digests: Vec<(GroupId, u64, u64)>) {
+        if let Some(place) = self.digests.get(usize::from(worker)) {
+            *place.lock() = digests;
         }
     }
 
@@ -177,14 +190,20 @@ impl Host for View {
     }
 
     fn facts(&self) -> Facts {
-        let keys = self.shared.statuses().iter().filter(|s| s.is_leader).map(|s| s.keys).sum();
+        let statuses = self.shared.statuses();
+        let led = || statuses.iter().filter(|s| s.is_leader);
         Facts {
             run_id: format!("{:040x}", self.shared.run_id),
             process_id: std::process::id(),
             tcp_port: self.shared.client_port,
             uptime_s: self.shared.uptime_s.load(Ordering::Relaxed),
             clients_max: self.shared.clients_max,
-            keyspace: Some(Keyspace { keys, expires: 0 }),
+            keyspace: Some(Keyspace {
+                keys: led().map(|s| s.keys).sum(),
+                expires: led().map(|s| s.expires).sum(),
+                bytes: led().map(|s| s.bytes).sum(),
+                evicted_keys: statuses.iter().map(|s| s.evicted_keys).sum(),
+            }),
         }
     }
 
@@ -195,11 +214,24 @@ impl Host for View {
                 Ok(map_json(map, |partition| self.leader_of(partition)))
             }
             RingfortQuery::Node => Ok(self.node_json().to_string()),
+            RingfortQuery::Digest => Ok(self.digest_json().to_string()),
         }
     }
 }
 
 impl View {
+    /// Digests as of the last question; this one has them computed anew, within about 100 ms.
+    fn digest_json(&self) -> serde_json::Value {
+        self.shared.digests_asked.fetch_add(1, Ordering::Relaxed);
+        let mut all: Vec<_> = self.shared.digests.iter().flat_map(|d| d.lock().clone()).collect();
+        all.sort_unstable();
+        let group = |(id, applied, digest): (GroupId, u64, u64)| {
+            let partition = id.partition().map(|p| p.0);
+            serde_json::json!({ "partition": partition, "applied": applied, "digest": format!("{digest:016x}") })
+        };
+        serde_json::json!({ "id": self.shared.node.0, "groups": all.into_iter().map(group).collect::<Vec<_>>() })
+    }
+
     fn node_json(&self) -> serde_json::Value {
         let statuses = self.shared.statuses();
         let term_meta = statuses.iter().find(|s| s.id == GroupId::META).map(|s| s.term);
@@ -211,7 +243,7 @@ impl View {
                     "role": if s.is_leader { "leader" } else { "follower" },
                     "leader": s.leader.as_ref().map(|n| n.0.as_str()),
                     "term": s.term, "commit": s.commit, "applied": s.applied, "last": s.last,
-                    "keys": s.keys, "bytes": s.bytes,
+                    "keys": s.keys, "bytes": s.bytes, "quota": s.quota, "evicted_keys": s.evicted_keys,
                 })
             })
             .collect();

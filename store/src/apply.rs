@@ -39,6 +39,7 @@ impl Store {
         args: &[&[u8]],
         reply: &mut ReplyWriter<'_>,
     ) {
+        self.usage.log_time_ms = ctx.log_time_ms;
         self.reclaim(args.len().saturating_add(1).saturating_mul(RECLAIM_PER_ARG));
         let done = if commands::is_read(command) {
             self.apply_read(ctx.log_time_ms, command, args, reply)
@@ -50,7 +51,7 @@ impl Store {
         }
     }
 
-    /// Executes a read; never changes anything.
+    /// Executes a read; never changes anything but the marks of use, which belong to this replica alone.
     ///
     /// Keys found past their expiry at `now_ms` are added to `expired` and nothing is written: the caller has their
     /// conditional delete ([`Store::expire`]) committed and reads again, so that a key which one client saw gone cannot
@@ -64,7 +65,7 @@ impl Store {
         reply: &mut ReplyWriter<'_>,
         expired: &mut Vec<ExpiredKey>,
     ) {
-        let mut reader = Reader::new(self, now_ms);
+        let mut reader = Reader::new(self, now_ms, commands::is_use(command));
         if let Err(error) = commands::read(&mut reader, command, args, reply) {
             error.write(reply);
         } else {
@@ -79,7 +80,7 @@ impl Store {
         args: &[&[u8]],
         reply: &mut ReplyWriter<'_>,
     ) -> Result<(), crate::error::CommandError> {
-        let mut reader = Reader::new(self, now_ms);
+        let mut reader = Reader::new(self, now_ms, commands::is_use(command));
         commands::read(&mut reader, command, args, reply)?;
         if reader.expired.is_empty() {
             return Ok(());
@@ -87,6 +88,6 @@ impl Store {
         for gone in core::mem::take(&mut reader.expired) {
             self.expire(&gone.key, gone.expires_at_ms);
         }
-        commands::read(&mut Reader::new(self, now_ms), command, args, reply)
+        commands::read(&mut Reader::new(self, now_ms, false), command, args, reply)
     }
 }

@@ -80,6 +80,18 @@ pub(crate) enum CommandError {
     /// No slot, or a negative number of keys.
     #[error("ERR Invalid slot or number of keys")]
     SlotOrCount,
+    /// OBJECT FREQ under a policy that does not count uses.
+    #[error(
+        "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching \
+         between policies at runtime LRU and LFU data will take some time to adjust."
+    )]
+    FreqNotTracked,
+    /// OBJECT IDLETIME under a policy that counts uses.
+    #[error(
+        "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when switching between \
+         policies at runtime LRU and LFU data will take some time to adjust."
+    )]
+    IdleTimeNotTracked,
     /// The key's slot is not one of this partition's: a mistake of the router, never the client's.
     #[error("ERR key belongs to another partition")]
     Misplaced,

@@ -1,6 +1,9 @@
 //! Which keys expire when: an exact, ordered index over the records that have an expiry.
 
-use std::collections::{BTreeSet, btree_set};
+use std::{
+    collections::{BTreeSet, btree_set},
+    ops::Bound,
+};
 
 /// A place in the index: everything needed to find the record again without a copy of its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +38,11 @@ impl ExpiryIndex {
     /// The entries due at `now_ms`, the longest overdue first.
     pub(crate) fn due(&self, now_ms: u64) -> impl Iterator<Item = &ExpiryEntry> {
         self.0.iter().take_while(move |entry| entry.expires_at_ms <= now_ms)
+    }
+
+    /// The entries after `entry`, in order; `None`: all.
+    pub(crate) fn after(&self, entry: Option<ExpiryEntry>) -> impl Iterator<Item = &ExpiryEntry> {
+        self.0.range((entry.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded))
     }
 
     /// Empties the index; the old entries are handed out to be dropped in slices.

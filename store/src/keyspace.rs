@@ -4,9 +4,11 @@ use hashbrown::{HashTable, hash_table::Entry};
 use ringfort_ring::{SLOTS, slot_of};
 
 use crate::{
-    ExpiredKey, KEY_BYTES_MAX, VALUE_BYTES_MAX,
+    ExpiredKey, KEY_BYTES_MAX, MemoryLimit, VALUE_BYTES_MAX,
+    counts::KeyCounts,
     error::CommandError,
     expiry::{ExpiryEntry, ExpiryIndex},
+    memory::{Usage, next_random},
     reclaim::Reclaim,
     record::{EXPIRY_MS_MAX, Record, hash_key},
     snapshot::Snapshot,
@@ -15,6 +17,9 @@ use crate::{
 /// A table smaller than this is never shrunk.
 const SHRINK_CAPACITY_MIN: usize = 64;
 
+/// Random buckets of a table that are tried before it is walked.
+const BUCKET_DRAWS_MAX: usize = 32;
+
 /// A table is shrunk when it is less than one part in this many full.
 const SHRINK_RATIO: usize = 8;
 
@@ -22,7 +27,7 @@ const SHRINK_RATIO: usize = 8;
 ///
 /// # Invariants
 /// - Every record stands in the table of its key's slot, under its key's hash, once.
-/// - `len`, `logical_bytes` and `expires_len` are the sums over the records.
+/// - `len`, `logical_bytes`, `expires_len` and the counts of each table are the sums over the records.
 /// - The expiry index holds exactly one entry for each (expiry, slot, hash) among the records with an expiry.
 /// - A slot that a running snapshot has not written yet holds what it held when the snapshot began.
 ///
@@ -31,15 +36,17 @@ const SHRINK_RATIO: usize = 8;
 pub struct Store {
     first: u16,
     tables: Vec<HashTable<Record>>,
+    counts: KeyCounts,
     index: ExpiryIndex,
-    usage: Usage,
+    totals: Totals,
+    pub(crate) usage: Usage,
     pub(crate) snapshot: Option<Snapshot>,
     pub(crate) garbage: Reclaim,
 }
 
 /// Sums over all records.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Usage {
+struct Totals {
     keys: usize,
     expires: usize,
     logical_bytes: u64,
@@ -49,7 +56,8 @@ struct Usage {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
     table: usize,
-    hash: u64,
+    /// The key's hash.
+    pub(crate) hash: u64,
 }
 
 impl Store {
@@ -60,11 +68,13 @@ impl Store {
     pub fn new(first: u16, last: u16) -> Self {
         assert!(first <= last, "the first slot is not after the last");
         assert!(last < SLOTS, "a slot is below {SLOTS}");
-        let tables = (first..=last).map(|_| HashTable::new()).collect();
+        let tables: Vec<_> = (first..=last).map(|_| HashTable::new()).collect();
         Self {
             first,
+            counts: KeyCounts::new(tables.len()),
             tables,
             index: ExpiryIndex::default(),
+            totals: Totals::default(),
             usage: Usage::default(),
             snapshot: None,
             garbage: Reclaim::default(),
@@ -83,22 +93,39 @@ impl Store {
 
     /// Number of keys; those that are past their expiry but not removed yet count.
     pub fn len(&self) -> usize {
-        self.usage.keys
+        self.totals.keys
     }
 
     /// Whether there is no key.
     pub fn is_empty(&self) -> bool {
-        self.usage.keys == 0
+        self.totals.keys == 0
     }
 
     /// Deterministic size of all records, bytes: equal on replicas that applied the same log.
     pub fn logical_bytes(&self) -> u64 {
-        self.usage.logical_bytes
+        self.totals.logical_bytes
+    }
+
+    /// How much it may hold; see [`Store::is_full`].
+    pub fn limit(&self) -> &MemoryLimit {
+        &self.usage.limit
+    }
+
+    /// Changes how much it may hold. The caller keeps the limit: it is no part of the digest and of a snapshot.
+    pub fn set_limit(&mut self, limit: MemoryLimit) {
+        self.usage.limit = limit;
+    }
+
+    /// Whether a command that may need memory is to be refused: the limit is passed and no key may be evicted.
+    pub fn is_full(&self) -> bool {
+        let MemoryLimit { quota_bytes, policy, .. } = self.usage.limit;
+        let is_over = quota_bytes != 0 && quota_bytes < self.totals.logical_bytes;
+        is_over && (!policy.evicts() || (policy.is_volatile() && self.totals.expires == 0))
     }
 
     /// Number of keys that have an expiry.
     pub fn expires_len(&self) -> usize {
-        self.usage.expires
+        self.totals.expires
     }
 
     /// Number of keys in a slot; 0 for a slot of another partition.
@@ -163,7 +190,7 @@ impl Store {
     /// # Panics
     /// When one does not hold.
     pub fn check_invariants(&self) {
-        let mut usage = Usage::default();
+        let mut totals = Totals::default();
         let mut entries = std::collections::BTreeSet::new();
         for (i, table) in self.tables.iter().enumerate() {
             let mut keys = std::collections::BTreeSet::new();
@@ -175,14 +202,21 @@ impl Store {
                 assert!(self.find(place, key).is_some(), "a record is found under its key");
                 assert!(key.len() <= KEY_BYTES_MAX, "a key is within its limit");
                 assert!(record.value().len() <= VALUE_BYTES_MAX, "a value is within its limit");
-                usage.add(record);
+                totals.add(record);
                 if let Some(expires_at_ms) = record.expires_at_ms() {
                     assert!(expires_at_ms <= EXPIRY_MS_MAX, "an expiry is within its limit");
                     entries.insert(ExpiryEntry { expires_at_ms, table: i as u16, hash: place.hash });
                 }
             }
         }
-        assert_eq!(self.usage, usage, "the counters are the sums over the records");
+        let tables_of_keys = self.tables.iter().enumerate().map(|(i, table)| (i, table.len()));
+        let mut nth = 0;
+        for (i, len) in tables_of_keys.filter(|(_, len)| *len != 0) {
+            assert_eq!(self.counts.table_of(nth), i, "the counts are those of the tables");
+            nth += len as u32;
+            assert_eq!(self.counts.table_of(nth - 1), i, "the counts are those of the tables");
+        }
+        assert_eq!(self.totals, totals, "the counters are the sums over the records");
         assert!(self.index.iter().eq(entries.iter()), "the expiry index is that of the records");
         if let Some(snapshot) = &self.snapshot {
             snapshot.check_invariants(self.tables.len());
@@ -227,7 +261,7 @@ impl Store {
     /// Inserts a record or replaces the one of its key.
     pub(crate) fn put(&mut self, place: Place, record: Record) {
         self.before_write(place.table);
-        self.usage.add(&record);
+        self.totals.add(&record);
         let expires_at_ms = record.expires_at_ms();
         let entry = self.tables[place.table].entry(
             place.hash,
@@ -235,9 +269,14 @@ impl Store {
             |other| hash_key(other.key()),
         );
         let old = match entry {
-            Entry::Occupied(mut occupied) => Some(core::mem::replace(occupied.get_mut(), record)),
+            Entry::Occupied(mut occupied) => {
+                record.set_mark(self.usage.used_mark(occupied.get().mark(), self.usage.log_time_ms));
+                Some(core::mem::replace(occupied.get_mut(), record))
+            }
             Entry::Vacant(vacant) => {
+                record.set_mark(self.usage.new_mark());
                 vacant.insert(record);
+                self.counts.add(place.table);
                 None
             }
         };
@@ -254,12 +293,13 @@ impl Store {
         self.before_write(place.table);
         let table = &mut self.tables[place.table];
         let Some(record) = table.find_mut(place.hash, |record| record.key() == key) else { return };
-        self.usage.sub(record);
+        self.totals.sub(record);
         let expires_at_ms = record.expires_at_ms();
         *record = change(core::mem::take(record));
         debug_assert_eq!(record.key(), key);
         debug_assert_eq!(record.expires_at_ms(), expires_at_ms);
-        self.usage.add(record);
+        record.set_mark(self.usage.used_mark(record.mark(), self.usage.log_time_ms));
+        self.totals.add(record);
     }
 
     /// Removes a key; returns whether it was there.
@@ -272,6 +312,7 @@ impl Store {
         let Ok(entry) = table.find_entry(place.hash, |record| record.key() == key) else { return false };
         let (record, _) = entry.remove();
         shrink(table);
+        self.counts.sub(place.table);
         self.forget(place, &record);
         true
     }
@@ -286,7 +327,36 @@ impl Store {
             }
         }
         self.garbage.push_index(self.index.take());
-        self.usage = Usage::default();
+        self.totals = Totals::default();
+        self.counts.clear();
+    }
+
+    /// A random key, each as likely as any other. `None` without keys. O(log slots), and within the table O(1): one bucket
+    /// in eight is taken at least, or there are few.
+    pub(crate) fn random_record(&self, random: &mut u64) -> Option<(&Record, Place)> {
+        let len = self.totals.keys as u64;
+        let nth = next_random(random).checked_rem(len)?;
+        let table = self.counts.table_of(nth as u32);
+        let buckets = self.tables[table].num_buckets();
+        let mut draw = || next_random(random) as usize % buckets.max(1);
+        let drawn = (0..BUCKET_DRAWS_MAX).find_map(|_| self.tables[table].get_bucket(draw()));
+        let record = drawn.or_else(|| {
+            let start = draw();
+            (start..buckets).chain(0..start).find_map(|i| self.tables[table].get_bucket(i))
+        })?;
+        Some((record, Place { table, hash: hash_key(record.key()) }))
+    }
+
+    /// The record at a place that was found earlier, if it is still there.
+    pub(crate) fn record_at(&self, place: Place) -> Option<&Record> {
+        let mut records = self.tables[place.table].iter_hash(place.hash);
+        // The table compares only a few bits of the hash.
+        records.find(|record| hash_key(record.key()) == place.hash)
+    }
+
+    /// The expiry index and what is needed to find its records.
+    pub(crate) fn index(&self) -> &ExpiryIndex {
+        &self.index
     }
 
     /// The records of a slot in no particular order; none for a slot of another partition.
@@ -307,7 +377,7 @@ impl Store {
 
     /// Takes a record that left its table out of the counters and the index.
     fn forget(&mut self, place: Place, record: &Record) {
-        self.usage.sub(record);
+        self.totals.sub(record);
         if let Some(expires_at_ms) = record.expires_at_ms() {
             let entry = place.entry(expires_at_ms);
             if self.records_of(entry).next().is_none() {
@@ -317,7 +387,7 @@ impl Store {
     }
 
     /// The records under an entry of the index: one, but for keys of equal hash.
-    fn records_of(&self, entry: ExpiryEntry) -> impl Iterator<Item = &Record> {
+    pub(crate) fn records_of(&self, entry: ExpiryEntry) -> impl Iterator<Item = &Record> {
         // The table compares only a few bits of the hash.
         self.tables[usize::from(entry.table)].iter_hash(entry.hash).filter(move |record| {
             record.expires_at_ms() == Some(entry.expires_at_ms) && hash_key(record.key()) == entry.hash
@@ -329,7 +399,7 @@ impl Store {
     }
 }
 
-impl Usage {
+impl Totals {
     fn add(&mut self, record: &Record) {
         self.keys += 1;
         self.expires += usize::from(record.expires_at_ms().is_some());
@@ -349,18 +419,27 @@ impl Place {
     }
 }
 
+impl ExpiryEntry {
+    /// Where its record stands.
+    pub(crate) fn place(&self) -> Place {
+        Place { table: usize::from(self.table), hash: self.hash }
+    }
+}
+
 /// One read's view of the store at a time.
 pub(crate) struct Reader<'a> {
     store: &'a Store,
     now_ms: u64,
+    /// Whether finding a key is a use of it.
+    is_use: bool,
     /// Keys found past their expiry; the reply is not to be written when there are any.
     pub(crate) expired: Vec<ExpiredKey>,
 }
 
 impl<'a> Reader<'a> {
-    /// Makes a view of `store` at `now_ms`.
-    pub(crate) fn new(store: &'a Store, now_ms: u64) -> Self {
-        Self { store, now_ms, expired: Vec::new() }
+    /// Makes a view of `store` at `now_ms`; `is_use`: finding a key is a use of it.
+    pub(crate) fn new(store: &'a Store, now_ms: u64, is_use: bool) -> Self {
+        Self { store, now_ms, is_use, expired: Vec::new() }
     }
 
     /// The store, for what does not depend on the time.
@@ -381,7 +460,12 @@ impl<'a> Reader<'a> {
                 self.expired.push(ExpiredKey { key: key.to_vec(), expires_at_ms });
                 Ok(None)
             }
-            _ => Ok(Some(record)),
+            _ => {
+                if self.is_use {
+                    record.set_mark(self.store.usage.used_mark(record.mark(), self.now_ms));
+                }
+                Ok(Some(record))
+            }
         }
     }
 }

@@ -6,24 +6,31 @@
 //! - [`Store::apply`]: the one door through which commands change the keyspace; called for each committed log entry.
 //! - [`Store::read`]: commands that change nothing.
 //! - [`Store::expire`], [`Store::due`]: removal of keys whose time has come, proposed by the leader.
+//! - [`Store::evict`], [`Store::victims`]: removal of keys to make room, proposed by the leader.
 //! - [`Store::snapshot_begin`], [`Restorer`]: the state as bytes, slot by slot, while writes go on.
 //!
-//! What is deliberately absent: databases (`SELECT`), types other than strings, eviction.
+//! What is deliberately absent: databases (`SELECT`), types other than strings.
 
 mod apply;
 mod commands;
+mod counts;
 mod error;
+mod evict;
 mod expiry;
 mod extended;
 mod keyspace;
+mod memory;
 mod number;
+mod packed;
 mod reclaim;
 mod record;
 mod restore;
 mod snapshot;
 
 pub use apply::{ApplyContext, ExpiredKey};
+pub use evict::{Evictor, Victim};
 pub use keyspace::Store;
+pub use memory::{MemoryLimit, Policy};
 pub use restore::{RestoreError, Restorer};
 
 /// Longest key that a write accepts, bytes. Longer ones are refused, so that a record's header stays small and an index

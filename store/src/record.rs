@@ -2,7 +2,7 @@
 
 use twox_hash::XxHash3_64;
 
-use crate::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::{KEY_BYTES_MAX, VALUE_BYTES_MAX, packed::Packed};
 
 /// Seed of the key hash: fixed, because digests and snapshots order by it on every replica.
 const KEY_SEED: u64 = 0x5269_6e67_666f_7274;
@@ -15,7 +15,10 @@ pub(crate) const EXPIRY_MS_MAX: u64 = i64::MAX as u64;
 
 /// Deterministic cost of a record beside its key, value and expiry, bytes: header, table slot at 7/8 load and the
 /// allocator's share. Counted the same on every replica and by every version of the layout.
-const LOGICAL_OVERHEAD_BYTES: u64 = 32;
+pub(crate) const LOGICAL_OVERHEAD_BYTES: u64 = 32;
+
+/// Deterministic cost of an expiry, bytes.
+pub(crate) const LOGICAL_EXPIRY_BYTES: u64 = 8;
 
 /// Set when an expiry is stored.
 const FLAG_EXPIRY: u8 = 1;
@@ -33,11 +36,13 @@ const FLAG_LONG_KEY: u8 = 2;
 /// | then | k | key |
 /// | then | rest | value |
 ///
+/// Beside the bytes stands the mark of its use (see [`Usage`](crate::memory::Usage)), which is no part of its content.
+///
 /// # Invariants
 /// The bytes are empty (a record taken out of the table for an update) or have exactly this form, the key is at most
 /// [`KEY_BYTES_MAX`] and the value at most [`VALUE_BYTES_MAX`] long.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Record(Box<[u8]>);
+pub(crate) struct Record(Packed);
 
 /// Lengths in a record's first bytes.
 struct Header {
@@ -73,7 +78,17 @@ impl Record {
         }
         bytes.extend_from_slice(key);
         bytes.extend_from_slice(value);
-        Self(bytes.into_boxed_slice())
+        Self(Packed::new(bytes.into_boxed_slice(), 0))
+    }
+
+    /// The mark of its use.
+    pub(crate) fn mark(&self) -> u32 {
+        self.0.tag()
+    }
+
+    /// Notes a use.
+    pub(crate) fn set_mark(&self, mark: u32) {
+        self.0.set_tag(mark);
     }
 
     fn header(&self) -> Header {
@@ -118,10 +133,11 @@ impl Record {
 
     /// The same record with `suffix` behind its value; reuses the allocation where the allocator can.
     pub(crate) fn append(self, suffix: &[u8]) -> Self {
+        let mark = self.mark();
         let mut bytes = self.0.into_vec();
         bytes.reserve_exact(suffix.len());
         bytes.extend_from_slice(suffix);
-        Self(bytes.into_boxed_slice())
+        Self(Packed::new(bytes.into_boxed_slice(), mark))
     }
 
     /// The same record with `patch` in its value from `offset` on, behind zero bytes where the value ends before. O(patch)
@@ -129,20 +145,21 @@ impl Record {
     pub(crate) fn overwrite(self, offset: usize, patch: &[u8]) -> Self {
         let start = self.header().value_start + offset;
         let end = start + patch.len();
+        let mark = self.mark();
         let mut bytes = self.0.into_vec();
         if bytes.len() < end {
             bytes.reserve_exact(end - bytes.len());
             bytes.resize(end, 0);
         }
         bytes[start..end].copy_from_slice(patch);
-        Self(bytes.into_boxed_slice())
+        Self(Packed::new(bytes.into_boxed_slice(), mark))
     }
 
     /// Its deterministic size, bytes: the same on every replica, whatever the allocator does.
     pub(crate) fn logical_bytes(&self) -> u64 {
         let header = self.header();
         let content = self.0.len() - header.key_start;
-        let expiry = if header.expires_at_ms.is_some() { 8 } else { 0 };
+        let expiry = if header.expires_at_ms.is_some() { LOGICAL_EXPIRY_BYTES } else { 0 };
         LOGICAL_OVERHEAD_BYTES + content as u64 + expiry
     }
 

@@ -1,7 +1,7 @@
 //! Snapshot bytes -> store. The format is described in `snapshot.rs`.
 
 use crate::{
-    KEY_BYTES_MAX, Store, VALUE_BYTES_MAX,
+    KEY_BYTES_MAX, MemoryLimit, Store, VALUE_BYTES_MAX,
     record::{EXPIRY_MS_MAX, Record},
     snapshot::{END, KIND_EXPIRES, KIND_STRING, VERSION},
 };
@@ -85,6 +85,12 @@ impl Store {
 }
 
 impl Restorer {
+    /// The limit and the log time of the state that the snapshot is of: the keys count as used then.
+    pub fn set_limit(&mut self, limit: MemoryLimit, log_time_ms: u64) {
+        self.store.usage.limit = limit;
+        self.store.usage.log_time_ms = log_time_ms;
+    }
+
     /// Takes the next piece.
     ///
     /// # Errors

@@ -153,10 +153,7 @@ impl Invariants {
 
     /// Equal state at equal index (State Machine Safety, Raft figure 3).
     pub(crate) fn check_digest(&mut self, node: usize, group: &Group) -> Result<(), String> {
-        let digest = match group.machine() {
-            Machine::Partition(m) => m.digest(),
-            Machine::Meta(m) => m.digest(),
-        };
+        let digest = group.digest();
         let applied = group.raft().applied_index();
         let theirs = *self.digests.entry((group.id(), applied)).or_insert(digest);
         if theirs != digest {

@@ -9,7 +9,8 @@
 //! | 22 | .. | operations |
 //!
 //! Operation: [`OpKind`] (1), session (8), seq (8), acked (8), length of the body (4), body.
-//! The body of `Command` is a [`crate::request::CommandBody`]; of `Expire`: expiry in ms (8), then the key.
+//! The body of `Command` is a [`crate::request::CommandBody`]; of `Expire`: expiry in ms (8), then the key; of `Limit`:
+//! see `MemoryLimit::encode` of the store; of `Evict`: digest of the record (8), then the key.
 
 use crate::FEATURE_LEVEL;
 use crate::frame::{Reader, WireError};
@@ -26,6 +27,10 @@ pub enum OpKind {
     Skip = 3,
     /// Deletes a key if its expiry is exactly the one given.
     Expire = 4,
+    /// Sets how much memory the partition may use, and what happens beyond.
+    Limit = 5,
+    /// Deletes a key to make room, if its record is exactly the one that was judged.
+    Evict = 6,
 }
 
 /// One operation of an entry.
@@ -90,6 +95,16 @@ impl EntryBuilder {
         self.count += 1;
     }
 
+    /// Appends all operations of another one.
+    pub fn append(&mut self, other: &Self) {
+        assert!(self.len() + other.len() <= OPS_MAX, "an entry holds at most {OPS_MAX} operations");
+        if self.bytes.is_empty() {
+            self.bytes.resize(ENTRY_HEADER_BYTES, 0);
+        }
+        self.bytes.extend_from_slice(other.bytes.get(ENTRY_HEADER_BYTES..).unwrap_or_default());
+        self.count += other.count;
+    }
+
     /// Finishes the entry and leaves the builder empty.
     pub fn finish(&mut self, log_time_ms: u64, seed: u64) -> Vec<u8> {
         let mut bytes = core::mem::take(&mut self.bytes);
@@ -141,6 +156,8 @@ impl<'a> Entry<'a> {
                 2 => OpKind::OpenSession,
                 3 => OpKind::Skip,
                 4 => OpKind::Expire,
+                5 => OpKind::Limit,
+                6 => OpKind::Evict,
                 _ => return Err(r.malformed()),
             };
             Ok(Op { kind, session: r.u64()?, seq: r.u64()?, acked: r.u64()?, body: r.bytes()? })
@@ -151,6 +168,21 @@ impl<'a> Entry<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn entries_are_joined() {
+        let op = |seq| Op { kind: OpKind::Evict, session: 0, seq, acked: 0, body: b"12345678key" };
+        let (mut first, mut second, mut empty) = <(EntryBuilder, EntryBuilder, EntryBuilder)>::default();
+        first.push(&op(1));
+        second.push(&op(2));
+        second.push(&op(3));
+        first.append(&second);
+        first.append(&EntryBuilder::default());
+        empty.append(&first);
+        let bytes = empty.finish(1, 2);
+        let ops: Vec<_> = Entry::decode(&bytes).unwrap().ops().map(Result::unwrap).collect();
+        assert_eq!(ops, [op(1), op(2), op(3)]);
+    }
 
     #[test]
     fn entry_round_trips() {

@@ -216,6 +216,7 @@ pub(super) fn integer(bytes: &[u8]) -> Option<i64> {
 fn ringfort(spec: &CommandSpec, host: &dyn Host, out: &mut ReplyWriter<'_>) -> Outcome {
     let query = match spec.short_name() {
         "map" => RingfortQuery::Map,
+        "digest" => RingfortQuery::Digest,
         _ => RingfortQuery::Node,
     };
     let json = host.ringfort(query).map_err(|error| format!("ERR {error}"))?;

@@ -31,6 +31,10 @@ pub struct Keyspace {
     pub keys: u64,
     /// Keys that expire.
     pub expires: u64,
+    /// Logical bytes of the keys, which `maxmemory` counts.
+    pub bytes: u64,
+    /// Keys evicted since the start.
+    pub evicted_keys: u64,
 }
 
 const SECTIONS: [&str; 6] = ["server", "clients", "stats", "replication", "cluster", "keyspace"];
@@ -95,7 +99,7 @@ fn write_section(section: &str, facts: &Facts, is_node: bool, clients: &Clients,
         "cluster" => line("# Cluster\r\ncluster_enabled", &u8::from(is_node)),
         _ => {
             out.push_str("# Keyspace\r\n");
-            if let Some(Keyspace { keys: keys @ 1.., expires }) = facts.keyspace {
+            if let Some(Keyspace { keys: keys @ 1.., expires, .. }) = facts.keyspace {
                 write!(out, "db0:keys={keys},expires={expires},avg_ttl=0\r\n")
                     .expect("a String takes every write");
             }

@@ -24,7 +24,7 @@ impl Host for Fake {
         Facts {
             run_id: "r".repeat(40),
             tcp_port: 6379,
-            keyspace: Some(Keyspace { keys: 5, expires: 1 }),
+            keyspace: Some(Keyspace { keys: 5, expires: 1, ..Keyspace::default() }),
             ..Facts::default()
         }
     }
@@ -32,7 +32,7 @@ impl Host for Fake {
     fn ringfort(&self, query: RingfortQuery) -> Result<String, String> {
         match query {
             RingfortQuery::Map => Ok("{}".to_owned()),
-            RingfortQuery::Node => Err("not a node".to_owned()),
+            RingfortQuery::Node | RingfortQuery::Digest => Err("not a node".to_owned()),
         }
     }
 }

@@ -205,6 +205,11 @@ impl CommandSpec {
         self
     }
 
+    /// Whether it is refused when memory is full.
+    pub fn may_need_memory(&self) -> bool {
+        self.flags.contains(&"denyoom")
+    }
+
     /// Whether `argc` arguments (the name included) fit the arity.
     pub fn is_arity_ok(&self, argc: usize) -> bool {
         let arity = usize::from(self.arity.unsigned_abs());

@@ -57,6 +57,7 @@ impl<D: Disk> WorkerCore<D> {
             scratch: Vec::new(),
             errands: Errands::default(),
             random: Random::new(options.seed),
+            digests_round: 0,
             options,
             shared,
         };

@@ -1,9 +1,9 @@
-//! OBJECT ENCODING and REFCOUNT, MEMORY USAGE.
+//! OBJECT ENCODING, FREQ, IDLETIME and REFCOUNT, MEMORY USAGE.
 
 use ringfort_resp::{Command, ReplyWriter};
 
 use super::{Done, is_option};
-use crate::{error::CommandError, keyspace::Reader, number::parse_i64};
+use crate::{error::CommandError, keyspace::Reader, memory::idle_tenths, number::parse_i64};
 
 /// Longest value that Redis stores in one piece with its header, bytes.
 const EMBSTR_BYTES_MAX: usize = 44;
@@ -14,6 +14,8 @@ const SHARED_REFCOUNT: i64 = i32::MAX as i64;
 
 /// `OBJECT ENCODING key`, `OBJECT REFCOUNT key`: what Redis says of a value that SET has written. (Redis remembers a
 /// value's history: after APPEND and SETRANGE it is `raw`, after INCRBYFLOAT never `int`.)
+///
+/// `OBJECT FREQ key`, `OBJECT IDLETIME key`: of this replica, and only one of them, by the policy.
 pub(super) fn object(reader: &mut Reader<'_>, args: &[&[u8]], reply: &mut ReplyWriter<'_>) -> Done {
     let spec = match Command::Object.spec().judge(args.iter().copied()) {
         Ok(spec) => spec,
@@ -32,7 +34,18 @@ pub(super) fn object(reader: &mut Reader<'_>, args: &[&[u8]], reply: &mut ReplyW
         return Ok(());
     };
     let integer = parse_i64(record.value());
-    if spec.name == "object|encoding" {
+    let usage = &reader.store().usage;
+    if spec.name == "object|freq" {
+        if !usage.limit.policy.is_lfu() {
+            return Err(CommandError::FreqNotTracked);
+        }
+        reply.integer(usage.lfu_count(record.mark(), reader.now_ms()).into());
+    } else if spec.name == "object|idletime" {
+        if usage.limit.policy.is_lfu() {
+            return Err(CommandError::IdleTimeNotTracked);
+        }
+        reply.integer((idle_tenths(record.mark(), reader.now_ms()) / 10).into());
+    } else if spec.name == "object|encoding" {
         reply.bulk(match record.value().len() {
             _ if integer.is_some() => b"int",
             ..=EMBSTR_BYTES_MAX => b"embstr",
@@ -72,6 +85,7 @@ pub(super) fn memory(reader: &mut Reader<'_>, args: &[&[u8]], reply: &mut ReplyW
 #[cfg(test)]
 mod tests {
     use super::super::testing::Session;
+    use crate::{MemoryLimit, Policy};
 
     #[test]
     fn object_encoding_and_refcount() {
@@ -91,7 +105,39 @@ mod tests {
             assert_eq!(session.run("object refcount k"), refcount, "{value}");
         }
         assert_eq!(session.run("OBJECT ENCODING x"), "$-1");
-        assert_eq!(session.run("OBJECT FREQ k"), "-ERR unknown subcommand 'FREQ'. Try OBJECT HELP.");
+    }
+
+    #[test]
+    fn object_freq_and_idletime_go_by_the_policy() {
+        let mut session = Session::new();
+        session.run("SET k v");
+        session.now_ms += 25_000;
+        let read = |session: &Session, line: &str| session.read(line).0;
+        assert_eq!(read(&session, "OBJECT IDLETIME k"), ":25");
+        for question in ["EXISTS k", "TTL k", "TYPE k", "MEMORY USAGE k", "OBJECT ENCODING k"] {
+            read(&session, question);
+            assert_eq!(read(&session, "OBJECT IDLETIME k"), ":25", "{question} is no use");
+        }
+        assert!(
+            read(&session, "OBJECT FREQ k").starts_with("-ERR An LFU maxmemory policy is not selected, ")
+        );
+        for using in ["GET k", "MGET x k", "STRLEN k", "GETRANGE k 0 1", "TOUCH k"] {
+            session.now_ms += 9_000;
+            assert_ne!(read(&session, "OBJECT IDLETIME k"), ":0");
+            read(&session, using);
+            assert_eq!(read(&session, "OBJECT IDLETIME k"), ":0", "{using} is a use");
+        }
+        session.store.set_limit(MemoryLimit { policy: Policy::VolatileLfu, ..MemoryLimit::default() });
+        session.run("SET new v");
+        assert_eq!(read(&session, "OBJECT FREQ new"), ":5");
+        assert!(
+            read(&session, "OBJECT IDLETIME k").starts_with("-ERR An LFU maxmemory policy is selected, ")
+        );
+        for subcommand in ["FREQ", "IDLETIME"] {
+            assert_eq!(read(&session, &format!("OBJECT {subcommand} x")), "$-1");
+        }
+        read(&session, "GET new");
+        assert_eq!(read(&session, "OBJECT FREQ new"), ":6");
     }
 
     #[test]

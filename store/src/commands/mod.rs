@@ -46,6 +46,20 @@ pub(crate) fn is_read(command: Command) -> bool {
     )
 }
 
+/// Whether a read of a key counts as a use of it, for eviction. As in Redis, questions about a key do not.
+pub(crate) fn is_use(command: Command) -> bool {
+    matches!(
+        command,
+        Command::Get
+            | Command::MGet
+            | Command::StrLen
+            | Command::GetRange
+            | Command::SubStr
+            | Command::Lcs
+            | Command::Touch
+    )
+}
+
 /// Executes a command that may change the keyspace.
 pub(crate) fn write(
     store: &mut Store,

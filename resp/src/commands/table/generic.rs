@@ -85,11 +85,27 @@ pub(super) const ROWS: &[CommandSpec] = &[
                 .about("generic", "2.2.3", "Inspect the internal encoding of a Redis object")
                 .complexity("O(1)")
                 .arguments("key#0"),
+            row(Command::Object, "object|freq", 3, Scope::Slot)
+                .flags(&["readonly"])
+                .acl(&["keyspace"])
+                .tips(&["nondeterministic_output"])
+                .keys_at(2, 2, 1, &[&["RO"]])
+                .about("generic", "4.0.0", "Get the logarithmic access frequency counter of a Redis object")
+                .complexity("O(1)")
+                .arguments("key#0"),
             row(Command::Object, "object|help", 2, Scope::Connection)
                 .flags(&["loading", "stale"])
                 .acl(&["keyspace"])
                 .about("generic", "6.2.0", "Show helpful text about the different subcommands")
                 .complexity("O(1)"),
+            row(Command::Object, "object|idletime", 3, Scope::Slot)
+                .flags(&["readonly"])
+                .acl(&["keyspace"])
+                .tips(&["nondeterministic_output"])
+                .keys_at(2, 2, 1, &[&["RO"]])
+                .about("generic", "2.2.3", "Get the time since a Redis object was last accessed")
+                .complexity("O(1)")
+                .arguments("key#0"),
             row(Command::Object, "object|refcount", 3, Scope::Slot)
                 .flags(&["readonly"])
                 .acl(&["keyspace"])

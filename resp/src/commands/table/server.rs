@@ -146,6 +146,13 @@ pub(super) const ROWS: &[CommandSpec] = &[
         .about("server", "0.1.0", "A container for Ringfort's own commands")
         .complexity("Depends on subcommand.")
         .subcommands(&[
+            row(Command::Ringfort, "ringfort|digest", 2, Scope::Connection)
+                .about(
+                    "server",
+                    "0.1.0",
+                    "Get digests of this node's replicas as JSON, as of the last time asked",
+                )
+                .complexity("O(N) in the background where N is the bytes held"),
             row(Command::Ringfort, "ringfort|help", 2, Scope::Connection)
                 .flags(&["loading", "stale"])
                 .about("server", "0.1.0", "Show helpful text about the different subcommands")

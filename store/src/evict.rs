@@ -1,0 +1,385 @@
+//! Which keys go when a partition is full. The leader chooses and proposes; every replica deletes what the log says.
+//!
+//! As in Redis, the choice is by sample: of `maxmemory-samples` random keys and the best ones of earlier samples that were
+//! not needed (the pool), the one used longest ago, or least often, goes. O(samples) for each victim, however many keys
+//! there are and however few of them expire.
+
+use std::collections::HashSet;
+
+use ringfort_resp::Command;
+
+use crate::{
+    Policy, Store,
+    expiry::ExpiryEntry,
+    keyspace::Place,
+    memory::{LFU_MAX, SAMPLES_MAX, idle_tenths},
+    number::parse_i64,
+    record::{LOGICAL_EXPIRY_BYTES, LOGICAL_OVERHEAD_BYTES, Record, hash_key},
+};
+
+/// Candidates that are kept from one victim to the next (as in Redis).
+const POOL_LEN: usize = 16;
+/// Samples taken for one victim before it is given up: all that was found is on its way out already.
+const ROUNDS_MAX: usize = 16;
+/// Random keys looked at for one that expires, before the index of expiries is walked instead.
+const DRAWS_MAX: usize = 8;
+/// Longest text of a number that INCR and its kin write, bytes.
+const NUMBER_BYTES_MAX: u64 = 40;
+
+/// A key that is to go, as it was judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Victim {
+    /// The key.
+    pub key: Vec<u8>,
+    /// Digest of its record: the condition under which it may be deleted.
+    pub digest: u64,
+    /// Logical bytes that it frees.
+    pub bytes: u64,
+    /// Names it until [`Evictor::forget`].
+    pub hash: u64,
+}
+
+/// What a leader remembers between victims.
+#[derive(Debug, Default)]
+pub struct Evictor {
+    /// The best candidate last.
+    pool: Vec<Candidate>,
+    /// Scores of another policy say nothing.
+    policy: Policy,
+    /// Victims that are proposed and not deleted yet.
+    chosen: HashSet<u64>,
+    /// Where the walk over the expiries goes on.
+    cursor: Option<ExpiryEntry>,
+    random: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    /// The higher, the sooner it goes.
+    score: u32,
+    place: Place,
+}
+
+impl Evictor {
+    /// Makes one that draws its samples from `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self { random: seed, ..Self::default() }
+    }
+
+    /// A victim was deleted, or will not be: it may be chosen again.
+    pub fn forget(&mut self, hash: u64) {
+        self.chosen.remove(&hash);
+    }
+}
+
+impl Store {
+    /// Removes `key` when its record has this digest; returns whether it did.
+    ///
+    /// The condition lets a write that was committed in between win.
+    pub fn evict(&mut self, key: &[u8], digest: u64) -> bool {
+        let Ok(place) = self.place(key) else { return false };
+        self.find(place, key).is_some_and(|record| record.digest() == digest) && self.remove(place, key)
+    }
+
+    /// Chooses keys until they free `bytes`, at most `max`; fewer when there are no more that may go. None is chosen
+    /// again before [`Evictor::forget`].
+    pub fn victims(&self, evictor: &mut Evictor, now_ms: u64, bytes: u64, max: usize) -> Vec<Victim> {
+        if evictor.policy != self.limit().policy {
+            evictor.policy = self.limit().policy;
+            evictor.pool.clear();
+        }
+        let (mut victims, mut freed) = (Vec::new(), 0);
+        while freed < bytes
+            && victims.len() < max
+            && let Some(record) = self.victim(evictor, now_ms)
+        {
+            let hash = hash_key(record.key());
+            evictor.chosen.insert(hash);
+            let bytes = record.logical_bytes();
+            freed += bytes;
+            victims.push(Victim { key: record.key().to_vec(), digest: record.digest(), bytes, hash });
+        }
+        victims
+    }
+
+    fn victim(&self, evictor: &mut Evictor, now_ms: u64) -> Option<&Record> {
+        match evictor.policy {
+            Policy::NoEviction => None,
+            Policy::VolatileTtl => {
+                let records = self.index().iter().flat_map(|entry| self.records_of(*entry));
+                records.into_iter().find(|record| !evictor.chosen.contains(&hash_key(record.key())))
+            }
+            Policy::AllKeysRandom | Policy::VolatileRandom => (0..ROUNDS_MAX).find_map(|_| {
+                let (record, place) = self.draw(evictor)?;
+                (!evictor.chosen.contains(&place.hash)).then_some(record)
+            }),
+            Policy::AllKeysLru | Policy::AllKeysLfu | Policy::VolatileLru | Policy::VolatileLfu => {
+                (0..ROUNDS_MAX).find_map(|_| {
+                    self.fill_pool(evictor, now_ms);
+                    self.best_of_pool(evictor, now_ms)
+                })
+            }
+        }
+    }
+
+    /// Takes a sample into the pool.
+    fn fill_pool(&self, evictor: &mut Evictor, now_ms: u64) {
+        for _ in 0..self.limit().samples.clamp(1, SAMPLES_MAX) {
+            let Some((record, place)) = self.draw(evictor) else { return };
+            if evictor.chosen.contains(&place.hash) || evictor.pool.iter().any(|c| c.place.hash == place.hash)
+            {
+                continue;
+            }
+            let score = self.score(record, now_ms);
+            let at = evictor.pool.partition_point(|c| c.score < score);
+            evictor.pool.insert(at, Candidate { score, place });
+            if evictor.pool.len() > POOL_LEN {
+                evictor.pool.remove(0);
+            }
+        }
+    }
+
+    /// The best candidate that is still there and was not used since.
+    fn best_of_pool(&self, evictor: &mut Evictor, now_ms: u64) -> Option<&Record> {
+        while let Some(Candidate { score, place }) = evictor.pool.pop() {
+            let record = self.record_at(place).filter(|record| {
+                (record.expires_at_ms().is_some() || !evictor.policy.is_volatile())
+                    && score <= self.score(record, now_ms)
+            });
+            if record.is_some() && !evictor.chosen.contains(&place.hash) {
+                return record;
+            }
+        }
+        None
+    }
+
+    fn score(&self, record: &Record, now_ms: u64) -> u32 {
+        if self.limit().policy.is_lfu() {
+            LFU_MAX - self.usage.lfu_count(record.mark(), now_ms)
+        } else {
+            idle_tenths(record.mark(), now_ms)
+        }
+    }
+
+    /// A random key, of those that expire where only they may go.
+    fn draw(&self, evictor: &mut Evictor) -> Option<(&Record, Place)> {
+        if !evictor.policy.is_volatile() {
+            return self.random_record(&mut evictor.random);
+        }
+        if self.expires_len() == 0 {
+            return None;
+        }
+        for _ in 0..DRAWS_MAX {
+            let (record, place) = self.random_record(&mut evictor.random)?;
+            if record.expires_at_ms().is_some() {
+                return Some((record, place));
+            }
+        }
+        // Few keys expire: one after the other, in the order of their expiries.
+        let entry = self.index().after(evictor.cursor).next().or_else(|| self.index().iter().next());
+        evictor.cursor = entry.copied();
+        let place = entry?.place();
+        self.record_at(place).map(|record| (record, place))
+    }
+
+    /// Most logical bytes by which a command makes the keyspace grow, as far as its arguments and the present keys tell.
+    pub fn growth_max(&self, command: Command, args: &[&[u8]]) -> u64 {
+        let pair = |key: &[u8], value_len: &dyn Fn(u64) -> u64| {
+            let old = self.place(key).ok().and_then(|place| self.find(place, key));
+            let (old_bytes, old_value_len) =
+                old.map_or((0, 0), |record| (record.logical_bytes(), record.value().len() as u64));
+            let overhead = LOGICAL_OVERHEAD_BYTES + LOGICAL_EXPIRY_BYTES;
+            (overhead + key.len() as u64 + value_len(old_value_len)).saturating_sub(old_bytes)
+        };
+        let len = |arg: &[u8]| arg.len() as u64;
+        match (command, args) {
+            (Command::Set | Command::SetNx | Command::GetSet, [key, value, ..])
+            | (Command::SetEx | Command::PSetEx, [key, _, value]) => pair(key, &|_| len(value)),
+            (Command::Append, [key, suffix]) => pair(key, &|old| old + len(suffix)),
+            (Command::SetRange, [key, offset, patch]) => {
+                let offset = parse_i64(offset).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+                pair(key, &|old| old.max(offset.saturating_add(len(patch))))
+            }
+            (Command::MSet | Command::MSetNx, pairs) => {
+                pairs.as_chunks::<2>().0.iter().map(|[key, value]| pair(key, &|_| len(value))).sum()
+            }
+            (Command::Copy, [source, target, ..]) => {
+                let source = self.place(source).ok().and_then(|place| self.find(place, source));
+                pair(target, &|_| source.map_or(0, |record| record.value().len() as u64))
+            }
+            (_, [key, ..]) => pair(key, &|old| old.max(NUMBER_BYTES_MAX)),
+            (_, []) => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{MemoryLimit, commands::testing::Session};
+
+    fn session(policy: Policy) -> Session {
+        let mut session = Session::new();
+        session.store.set_limit(MemoryLimit {
+            quota_bytes: 1,
+            policy,
+            samples: 64,
+            ..MemoryLimit::default()
+        });
+        session
+    }
+
+    fn names(victims: &[Victim]) -> Vec<&str> {
+        victims.iter().map(|victim| std::str::from_utf8(&victim.key).unwrap()).collect()
+    }
+
+    #[test]
+    fn each_policy_chooses_its_own() {
+        for (policy, expected) in [
+            (Policy::NoEviction, &[][..]),
+            (Policy::AllKeysLru, &["old", "ttl-used", "used", "ttl-new"]),
+            (Policy::VolatileLru, &["ttl-used", "ttl-new"]),
+            (Policy::AllKeysLfu, &["old", "ttl-new", "used", "ttl-used"]),
+            (Policy::VolatileLfu, &["ttl-new", "ttl-used"]),
+            (Policy::VolatileTtl, &["ttl-new", "ttl-used"]),
+        ] {
+            let mut session = session(policy);
+            session.script("SET old v -> +OK\nSET used v -> +OK\nSET ttl-used v EX 9000 -> +OK");
+            session.now_ms += 1000;
+            (0..50).for_each(|_| drop(session.read("GET ttl-used")));
+            session.now_ms += 1000;
+            (0..20).for_each(|_| drop(session.read("GET used")));
+            session.now_ms += 1000;
+            session.script("SET ttl-new v EX 100 -> +OK\nGET x -> $-1");
+            if policy.is_lfu() {
+                session.now_ms += 60_000;
+                session.read("GET ttl-new");
+            }
+            let mut evictor = Evictor::new(1);
+            let victims = session.store.victims(&mut evictor, session.now_ms, u64::MAX, 9);
+            assert_eq!(names(&victims), expected, "{policy:?}");
+            assert_eq!(session.store.victims(&mut evictor, session.now_ms, 1, 9), [], "none comes twice");
+            evictor.chosen.clear();
+            let first = session.store.victims(&mut evictor, session.now_ms, 1, 9);
+            assert_eq!(names(&first), expected[..expected.len().min(1)], "{policy:?}: one is enough");
+        }
+    }
+
+    #[test]
+    fn random_policies_choose_evenly() {
+        for policy in [Policy::AllKeysRandom, Policy::VolatileRandom] {
+            let mut session = session(policy);
+            for i in 0..20 {
+                session.run(&format!("SET {{t}}{i} v EX 1000"));
+                session.run(&format!("SET {i} v EX 1000"));
+            }
+            session.run("SET persistent v");
+            let mut counts = BTreeMap::new();
+            let mut evictor = Evictor::new(7);
+            for _ in 0..4100 {
+                let victims = session.store.victims(&mut evictor, session.now_ms, 1, 1);
+                *counts.entry(victims[0].key.clone()).or_insert(0) += 1;
+                evictor.forget(victims[0].hash);
+            }
+            assert_eq!(counts.len(), if policy == Policy::VolatileRandom { 40 } else { 41 });
+            assert!(counts.values().all(|n| (60..150).contains(n)), "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn finds_the_few_that_expire_among_many() {
+        let mut session = session(Policy::VolatileLru);
+        for i in 0..3000 {
+            session.store.usage.log_time_ms = session.now_ms;
+            let key = format!("{i}");
+            let place = session.store.place(key.as_bytes()).unwrap();
+            session.store.put(place, Record::new(key.as_bytes(), b"v", (i % 1000 == 0).then_some(1 << 60)));
+        }
+        let mut evictor = Evictor::new(3);
+        let mut victims = session.store.victims(&mut evictor, session.now_ms, u64::MAX, 99);
+        victims.sort_by(|a, b| a.key.cmp(&b.key));
+        assert_eq!(names(&victims), ["0", "1000", "2000"]);
+    }
+
+    #[test]
+    fn a_key_that_was_used_since_it_was_sampled_stays() {
+        let mut session = session(Policy::AllKeysLru);
+        session.script("SET a v -> +OK\nSET b v -> +OK\nSET c v -> +OK");
+        session.now_ms += 5000;
+        let mut evictor = Evictor::new(1);
+        session.store.fill_pool(&mut evictor, session.now_ms);
+        (0..9).for_each(|_| session.store.fill_pool(&mut evictor, session.now_ms));
+        assert_eq!(evictor.pool.len(), 3);
+        session.read("MGET a b");
+        assert_eq!(names(&session.store.victims(&mut evictor, session.now_ms, 1, 1)), ["c"]);
+    }
+
+    #[test]
+    fn eviction_is_conditional_on_the_same_content() {
+        let mut session = session(Policy::AllKeysRandom);
+        session.run("SET k v");
+        let victim = session.store.victims(&mut Evictor::new(1), session.now_ms, 1, 1).remove(0);
+        assert_eq!(victim.bytes, 34);
+        session.script("SET k w -> +OK");
+        assert!(!session.store.evict(&victim.key, victim.digest));
+        session.script("SET k v EX 10 -> +OK");
+        assert!(!session.store.evict(&victim.key, victim.digest));
+        session.script("SET k v -> +OK");
+        assert!(session.store.evict(&victim.key, victim.digest));
+        assert!(!session.store.evict(&victim.key, victim.digest));
+        session.store.check_invariants();
+    }
+
+    #[test]
+    fn full_is_a_partition_without_a_way_out() {
+        for (policy, is_full, is_full_with_expiry) in [
+            (Policy::NoEviction, true, true),
+            (Policy::AllKeysLru, false, false),
+            (Policy::VolatileTtl, true, false),
+        ] {
+            let mut session = session(policy);
+            assert!(!session.store.is_full());
+            session.run("SET k v");
+            assert_eq!(session.store.is_full(), is_full, "{policy:?}");
+            session.run("EXPIRE k 10");
+            assert_eq!(session.store.is_full(), is_full_with_expiry, "{policy:?}");
+            session.store.set_limit(MemoryLimit { policy, ..MemoryLimit::default() });
+            assert!(!session.store.is_full(), "there is no limit");
+        }
+    }
+
+    #[test]
+    fn growth_is_never_above_its_bound() {
+        let mut session = Session::new();
+        for line in [
+            "SET k 12345 EX 10",
+            "SET k 1 KEEPTTL",
+            "APPEND k 0123456789",
+            "SETRANGE k 40 xyz",
+            "SETRANGE n 9 x",
+            "COPY k c",
+            "COPY k c REPLACE",
+            "SETEX s 10 value",
+            "PSETEX s 10000 v",
+            "SETNX k v",
+            "GETSET g value",
+            "MSET m 1 n 2 o 333333333333",
+            "MSETNX p 1 q 2",
+            "INCR i",
+            "INCRBY i 999999999999",
+            "DECR j",
+            "INCRBYFLOAT f 0.1",
+            "APPEND new x",
+        ] {
+            let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+            let command = ringfort_resp::commands::lookup(words[0]).unwrap().command;
+            let bound = session.store.growth_max(command, &words[1..]);
+            let before = session.store.logical_bytes();
+            assert!(!session.run(line).starts_with('-'), "{line}");
+            let grown = session.store.logical_bytes().saturating_sub(before);
+            assert!(grown <= bound && bound <= grown + 60, "{line}: {grown} of {bound}");
+        }
+    }
+}
