@@ -12,6 +12,7 @@ mod tls;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use ringfort_proxy::logging::{Format, LEVELS_DEFAULT};
 use ringfort_proxy::tls::AuthClients;
 use ringfort_ring::{NodeId, NodeSpec, PartitionCount};
 use ringfort_store::Policy;
@@ -44,6 +45,8 @@ pub struct Config {
     pub tls: Option<TlsConfig>,
     /// The stand-alone proxy; `None` without a `[proxy]` section.
     pub proxy: Option<ProxyConfig>,
+    /// The log of every process.
+    pub log: LogConfig,
     /// The nodes in the order of the file; at least one, ids and addresses distinct.
     pub nodes: Vec<NodeConfig>,
 }
@@ -119,6 +122,21 @@ pub struct ProxyConfig {
     pub tls_listen: Option<SocketAddr>,
 }
 
+/// The `[log]` section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// What is shown, see [`ringfort_proxy::logging`].
+    pub level: String,
+    /// The form of a line.
+    pub format: Format,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { level: LEVELS_DEFAULT.to_owned(), format: Format::Text }
+    }
+}
+
 /// One `[[node]]` section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeConfig {
@@ -181,7 +199,7 @@ impl Config {
 
     /// Fingerprint of what the nodes of a cluster must agree on before they form it: `[cluster]` without the path of
     /// the secret, and of each node id, client, peer, proxy, weight, zone and TLS addresses. Independent of comments, order
-    /// and file name, of the stand-alone proxy, of certificates and of metrics addresses.
+    /// and file name, of the stand-alone proxy, of the log, of certificates and of metrics addresses.
     pub fn hash(&self) -> u64 {
         let mut bytes = Vec::new();
         let cluster = &self.cluster;

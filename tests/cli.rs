@@ -147,10 +147,89 @@ fn help_shows_only_what_exists() {
     let output = ringfort(&["--help"]);
     assert_eq!(output.status.code(), Some(0));
     let help = text(&output.stdout);
-    for command in ["up", "node", "proxy", "status", "check-config"] {
+    for command in ["up", "node", "proxy", "status", "log-level", "check-config", "completions", "man"] {
         assert!(help.contains(&format!("\n  {command} ")), "{command} is missing in {help}");
     }
-    for later in ["plan", "apply", "abort", "drain", "transfer", "completions", "--rebuild", "--watch"] {
+    for later in ["plan", "apply", "abort", "drain", "--rebuild"] {
         assert!(!help.contains(&format!("  {later} ")), "{later} is shown in {help}");
     }
+}
+
+#[test]
+fn completions_know_every_subcommand() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = ringfort(&["completions", shell]);
+        assert_eq!(output.status.code(), Some(0), "{shell}");
+        let script = text(&output.stdout);
+        for word in ["check-config", "log-level", "status", "watch", "accept-loss"] {
+            assert!(script.contains(word), "{shell}: {word} is missing");
+        }
+    }
+    assert_eq!(ringfort(&["completions", "tcsh"]).status.code(), Some(2));
+}
+
+#[test]
+fn man_writes_a_page_for_every_subcommand() {
+    let folder = std::env::temp_dir().join(format!("ringfort-cli-man-{}", std::process::id()));
+    let path = folder.to_str().expect("a UTF-8 path");
+    let output = ringfort(&["man", path]);
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap_or_default();
+    let (main, status) = (read("ringfort.1"), read("ringfort-status.1"));
+    let _ = std::fs::remove_dir_all(&folder);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(main.contains(".TH ringfort 1") && main.contains("ringfort\\-status"), "{main}");
+    assert!(status.contains("\\-\\-watch") && status.contains("ringfort status \\-\\-watch"), "{status}");
+    assert_fails(&["man", "/dev/null/x"], &["error: cannot write to /dev/null/x: not a directory"]);
+}
+
+#[test]
+fn log_options_are_checked() {
+    let file = TempFile::new("log", ONE_NODE);
+    for args in [&["--log-level", "loud"][..], &["--log-format", "xml"]] {
+        let output = ringfort(&[&["proxy", "--config", file.path()], args].concat());
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+    }
+    let loud = "'loud' is no level: write off, error, warn, info, debug, trace, or MODULE=LEVEL, joined by commas, such \
+                as info,ringfort::shard=debug";
+    assert_fails(&["log-level", "loud", "--config", file.path()], &[&format!("error: {loud}")]);
+    assert_fails(
+        &["log-level", "--config", file.path()],
+        &["error: n1 at 127.0.0.1:1 does not answer: connection refused"],
+    );
+    let wrong = TempFile::new(
+        "wrong-log",
+        &format!("{ONE_NODE}[log]\nlevel = \"loud\"\nformat = \"xml\"\nlevels = 1\n"),
+    );
+    let at = wrong.path();
+    assert_fails(
+        &["check-config", at],
+        &[
+            &format!("error: {at}:9: 'level' in [log] is wrong: {loud}"),
+            &format!("error: {at}:10: 'format' in [log] is 'xml': use \"text\" or \"json\""),
+            &format!("error: {at}:11: unknown key 'levels' in [log]; did you mean 'level'?"),
+        ],
+    );
+}
+
+#[test]
+fn a_json_log_is_json_to_its_last_line() {
+    let file = TempFile::new(
+        "json",
+        &format!("{ONE_NODE}[proxy]\nlisten = \"192.0.2.1:6379\"\n[log]\nformat = \"json\"\n")
+            .replace("[cluster]\n", "[cluster]\npeer_secret_file = \"secret\"\n"),
+    );
+    let output = ringfort(&["proxy", "--config", file.path()]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    let lines: Vec<serde_json::Value> = said
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+        .collect();
+    let last = lines.last().expect("an error");
+    assert_eq!((&last["level"], &last["target"]), (&"ERROR".into(), &"ringfort::cli".into()), "{said}");
+    assert!(
+        last["message"].as_str().is_some_and(|m| m.contains("cannot listen on 192.0.2.1:6379")),
+        "{said}"
+    );
+    assert!(last["timestamp"].is_string(), "{said}");
 }

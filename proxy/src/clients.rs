@@ -75,6 +75,11 @@ impl Clients {
         totals
     }
 
+    /// Commands answered, and asked for by proxies, since the start.
+    pub fn executed(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.stats.executed()).sum()
+    }
+
     /// What was counted since the last [`Clients::reset_stats`].
     pub fn counted(&self) -> Snapshot {
         self.totals().since(&self.base.lock())

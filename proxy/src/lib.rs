@@ -17,6 +17,7 @@ pub mod core;
 pub mod errands;
 pub mod gather;
 mod lane;
+pub mod logging;
 pub mod random;
 pub mod route;
 pub mod server;

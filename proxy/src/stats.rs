@@ -112,6 +112,11 @@ impl Stats {
         self.proxy_requests.add(1);
     }
 
+    /// Commands answered, and asked for by proxies.
+    pub(crate) fn executed(&self) -> u64 {
+        self.commands.iter().map(|command| command.calls.get()).sum::<u64>() + self.proxy_requests.get()
+    }
+
     /// Bytes came from clients.
     pub fn received(&self, bytes: usize) {
         self.bytes_in.add(bytes as u64);

@@ -11,8 +11,15 @@ use ringfort_resp::commands::{self, write_command_docs, write_command_info};
 use ringfort_resp::{CommandSpec, Protocol, ReplyWriter, Value, reply, write_command};
 
 /// Commands and subcommands that redis-server 7.0.15 does not have.
-const OWN: &[&str] =
-    &["client|setinfo", "delifeq", "ringfort", "ringfort|help", "ringfort|map", "ringfort|node"];
+const OWN: &[&str] = &[
+    "client|setinfo",
+    "delifeq",
+    "ringfort",
+    "ringfort|help",
+    "ringfort|log",
+    "ringfort|map",
+    "ringfort|node",
+];
 
 /// A `redis-server` of this test's own; ends with it.
 struct Redis {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::config::Config;
+use crate::config::{Config, LogConfig};
 
 use super::output::out;
 use super::process;
@@ -21,7 +21,7 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let config = Config::load(&args.file)?;
     // A certificate that will soon expire is said in the log.
-    process::start_log()?;
+    process::LogArgs::default().start(&LogConfig::default())?;
     config.load_tls(&args.file)?;
     out(&format!("{}: ok: {}", args.file.display(), summary(&config)));
     Ok(())

@@ -4,6 +4,10 @@
 
 mod check_config;
 mod client;
+mod completions;
+mod find;
+mod log_level;
+mod man;
 mod node;
 mod output;
 mod process;
@@ -14,7 +18,9 @@ mod up;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Parser, Subcommand};
+use ringfort_proxy::logging::{self, Format};
 
 /// The config file that is used when none is named.
 const DEFAULT_CONFIG: &str = "configs/local.toml";
@@ -24,22 +30,30 @@ const BUILT_IN_CONFIG: &str = "the built-in local.toml";
 
 /// A sharded cache cluster for Redis clients, replicated by Raft: an acknowledged write is never lost.
 #[derive(Debug, Parser)]
-#[command(name = "ringfort", version, arg_required_else_help = true, after_help = TOUR)]
+#[command(name = "ringfort", version, arg_required_else_help = true, after_help = TOUR, styles = STYLES)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
+/// Colours of the help, on a terminal without NO_COLOR.
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
 const TOUR: &str = "\
 First steps:
-  ringfort up                              three nodes and a proxy on this machine
-  redis-cli -p 6379 set greeting hello     any Redis client, one address
-  redis-cli -c -p 7001 get greeting        a cluster-aware client, straight to the nodes
-  ringfort status                          who leads what
+  ringfort up                            three nodes and a proxy on this machine
+  redis-cli -p 6379 set greeting hello   any Redis client, one address
+  redis-cli -c -p 7001 get greeting      a cluster-aware client, to the nodes
+  ringfort status --watch                who leads what, again every second
 
 Environment:
-  RINGFORT_LOG   what the log shows: error, warn, info (default), debug; or per module,
-                 such as info,ringfort=debug";
+  RINGFORT_LOG   what logs show, unless --log-level says it: off, error, warn,
+                 info, debug, trace; or per module: info,ringfort::shard=debug
+  NO_COLOR       when set: no colours";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -47,7 +61,10 @@ enum Command {
     Node(node::Args),
     Proxy(proxy::Args),
     Status(status::Args),
+    LogLevel(log_level::Args),
     CheckConfig(check_config::Args),
+    Completions(completions::Args),
+    Man(man::Args),
 }
 
 /// Runs one subcommand to its end.
@@ -57,13 +74,20 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Node(args) => node::run(args),
         Command::Proxy(args) => proxy::run(args),
         Command::Status(args) => status::run(args),
+        Command::LogLevel(args) => log_level::run(args),
         Command::CheckConfig(args) => check_config::run(args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             for line in format!("{error:#}").lines() {
-                output::err(&format!("error: {line}"));
+                if logging::format() == Some(Format::Json) && tracing::enabled!(tracing::Level::ERROR) {
+                    tracing::error!("{line}");
+                } else {
+                    output::err(&format!("error: {line}"));
+                }
             }
             ExitCode::FAILURE
         }
@@ -96,6 +120,17 @@ mod tests {
             let help = command.clone().render_long_help().to_string();
             let example = format!("ringfort {}", command.get_name());
             assert!(help.contains("Examples:") && help.contains(&example), "{example}: {help}");
+        }
+    }
+
+    #[test]
+    fn examples_fit_80_columns() {
+        let commands = Cli::command();
+        for command in commands.get_subcommands().chain([&commands]) {
+            let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in examples.lines() {
+                assert!(line.chars().count() <= 80, "{}: {line}", command.get_name());
+            }
         }
     }
 

@@ -19,7 +19,8 @@ use super::{default_data_dir, process};
 #[command(after_help = "\
 Examples:
   ringfort node --config configs/local.toml --id n1
-  ringfort node --config production.toml --id cache-1 --data-dir /var/lib/ringfort --workers 8")]
+  ringfort node --config prod.toml --id cache-1 --data-dir /var/lib/ringfort
+  ringfort node --config prod.toml --id cache-1 --workers 8 --log-format json")]
 pub(super) struct Args {
     /// The file that describes the cluster; the same on every node
     #[arg(long, value_name = "FILE")]
@@ -36,6 +37,8 @@ pub(super) struct Args {
     /// Go on after an unplanned stop of all machines, without the last second of writes that may be missing
     #[arg(long)]
     accept_loss: bool,
+    #[command(flatten)]
+    log: process::LogArgs,
     /// Stop when stdin ends
     #[arg(long, hide = true)]
     parent_pipe: bool,
@@ -48,7 +51,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         let ids: Vec<&str> = config.nodes.iter().map(|node| node.id.0.as_str()).collect();
         anyhow::bail!("no node '{id}' in {}; its nodes are {}", args.config.display(), ids.join(", "));
     };
-    process::start_log()?;
+    args.log.start(&config.log)?;
     let needs_tls = node.tls_client.is_some() || node.tls_proxy.is_some();
     let tls = if needs_tls { config.load_tls(&args.config)? } else { None };
     process::raise_open_files();

@@ -1,8 +1,10 @@
-//! Lines on stdout and stderr. A reader that has gone away (`ringfort status | head`) is no error.
+//! Lines on stdout and stderr, tables, colours. A reader that has gone away (`ringfort status | head`) is no error.
 
-/// Writes `text` and a line end to stdout.
-pub(super) fn out(text: &str) {
-    write_line(&mut std::io::stdout().lock(), text.as_bytes());
+use std::io::IsTerminal as _;
+
+/// Writes `text` and a line end to stdout. Whether anybody still reads it.
+pub(super) fn out(text: &str) -> bool {
+    write_line(&mut std::io::stdout().lock(), text.as_bytes())
 }
 
 /// Writes `text` and a line end to stderr.
@@ -20,27 +22,149 @@ pub(super) fn relay(line: &[u8], to_stderr: bool) {
 }
 
 /// One write, so that lines of several writers do not mix.
-fn write_line(to: &mut impl std::io::Write, line: &[u8]) {
+fn write_line(to: &mut impl std::io::Write, line: &[u8]) -> bool {
     let mut bytes = Vec::with_capacity(line.len() + 1);
     bytes.extend_from_slice(line);
     bytes.push(b'\n');
-    let _ = to.write_all(&bytes).and_then(|()| to.flush());
+    to.write_all(&bytes).and_then(|()| to.flush()).is_ok()
 }
 
-/// A table with aligned columns, two spaces apart; columns listed in `right` are right-aligned. The first row is the head.
-pub(super) fn table(rows: &[Vec<String>], right: &[usize]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width =
-        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-    let line = |row: &Vec<String>| {
-        let cell = |(column, text): (usize, &String)| {
-            let width = widths[column];
-            if right.contains(&column) { format!("{text:>width$}") } else { format!("{text:<width$}") }
+/// How a piece of text looks on a terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Paint {
+    Plain,
+    Bold,
+    Dim,
+    Red,
+    Yellow,
+    Green,
+}
+
+/// When colours are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum ColorChoice {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// Whether text is coloured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Style {
+    is_coloured: bool,
+}
+
+impl Style {
+    /// No colours.
+    #[cfg(test)]
+    pub(super) const PLAIN: Self = Self { is_coloured: false };
+    /// Colours.
+    #[cfg(test)]
+    pub(super) const COLOURED: Self = Self { is_coloured: true };
+
+    /// The style of stdout.
+    pub(super) fn of_stdout(choice: ColorChoice) -> Self {
+        let is_coloured = match choice {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            // https://no-color.org: any value that is not empty.
+            ColorChoice::Auto => {
+                std::io::stdout().is_terminal()
+                    && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+            }
         };
-        row.iter().enumerate().map(cell).collect::<Vec<_>>().join("  ").trim_end().to_owned()
+        Self { is_coloured }
+    }
+
+    /// `text` in its paint.
+    pub(super) fn paint(self, paint: Paint, text: &str) -> String {
+        let code = match paint {
+            Paint::Plain => return text.to_owned(),
+            Paint::Bold => 1,
+            Paint::Dim => 2,
+            Paint::Red => 31,
+            Paint::Yellow => 33,
+            Paint::Green => 32,
+        };
+        if self.is_coloured { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+/// A cell of a table.
+#[derive(Debug, Clone)]
+pub(super) struct Cell {
+    text: String,
+    paint: Paint,
+}
+
+impl Cell {
+    /// A cell without a colour.
+    pub(super) fn plain(text: impl std::fmt::Display) -> Self {
+        Self::painted(Paint::Plain, text)
+    }
+
+    /// A cell with a colour.
+    pub(super) fn painted(paint: Paint, text: impl std::fmt::Display) -> Self {
+        Self { text: text.to_string(), paint }
+    }
+
+    fn width(&self) -> usize {
+        self.text.chars().count()
+    }
+}
+
+/// Blanks between two columns.
+const GAP: usize = 2;
+
+fn column_widths(rows: &[Vec<Cell>]) -> Vec<usize> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(Cell::width).max();
+    (0..columns).map(|column| width(column).unwrap_or(0)).collect()
+}
+
+/// How wide [`table`] is, in characters.
+pub(super) fn table_width(rows: &[Vec<Cell>]) -> usize {
+    let widths = column_widths(rows);
+    widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1)
+}
+
+/// A table with aligned columns; columns listed in `right` are right-aligned. The first row is the head.
+pub(super) fn table(rows: &[Vec<Cell>], right: &[usize], style: Style) -> String {
+    let widths = column_widths(rows);
+    let line = |row: &Vec<Cell>| {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let blanks = " ".repeat(widths[column] - cell.width());
+            let text = style.paint(cell.paint, &cell.text);
+            let is_last = column + 1 == row.len();
+            let gap = if is_last { "" } else { &" ".repeat(GAP) };
+            match right.contains(&column) {
+                true => line += &format!("{blanks}{text}{gap}"),
+                false if is_last => line += &text,
+                false => line += &format!("{text}{blanks}{gap}"),
+            }
+        }
+        line
     };
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// At most `width` characters of a line; what is cut ends with `...`.
+pub(super) fn cut(line: &str, width: usize) -> String {
+    if line.chars().count() <= width {
+        return line.to_owned();
+    }
+    let kept: String = line.chars().take(width.saturating_sub(3)).collect();
+    format!("{kept}...")
+}
+
+/// Columns and rows of the terminal that stdout is; `None` when it is none.
+pub(super) fn terminal_size() -> Option<(usize, usize)> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    (size.ws_col != 0 && size.ws_row != 0).then(|| (size.ws_col.into(), size.ws_row.into()))
 }
 
 /// `1234567` as `1,234,567`.
@@ -77,8 +201,11 @@ mod tests {
 
     #[test]
     fn columns_align() {
-        let rows = [vec!["ID".to_owned(), "KEYS".to_owned()], vec!["node1".to_owned(), "7".to_owned()]];
-        assert_eq!(table(&rows, &[1]), "ID     KEYS\nnode1     7");
+        let rows = [vec![Cell::plain("ID"), Cell::plain("KEYS")], vec![Cell::plain("node1"), Cell::plain(7)]];
+        assert_eq!(table(&rows, &[1], Style::PLAIN), "ID     KEYS\nnode1     7");
+        assert_eq!(table_width(&rows), 11);
+        assert_eq!(cut("abcdef", 5), "ab...");
+        assert_eq!(cut("abcdef", 6), "abcdef");
     }
 
     #[test]

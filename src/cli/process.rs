@@ -1,11 +1,15 @@
 //! What every long-running subcommand does to its own process: log, limit of open files, tie to its parent.
 
-use std::io::{IsTerminal as _, Read as _};
+use std::ffi::OsString;
+use std::io::Read as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use ringfort_proxy::logging::{self, Format};
 use rustix::process::{Resource, Rlimit, Signal, getpid, getrlimit, kill_process, setrlimit};
-use tracing_subscriber::EnvFilter;
+
+use crate::config::LogConfig;
 
 /// Environment variable that sets what the log shows.
 const LOG_VARIABLE: &str = "RINGFORT_LOG";
@@ -18,24 +22,61 @@ pub(super) fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Sends log lines to stderr, as [`LOG_VARIABLE`] asks, from `info` up when it is not set.
-///
-/// # Errors
-/// The variable holds no filter.
-pub(super) fn start_log() -> anyhow::Result<()> {
-    let wanted = std::env::var(LOG_VARIABLE).ok().filter(|text| !text.is_empty());
-    let text = wanted.unwrap_or_else(|| "info".to_owned());
-    let filter = EnvFilter::try_new(&text).with_context(|| {
-        format!("{LOG_VARIABLE}={text} is no filter; use error, warn, info, debug or trace")
-    })?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        // Its report of a failed write panics when stderr is gone, as it is for a child after `kill -9` of `up`.
-        .log_internal_errors(false)
-        .try_init()
-        .map_err(|error| anyhow::anyhow!("cannot start the log: {error}"))
+/// How a long-running subcommand logs.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Log")]
+pub(super) struct LogArgs {
+    /// What the log shows: off, error, warn, info, debug, trace, or per module, such as
+    /// info,ringfort::shard=debug [default: RINGFORT_LOG, else level of [log], else info]
+    #[arg(long, value_name = "LEVELS", value_parser = levels)]
+    pub(super) log_level: Option<String>,
+    /// Form of its lines on stderr: text or json [default: format of [log], else text]
+    #[arg(long, value_name = "FORMAT", value_parser = format_parser(), hide_possible_values = true)]
+    pub(super) log_format: Option<Format>,
+}
+
+fn levels(text: &str) -> Result<String, String> {
+    logging::check_levels(text).map(|()| text.to_owned())
+}
+
+fn format_parser() -> impl TypedValueParser<Value = Format> {
+    PossibleValuesParser::new(["text", "json"]).map(|name| Format::parse(&name).unwrap_or_default())
+}
+
+impl LogArgs {
+    /// Starts the log as the arguments, [`LOG_VARIABLE`] and the file ask, in this order.
+    ///
+    /// # Errors
+    /// The variable holds no levels.
+    pub(super) fn start(&self, file: &LogConfig) -> anyhow::Result<()> {
+        let variable = std::env::var(LOG_VARIABLE).ok().filter(|text| !text.is_empty());
+        let levels = match (&self.log_level, variable) {
+            (Some(levels), _) => levels.clone(),
+            (None, Some(levels)) => {
+                logging::check_levels(&levels).map_err(|error| anyhow::anyhow!("{LOG_VARIABLE}: {error}"))?;
+                levels
+            }
+            (None, None) => file.level.clone(),
+        };
+        logging::start(self.format(file), &levels).map_err(anyhow::Error::msg)
+    }
+
+    /// The form of the lines.
+    pub(super) fn format(&self, file: &LogConfig) -> Format {
+        self.log_format.unwrap_or(file.format)
+    }
+
+    /// The same as arguments for a child.
+    pub(super) fn arguments(&self) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = Vec::new();
+        if let Some(levels) = &self.log_level {
+            arguments.extend(["--log-level".into(), levels.into()]);
+        }
+        if let Some(format) = self.log_format {
+            arguments.extend(["--log-format".into(), format.as_str().into()]);
+        }
+        arguments
+    }
 }
 
 /// Raises the soft limit of open files to the hard one: each client is a file.

@@ -28,6 +28,8 @@ pub(super) struct Args {
     /// Worker threads, 1 to 255 [default: one per core]
     #[arg(long, value_name = "N")]
     workers: Option<NonZeroU8>,
+    #[command(flatten)]
+    log: process::LogArgs,
     /// Stop when stdin ends
     #[arg(long, hide = true)]
     parent_pipe: bool,
@@ -37,7 +39,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let config = Config::load(&args.config)?;
     let proxy = config.proxy.as_ref();
     let proxy = proxy.with_context(|| format!("{} has no [proxy] section", args.config.display()))?;
-    process::start_log()?;
+    args.log.start(&config.log)?;
     let tls = match proxy.tls_listen {
         Some(listen) => config.load_tls(&args.config)?.map(|tls| TlsOptions { listen, tls: Arc::new(tls) }),
         None => None,

@@ -1,174 +1,130 @@
 //! `ringfort status`: asks the cluster for its map, every node for its groups, and shows both as one.
 
+mod health;
 mod merge;
+mod view;
 
-use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::path::PathBuf;
+use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
 
-use anyhow::Context as _;
-use serde::de::DeserializeOwned;
+use super::find::{Target, ask_node, in_parallel};
+use super::output::{ColorChoice, Style, cut, out, terminal_size};
+use merge::{ClusterMap, Status, merge};
 
-use crate::config::{Config, LOCAL_TOML};
+/// Time between two looks of `--watch`.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
-use super::client::Client;
-use super::output::{bytes, grouped, out, table};
-use super::{BUILT_IN_CONFIG, config_path};
-use merge::{ClusterMap, NodeAnswer, NodeState, Status, merge};
+/// Width that is reckoned with when stdout is no terminal: nothing is left out.
+const WIDTH_UNLIMITED: usize = 1000;
 
 /// Show nodes, groups, leaders and keys of a running cluster.
 ///
 /// It asks the nodes of the file, or the one address given with --at, which tells of all others.
+///
+/// LEADS and HOLDS count partitions that the node leads, and of which it holds a replica; LAG is the most log entries that one of
+/// its replicas lacks. Columns that a narrow terminal has no room for are left out.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   ringfort status
+  ringfort status --watch
   ringfort status --config configs/production.toml
   ringfort status --at 127.0.0.1:7001
-  ringfort status --json | jq '.partitions[] | select(.leader == null) | .id'")]
+  ringfort status --json | jq -r '.problems[]'")]
 pub(super) struct Args {
-    /// The file that describes the cluster [default: configs/local.toml]
-    #[arg(long, value_name = "FILE", conflicts_with = "at")]
-    config: Option<PathBuf>,
-    /// Client address of any node, or of a proxy
-    #[arg(long, value_name = "HOST:PORT")]
-    at: Option<String>,
-    /// Print JSON
+    #[command(flatten)]
+    target: Target,
+    /// Look again every second, in place, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
+    /// Print JSON; with --watch one line for each look
     #[arg(long)]
     json: bool,
+    /// When to use colours
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
+    color: ColorChoice,
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
-    let map = match &args.at {
-        Some(at) => map_at(at)?,
-        None => map_of_file(args.config)?,
-    };
-    let answers = in_parallel(&map.nodes, |node| ask_node(&node.client));
-    let status = merge(&map, answers)?;
+    if args.watch {
+        return watch(args);
+    }
+    let status = look(&args.target)?;
     if args.json {
         out(&serde_json::to_string_pretty(&status)?);
     } else {
-        out(&for_people(&status));
+        let (width, _) = terminal_size().unwrap_or((WIDTH_UNLIMITED, 0));
+        out(&view::for_people(&status, Style::of_stdout(args.color), width));
     }
     Ok(())
 }
 
-fn map_at(at: &str) -> anyhow::Result<ClusterMap> {
-    let addresses = at.to_socket_addrs().with_context(|| format!("'{at}' is no HOST:PORT"))?;
-    let mut last = None;
-    for address in addresses {
-        match ask(address, "MAP") {
-            Ok(map) => return Ok(map),
-            Err(error) => last = Some(error),
-        }
-    }
-    let why = last.map_or_else(|| "the name has no address".to_owned(), |error| format!("{error:#}"));
-    anyhow::bail!("{at} does not answer: {why}; is the cluster running? start it with `ringfort up`")
+fn look(target: &Target) -> anyhow::Result<Status> {
+    let map: ClusterMap = target.map(|map: &ClusterMap| map.epoch)?;
+    let answers = in_parallel(&map.nodes, |node| ask_node(&node.client));
+    merge(&map, answers)
 }
 
-/// The newest map that a node of the file has, or else the proxy.
-fn map_of_file(named: Option<PathBuf>) -> anyhow::Result<ClusterMap> {
-    let path = config_path(named);
-    let (config, file) = match &path {
-        Some(path) => (Config::load(path)?, path.display().to_string()),
-        None => (Config::parse(LOCAL_TOML, BUILT_IN_CONFIG)?, BUILT_IN_CONFIG.to_owned()),
+/// Looks again and again until Ctrl-C: in place on a terminal, else one text after the other. A cluster that does not
+/// answer is shown as such, and asked again.
+fn watch(args: Args) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let looking = async {
+        let mut ticks = tokio::time::interval(WATCH_INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut is_first = true;
+        loop {
+            ticks.tick().await;
+            let target = args.target.clone();
+            let status = tokio::task::spawn_blocking(move || look(&target)).await?;
+            if !show(&args, status, std::mem::replace(&mut is_first, false))? {
+                return Ok(());
+            }
+        }
     };
-    let mut addresses: Vec<SocketAddr> = config.nodes.iter().map(|node| node.client).collect();
-    addresses.extend(config.proxy.map(|proxy| proxy.listen));
-    let answers: Vec<anyhow::Result<ClusterMap>> = in_parallel(&addresses, |address| ask(*address, "MAP"));
-    // Who listens but cannot answer has more to say than "connection refused".
-    let refused = |error: &anyhow::Error| error.to_string() == "connection refused";
-    let speaking = addresses.iter().zip(&answers).find_map(|(address, answer)| match answer {
-        Err(error) if !refused(error) => Some(format!(" ({address}: {error:#})")),
-        _ => None,
+    let result = runtime.block_on(async {
+        tokio::select! {
+            result = looking => result,
+            stopped = tokio::signal::ctrl_c() => Ok(stopped?),
+        }
     });
-    answers.into_iter().flatten().max_by_key(|map| map.epoch).with_context(|| {
-        let why = speaking.unwrap_or_default();
-        format!("no node of {file} answers{why}; is the cluster running? start it with `ringfort up`")
-    })
+    // A look may still wait for its time-outs.
+    runtime.shutdown_background();
+    result
 }
 
-fn ask_node(client: &str) -> anyhow::Result<NodeAnswer> {
-    let address = client.parse().with_context(|| format!("'{client}' is no address"))?;
-    ask(address, "NODE")
-}
-
-/// Sends `RINGFORT <what>` and reads the JSON of its reply.
-fn ask<T: DeserializeOwned>(address: SocketAddr, what: &str) -> anyhow::Result<T> {
-    let value = Client::connect(address)?.call(&["RINGFORT", what])?;
-    let json = value.as_bytes().with_context(|| format!("RINGFORT {what} gave no text"))?;
-    serde_json::from_slice(json).with_context(|| format!("RINGFORT {what} gave JSON of another version"))
-}
-
-/// Calls `ask` for every item, each on a thread of its own: one dead node costs one time-out, not one each.
-fn in_parallel<I: Sync, T: Send>(items: &[I], ask: impl Fn(&I) -> T + Sync) -> Vec<T> {
-    std::thread::scope(|scope| {
-        let ask = &ask;
-        let threads: Vec<_> = items.iter().map(|item| scope.spawn(move || ask(item))).collect();
-        let joined = threads.into_iter().map(std::thread::ScopedJoinHandle::join);
-        joined.map(|answer| answer.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
-    })
-}
-
-fn for_people(status: &Status) -> String {
-    let head = ["NODE", "CLIENT", "STATE", "LEADERS", "REPLICAS", "KEYS", "BYTES"];
-    let mut rows = vec![head.map(str::to_owned).to_vec()];
-    let or_dash = |number: Option<u64>, show: fn(u64) -> String| number.map_or_else(|| "-".to_owned(), show);
-    for node in &status.nodes {
-        rows.push(vec![
-            node.id.to_string(),
-            node.client.clone(),
-            node.state.as_str().to_owned(),
-            node.leaders.to_string(),
-            node.replicas.to_string(),
-            or_dash(node.keys, grouped),
-            or_dash(node.bytes, bytes),
-        ]);
+/// Shows one look. Whether anybody still reads it.
+fn show(args: &Args, status: anyhow::Result<Status>, is_first: bool) -> anyhow::Result<bool> {
+    if args.json {
+        let line = match status {
+            Ok(status) => serde_json::to_string(&status)?,
+            Err(error) => serde_json::json!({ "error": format!("{error:#}") }).to_string(),
+        };
+        return Ok(out(&line));
     }
-    let led = status.partitions.iter().filter(|partition| partition.leader.is_some()).count();
-    let mut lines = vec![
-        format!("cluster {}, epoch {}", status.name, status.epoch),
-        String::new(),
-        table(&rows, &[3, 4, 5, 6]),
-        String::new(),
-        format!(
-            "{} partitions, {led} with a leader; {} keys, {} (replicas counted once); {}",
-            status.partitions.len(),
-            grouped(status.keys),
-            bytes(status.bytes),
-            status.moves,
-        ),
-    ];
-    let orphans: Vec<u16> =
-        status.partitions.iter().filter(|partition| partition.leader.is_none()).map(|p| p.id.0).collect();
-    if !orphans.is_empty() {
-        lines.push(format!(
-            "WITHOUT LEADER, their keys cannot be read or written: partitions {}",
-            ranges(&orphans)
-        ));
-    }
-    for node in status.nodes.iter().filter(|node| node.state == NodeState::Down) {
-        lines.push(format!(
-            "{} does not answer: {}",
-            node.id,
-            node.problem.as_deref().unwrap_or("no reason known")
-        ));
-    }
-    lines.join("\n")
-}
-
-/// Ascending numbers as `0-3, 7`.
-fn ranges(numbers: &[u16]) -> String {
-    let mut runs: Vec<(u16, u16)> = Vec::new();
-    for &number in numbers {
-        match runs.last_mut() {
-            Some((_, last)) if *last + 1 == number => *last = number,
-            _ => runs.push((number, number)),
-        }
-    }
-    let show = |(first, last): &(u16, u16)| {
-        if first == last { format!("{first}") } else { format!("{first}-{last}") }
+    let style = Style::of_stdout(args.color);
+    let text = |width| match &status {
+        Ok(status) => view::for_people(status, style, width),
+        Err(error) => format!("error: {}", cut(&format!("{error:#}"), width.saturating_sub(7))),
     };
-    runs.iter().map(show).collect::<Vec<_>>().join(", ")
+    if !std::io::stdout().is_terminal() {
+        return Ok(out(&format!("{}{}", if is_first { "" } else { "\n" }, text(WIDTH_UNLIMITED))));
+    }
+    let (width, height) = terminal_size().unwrap_or((80, 24));
+    let mut stdout = std::io::stdout().lock();
+    let written = stdout.write_all(in_place(&text(width), height, is_first).as_bytes());
+    Ok(written.and_then(|()| stdout.flush()).is_ok())
+}
+
+/// The bytes that put `text` at the top of a terminal of `height` lines in place of what is there. Each line clears its own
+/// rest and the last one what is below, so that nothing flickers.
+fn in_place(text: &str, height: usize, is_first: bool) -> String {
+    let mut bytes = String::from(if is_first { "\x1b[2J\x1b[H" } else { "\x1b[H" });
+    for line in text.lines().take(height.saturating_sub(1)) {
+        bytes += line;
+        bytes += "\x1b[K\r\n";
+    }
+    bytes + "\x1b[J"
 }
 
 #[cfg(test)]
@@ -176,26 +132,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runs_of_partitions_read_as_ranges() {
-        assert_eq!(ranges(&[]), "");
-        assert_eq!(ranges(&[3]), "3");
-        assert_eq!(ranges(&[0, 1, 2, 5, 7, 8]), "0-2, 5, 7-8");
-    }
-
-    #[test]
-    fn people_see_leaderless_partitions_and_dead_nodes() {
-        let (map, answers) = merge::tests::two_nodes_one_down();
-        let text = for_people(&merge(&map, answers).unwrap());
-        let expected = "\
-cluster demo, epoch 7
-
-NODE  CLIENT          STATE  LEADERS  REPLICAS   KEYS    BYTES
-n1    127.0.0.1:7001  up           2        16  1,203  2.3 KiB
-n2    127.0.0.1:7002  down         0        16      -        -
-
-16 partitions, 2 with a leader; 1,200 keys, 2.3 KiB (replicas counted once); no moves
-WITHOUT LEADER, their keys cannot be read or written: partitions 2-15
-n2 does not answer: connection refused";
-        assert_eq!(text, expected);
+    fn a_look_replaces_the_last_one_and_never_scrolls() {
+        assert_eq!(in_place("a\nb\nc", 3, true), "\x1b[2J\x1b[Ha\x1b[K\r\nb\x1b[K\r\n\x1b[J");
+        assert_eq!(in_place("a", 24, false), "\x1b[Ha\x1b[K\r\n\x1b[J");
     }
 }

@@ -11,16 +11,18 @@ mod prepare;
 mod ready;
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use ringfort_proxy::logging::{self, Format};
+
 use crate::config::Config;
 
-use super::output::out;
+use super::output::{ColorChoice, Style, out};
 use super::{default_data_dir, process};
 use child::{Child, ChildSpec, Phase};
 
@@ -31,9 +33,9 @@ use child::{Child, ChildSpec, Phase};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  ringfort up                                  everything from configs/local.toml
+  ringfort up                             everything from configs/local.toml
   ringfort up --config my.toml --data-dir /tmp/demo
-  redis-cli -p 6379 set greeting hello         in another terminal")]
+  redis-cli -p 6379 set greeting hello    in another terminal")]
 pub(super) struct Args {
     /// The file that describes the cluster [default: configs/local.toml, or a built-in copy of it]
     #[arg(long, value_name = "FILE")]
@@ -41,6 +43,8 @@ pub(super) struct Args {
     /// Folder of the data, made when missing; each node has a folder in it [default: data/CLUSTER]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    log: process::LogArgs,
 }
 
 /// What is run: checked, and with the folder locked.
@@ -52,6 +56,8 @@ struct Plan {
     /// This program.
     program: PathBuf,
     listen: std::net::SocketAddr,
+    /// How the children log.
+    log: process::LogArgs,
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
@@ -63,9 +69,13 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let data_dir = args.data_dir.unwrap_or_else(|| default_data_dir(&config.cluster.name));
     let _lock = prepare::lock(&data_dir)?;
     prepare::check_ports(&config, &file)?;
+    if args.log.format(&config.log) == Format::Json {
+        // The supervisor's own lines are among the children's, so they must have the same form.
+        args.log.start(&config.log)?;
+    }
     process::raise_open_files();
     let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let plan = Plan { config, file, data_dir, program, listen };
+    let plan = Plan { config, file, data_dir, program, listen, log: args.log };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(run_cluster(&plan));
     // A probe of the proxy may still wait for its time-out.
@@ -109,7 +119,14 @@ async fn announce(plan: &Plan, nodes: &[Child]) {
     ready::wait(plan.listen, |problem| say(&format!("still waiting for the cluster: {problem}"))).await;
     let pids: Vec<(String, Option<u32>)> =
         nodes.iter().map(|node| (node.label().to_owned(), node.pid())).collect();
-    out(&ready::banner(&plan.config, &plan.file, plan.listen, &pids));
+    let banner = ready::Banner {
+        config: &plan.config,
+        file: &plan.file,
+        data_dir: &plan.data_dir,
+        listen: plan.listen,
+        pids: &pids,
+    };
+    out(&banner.text(Style::of_stdout(ColorChoice::Auto)));
     std::future::pending().await
 }
 
@@ -136,7 +153,7 @@ async fn ended(children: Vec<Child>, stop_signals: &mut StopSignals, phase: &wat
 fn node_specs(plan: &Plan) -> Vec<ChildSpec> {
     let spec = |node: &crate::config::NodeConfig| {
         let id = &node.id.0;
-        let mut args = arguments("node", &plan.file);
+        let mut args = arguments("node", plan);
         args.extend(["--id".into(), id.into(), "--data-dir".into(), plan.data_dir.join(id).into()]);
         // One worker each: the nodes share this machine's cores.
         args.extend(["--workers".into(), "1".into()]);
@@ -148,18 +165,24 @@ fn node_specs(plan: &Plan) -> Vec<ChildSpec> {
 }
 
 fn proxy_spec(plan: &Plan) -> ChildSpec {
-    let mut args = arguments("proxy", &plan.file);
+    let mut args = arguments("proxy", plan);
     args.extend(["--workers".into(), "1".into()]);
     ChildSpec { label: "proxy".to_owned(), program: plan.program.clone(), args }
 }
 
-fn arguments(subcommand: &str, file: &Path) -> Vec<OsString> {
-    vec![subcommand.into(), "--parent-pipe".into(), "--config".into(), file.into()]
+fn arguments(subcommand: &str, plan: &Plan) -> Vec<OsString> {
+    let mut args = vec![subcommand.into(), "--parent-pipe".into(), "--config".into(), (&plan.file).into()];
+    args.extend(plan.log.arguments());
+    args
 }
 
 /// Says what the supervisor itself does.
 fn say(text: &str) {
-    out(&format!("[up] {text}"));
+    if logging::format() == Some(Format::Json) {
+        tracing::info!(process = "up", "{text}");
+    } else {
+        out(&format!("[up] {text}"));
+    }
 }
 
 /// Ctrl-C, SIGTERM, and the end of the terminal.
@@ -208,6 +231,7 @@ mod tests {
             data_dir: "d".into(),
             program: "/bin/ringfort".into(),
             listen: "127.0.0.1:6379".parse().unwrap(),
+            log: process::LogArgs { log_level: Some("debug".to_owned()), log_format: Some(Format::Json) },
         };
         let nodes = node_specs(&plan);
         assert_eq!(nodes.len(), 3);
@@ -217,6 +241,10 @@ mod tests {
             "--parent-pipe",
             "--config",
             "f.toml",
+            "--log-level",
+            "debug",
+            "--log-format",
+            "json",
             "--id",
             "n2",
             "--data-dir",
@@ -227,7 +255,7 @@ mod tests {
         ];
         assert_eq!(nodes[1].args, expected);
         assert_eq!(
-            proxy_spec(&plan).args,
+            proxy_spec(&Plan { log: process::LogArgs::default(), ..plan }).args,
             ["proxy", "--parent-pipe", "--config", "f.toml", "--workers", "1"]
         );
     }

@@ -51,7 +51,7 @@ fn every_key_has_its_row_and_every_row_its_key() {
 fn file(without: Option<(&str, &str)>, more: Option<(&str, &str)>) -> String {
     let mut text = String::new();
     let mut port = 7000;
-    for section in ["[tls]", "[cluster]", "[proxy]", "[[node]]", "[[node]]", "[[node]]"] {
+    for section in ["[tls]", "[cluster]", "[proxy]", "[log]", "[[node]]", "[[node]]", "[[node]]"] {
         text += &format!("{section}\n");
         for (_, key, _) in keys().into_iter().filter(|(of, key, default)| {
             *of == section && default.contains("required") && without != Some((*of, *key))

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use ringfort_proxy::logging::{Format, LEVELS_DEFAULT, check_levels};
 use ringfort_proxy::tls::AuthClients;
 use ringfort_ring::{NodeId, PartitionCount};
 use ringfort_store::Policy;
@@ -10,19 +11,20 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    ClusterConfig, Config, Durability, FileKey, NAME_BYTES_MAX, NODES_MAX, NodeConfig, ProxyConfig,
-    TlsConfig, WEIGHT_MAX, ZONE_BYTES_MAX,
+    ClusterConfig, Config, Durability, FileKey, LogConfig, NAME_BYTES_MAX, NODES_MAX, NodeConfig,
+    ProxyConfig, TlsConfig, WEIGHT_MAX, ZONE_BYTES_MAX,
 };
 
 const TOP: &str = "the file";
 const CLUSTER: &str = "[cluster]";
 const TLS: &str = "[tls]";
 const PROXY: &str = "[proxy]";
+const LOG: &str = "[log]";
 const NODE: &str = "[[node]]";
 
 /// Every key there is: section, its keys.
-pub(super) const KEYS: [(&str, &[&str]); 5] = [
-    (TOP, &["cluster", "tls", "proxy", "node"]),
+pub(super) const KEYS: [(&str, &[&str]); 6] = [
+    (TOP, &["cluster", "tls", "proxy", "log", "node"]),
     (
         CLUSTER,
         &[
@@ -37,6 +39,7 @@ pub(super) const KEYS: [(&str, &[&str]); 5] = [
     ),
     (TLS, &["cert_file", "key_file", "ca_file", "auth_clients"]),
     (PROXY, &["listen", "tls_listen"]),
+    (LOG, &["level", "format"]),
     (NODE, &["id", "client", "tls_client", "peer", "proxy", "tls_proxy", "metrics", "weight", "zone"]),
 ];
 
@@ -130,12 +133,16 @@ impl Reader<'_> {
             Some(value) => self.section(PROXY, value).and_then(|section| self.proxy(&section)),
             None => None,
         };
+        let log = match root.get("log") {
+            Some(value) => self.section(LOG, value).and_then(|section| self.log(&section)),
+            None => Some(LogConfig::default()),
+        };
         let nodes = self.nodes(&root);
         self.check_tls(&root);
         self.check_addresses(cluster.as_ref());
         let (cluster, nodes) = (cluster?, nodes?);
         self.check_replicas(&root, cluster.replicas, nodes.len());
-        Some(Config { cluster, tls, proxy, nodes })
+        Some(Config { cluster, tls, proxy, log: log?, nodes })
     }
 
     fn cluster(&mut self, section: &Section<'_, '_>) -> Option<ClusterConfig> {
@@ -192,6 +199,13 @@ impl Reader<'_> {
             ca_file: ca.value.map(|value| FileKey { path: value, line: ca.line }),
             auth_clients: auth.value.unwrap_or(default),
         })
+    }
+
+    fn log(&mut self, section: &Section<'_, '_>) -> Option<LogConfig> {
+        self.refuse_unknown_keys(section);
+        let level = self.optional(section, "level", log_level, || Ok(LEVELS_DEFAULT.to_owned()));
+        let format = self.optional(section, "format", log_format, || Ok(Format::default()));
+        Some(LogConfig { level: level?.value, format: format?.value })
     }
 
     fn nodes(&mut self, root: &Section<'_, '_>) -> Option<Vec<NodeConfig>> {
@@ -579,6 +593,17 @@ fn policy(value: &DeValue<'_>) -> Result<Policy, String> {
         let names = Policy::ALL.map(|(name, _)| format!("\"{name}\"")).join(", ");
         format!("is '{}': use one of {names}", printable(&name))
     })
+}
+
+fn log_level(value: &DeValue<'_>) -> Result<String, String> {
+    let levels = string(value)?;
+    check_levels(&levels).map_err(|error| format!("is wrong: {error}"))?;
+    Ok(levels)
+}
+
+fn log_format(value: &DeValue<'_>) -> Result<Format, String> {
+    let name = string(value)?;
+    Format::parse(&name).ok_or_else(|| format!("is '{}': use \"text\" or \"json\"", printable(&name)))
 }
 
 /// Bytes as a number, or text with Redis's units: `k` = 1000, `kb` = 1024, and so on for `m` and `g`.

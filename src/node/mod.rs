@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::log::{LastStop, LogOptions};
 use crate::worker::WorkerOptions;
 use crate::worker::core::{COMPACT_BYTES_MIN, DISK_FREE_MIN};
-use crate::worker::shared::Shared;
+use crate::worker::shared::{NodeState, Shared};
 use crate::worker::shell::{self, Inbox, Input, ShellOptions};
 use anyhow::Context as _;
 use control::Control;
@@ -148,6 +148,7 @@ async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
         ringfort_proxy::server::start(options).context("the node's own proxy")
     });
     let proxy = proxy.transpose()?;
+    shared.set_state(NodeState::Up);
     tracing::info!(node = %id, client = %node.client, peer = %node.peer, workers, "ready");
     tokio::select! {
         end = ended.recv() => {
@@ -159,6 +160,7 @@ async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
     if let Some(proxy) = proxy {
         proxy.stop();
     }
+    shared.set_state(NodeState::Leaving);
     tracing::info!(node = %id, "handing leaderships over");
     for inbox in &inboxes {
         inbox.push(Input::Leave);

@@ -28,7 +28,7 @@ use crate::meta::MetaMachine;
 use lease::Lease;
 use machine::PartitionMachine;
 use memory::Memory;
-use raft::{EntryReader, Message, ProposeError, Raft, Start};
+use raft::{EntryReader, Follower, Message, ProposeError, Raft, Start};
 use reads::Reads;
 use ringfort_proxy::session::Ticket;
 use ringfort_ring::{NodeId, Slot};
@@ -46,6 +46,8 @@ pub const ENTRY_BYTES: usize = 1 << 20;
 pub const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Most keys that one entry expires.
 const EXPIRE_KEYS_MAX: usize = 256;
+/// Most entries that a follower may lack to be given the leadership: it gets them within a few milliseconds.
+const BEHIND_MAX: u64 = 256;
 /// Ticks for which a replica leads before it gives leadership back to the preferred one: longer than a planned stop of
 /// that one takes, else the two would play ball.
 const RETURN_TICKS: u64 = 500;
@@ -201,6 +203,19 @@ pub struct GroupStatus {
     pub quota: u64,
     /// Keys that this replica evicted while it led.
     pub evicted_keys: u64,
+    /// What a leader knows of its followers; empty elsewhere.
+    pub followers: Vec<FollowerStatus>,
+}
+
+/// A follower as its leader sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FollowerStatus {
+    /// Its node.
+    pub node: NodeId,
+    /// Entries that it is not known to hold.
+    pub behind: u64,
+    /// Whether it could take the leadership: see [`Group::transfer`].
+    pub in_sync: bool,
 }
 
 /// One replica of one group.
@@ -342,6 +357,7 @@ impl Group {
             bytes: store.map_or(0, |s| s.logical_bytes()),
             quota: store.map_or(0, |s| s.limit().quota_bytes),
             evicted_keys: self.memory.evicted_keys,
+            followers: self.follower_statuses(),
         }
     }
 
@@ -351,6 +367,29 @@ impl Group {
             Machine::Partition(m) => m.digest(),
             Machine::Meta(m) => m.digest(),
         }
+    }
+
+    fn follower_statuses(&self) -> Vec<FollowerStatus> {
+        if !self.raft.is_leader() {
+            return Vec::new();
+        }
+        let last = self.raft.last_index();
+        let status = |f: &Follower| {
+            Some(FollowerStatus {
+                node: self.node_of(f.replica)?.clone(),
+                behind: last.saturating_sub(f.match_index),
+                in_sync: self.could_lead(f),
+            })
+        };
+        self.raft.followers().iter().filter_map(status).collect()
+    }
+
+    /// Whether a follower answers, needs no snapshot, and is close to the end of the log.
+    fn could_lead(&self, follower: &Follower) -> bool {
+        let last = self.raft.last_index();
+        // A follower that came back to an idle group holds all, and so is not probed out of its state.
+        let is_near = follower.is_replicating && last.saturating_sub(BEHIND_MAX) <= follower.match_index;
+        follower.is_active && (is_near || follower.match_index == last)
     }
 
     /// Starts an election now: the first leader of a new cluster need not wait for a timeout.
@@ -622,13 +661,11 @@ impl Group {
         if !self.raft.is_leader() || self.raft.is_transferring() {
             return false;
         }
-        let near = self.raft.last_index().saturating_sub(256);
         let target = self
             .raft
             .followers()
             .into_iter()
-            .filter(|f| replica.is_none_or(|r| f.replica == r))
-            .filter(|f| f.is_active && f.is_replicating && f.match_index >= near)
+            .filter(|f| replica.is_none_or(|r| f.replica == r) && self.could_lead(f))
             .max_by_key(|f| f.match_index);
         let Some(target) = target else { return false };
         // A late success of this transfer would break a lease of this term, so there is none from here on.

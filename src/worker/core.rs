@@ -122,6 +122,8 @@ pub struct WorkerCore<D: Disk> {
     /// Received snapshots (group, index) that Raft has not judged yet.
     received: Vec<(u16, u64)>,
     ticks: u64,
+    /// When the rate of commands was last reckoned (µs), and their count then.
+    rated: (u64, u64),
     is_disk_low: bool,
     is_write_failing: bool,
     /// Tick from which on a write that found no room is tried again.
@@ -474,9 +476,22 @@ impl<D: Disk> WorkerCore<D> {
             }
         }
         if self.ticks.is_multiple_of(HOUSEKEEPING_TICKS) {
+            self.reckon_rate(now);
             self.housekeeping()?;
         }
         Ok(())
+    }
+
+    /// Commands per second since the last call; one worker reckons for all.
+    fn reckon_rate(&mut self, now: Now) {
+        if self.options.worker != 0 {
+            return;
+        }
+        let commands = self.shared.clients.executed();
+        let (then_us, before) = std::mem::replace(&mut self.rated, (now.boot_us, commands));
+        let us = now.boot_us.saturating_sub(then_us).max(1);
+        let rate = u128::from(commands - before) * 1_000_000 / u128::from(us);
+        self.shared.commands_per_s.store(rate as u64, Ordering::Relaxed);
     }
 
     fn housekeeping(&mut self) -> anyhow::Result<()> {

@@ -7,10 +7,33 @@ use ringfort_proxy::session::{Facts, Host, Keyspace, RingfortQuery, map_json};
 use ringfort_ring::{NodeId, PartitionId, Slot};
 use ringfort_wire::{ClusterMap, GroupId};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
 use tokio::sync::watch;
 
 const NOBODY: u16 = u16::MAX;
+
+/// What a node is doing, as RINGFORT NODE tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum NodeState {
+    /// It finds its cluster or reads its data.
+    Loading = 0,
+    /// It serves.
+    Up = 1,
+    /// It hands its leaderships over, to stop.
+    Leaving = 2,
+}
+
+impl NodeState {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Loading => "loading",
+            Self::Up => "up",
+            Self::Leaving => "leaving",
+        }
+    }
+}
 
 /// The state that all workers of a node see.
 #[derive(Debug)]
@@ -27,6 +50,7 @@ pub struct Shared {
     pub client_port: u16,
     /// Most client connections.
     pub clients_max: u64,
+    state: AtomicU8,
     map: RwLock<Option<Arc<ClusterMap>>>,
     epoch: AtomicU64,
     /// Tells of each newer epoch.
@@ -39,6 +63,8 @@ pub struct Shared {
     pub digests_asked: AtomicU64,
     /// Of each worker: group, applied index, digest at it.
     digests: Vec<Mutex<Vec<(GroupId, u64, u64)>>>,
+    /// Commands of the last second.
+    pub commands_per_s: AtomicU64,
     /// Seconds since the start.
     pub uptime_s: AtomicU64,
 }
@@ -60,6 +86,7 @@ impl Shared {
             run_id,
             client_port,
             clients_max,
+            state: AtomicU8::new(NodeState::Loading as u8),
             map: RwLock::new(None),
             epoch: AtomicU64::new(0),
             epochs: watch::Sender::new(0),
@@ -68,8 +95,23 @@ impl Shared {
             clients: Clients::new(usize::from(workers) + 1),
             digests_asked: AtomicU64::new(0),
             digests: (0..workers).map(|_| Mutex::new(Vec::new())).collect(),
+            commands_per_s: AtomicU64::new(0),
             uptime_s: AtomicU64::new(0),
         }
+    }
+
+    /// What the node is doing.
+    pub fn state(&self) -> NodeState {
+        match self.state.load(Ordering::Relaxed) {
+            0 => NodeState::Loading,
+            1 => NodeState::Up,
+            _ => NodeState::Leaving,
+        }
+    }
+
+    /// Says what the node is doing from now on.
+    pub fn set_state(&self, state: NodeState) {
+        self.state.store(state as u8, Ordering::Relaxed);
     }
 
     /// The map; `None` before the cluster has formed.
@@ -244,12 +286,17 @@ impl View {
                     "leader": s.leader.as_ref().map(|n| n.0.as_str()),
                     "term": s.term, "commit": s.commit, "applied": s.applied, "last": s.last,
                     "keys": s.keys, "bytes": s.bytes, "quota": s.quota, "evicted_keys": s.evicted_keys,
+                    "followers": s.followers.iter().map(|f| serde_json::json!({
+                        "node": f.node.0, "behind": f.behind, "in_sync": f.in_sync,
+                    })).collect::<Vec<_>>(),
                 })
             })
             .collect();
         serde_json::json!({
-            "id": self.shared.node.0, "state": "up", "store_id": format!("{:032x}", self.shared.store_id),
-            "workers": self.shared.workers, "term_meta": term_meta, "epoch": self.shared.epoch(), "groups": groups,
+            "id": self.shared.node.0, "state": self.shared.state().as_str(),
+            "store_id": format!("{:032x}", self.shared.store_id), "workers": self.shared.workers,
+            "commands_per_s": self.shared.commands_per_s.load(Ordering::Relaxed),
+            "term_meta": term_meta, "epoch": self.shared.epoch(), "groups": groups,
         })
     }
 }

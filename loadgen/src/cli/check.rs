@@ -19,7 +19,12 @@ use ringfort_loadgen::check::{self, Options, Report};
 /// Exit code: 0 all in order; 1 something lost, stale, duplicated or unreadable;
 /// 2 usage, or no connection at all.
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  ringfort-loadgen check --target 127.0.0.1:6379 --clients 16 --duration 30s"
+)]
 pub(super) struct Args {
     /// Address; several, with commas between: clients go on to the next when one fails
     #[arg(long, value_name = "ADDR", required = true, value_delimiter = ',', value_parser = super::address)]

@@ -44,6 +44,9 @@ struct Common {
 ///
 /// A write that is refused or whose connection breaks is repeated; exit code 1 when nothing went on for 30 s.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ringfort-loadgen fill --target 127.0.0.1:6379 --keys 1000000 --value-bytes 100")]
 pub(super) struct FillArgs {
     #[command(flatten)]
     common: Common,
@@ -55,6 +58,11 @@ pub(super) struct FillArgs {
 /// is open: each request leaves at its scheduled time whether or not answers came, and its latency counts from then, so
 /// that a stall shows up in full.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ringfort-loadgen run --target 127.0.0.1:6379 --mix get=90,set=10 --duration 10s
+  ringfort-loadgen run --target 127.0.0.1:6379 --workload ycsb-b --rate 20000
+  ringfort-loadgen run --target 127.0.0.1:7001 --cluster --pipeline 16")]
 pub(super) struct RunArgs {
     #[command(flatten)]
     common: Common,

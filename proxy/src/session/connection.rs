@@ -2,6 +2,7 @@
 
 use super::{Args, Host, RingfortQuery, cluster, command, config, info};
 use crate::clients::{Place, WorkerClients};
+use crate::logging;
 use ringfort_resp::commands::{write_help, wrong_arity_error};
 use ringfort_resp::{Command, CommandSpec, Protocol, ReplyWriter};
 
@@ -114,7 +115,7 @@ impl Connection {
             Command::Command => return command::execute(spec, args, out),
             Command::Config => return config::execute(spec, args, host, self.clients.all(), out),
             Command::Cluster => return cluster::execute(spec, args, host, self.is_tls, out),
-            Command::Ringfort => return ringfort(spec, host, out),
+            Command::Ringfort => return ringfort(spec, args, host, out),
             _ => return Err(format!("ERR '{}' is not a command of a connection", spec.name)),
         }
         Ok(())
@@ -213,13 +214,28 @@ pub(super) fn integer(bytes: &[u8]) -> Option<i64> {
     core::str::from_utf8(bytes).ok()?.parse().ok()
 }
 
-fn ringfort(spec: &CommandSpec, host: &dyn Host, out: &mut ReplyWriter<'_>) -> Outcome {
+fn ringfort(spec: &CommandSpec, args: Args<'_>, host: &dyn Host, out: &mut ReplyWriter<'_>) -> Outcome {
     let query = match spec.short_name() {
+        "log" => return log(spec, args, out),
         "map" => RingfortQuery::Map,
         "digest" => RingfortQuery::Digest,
         _ => RingfortQuery::Node,
     };
     let json = host.ringfort(query).map_err(|error| format!("ERR {error}"))?;
     out.bulk(json.as_bytes());
+    Ok(())
+}
+
+/// RINGFORT LOG: what the log of this process shows. RINGFORT LOG levels: what it shows from now on.
+fn log(spec: &CommandSpec, args: Args<'_>, out: &mut ReplyWriter<'_>) -> Outcome {
+    match args.len() {
+        2 => out.bulk(logging::levels().unwrap_or_default().as_bytes()),
+        3 => {
+            logging::set_levels(&String::from_utf8_lossy(args.get(2)))
+                .map_err(|error| format!("ERR {error}"))?;
+            out.ok();
+        }
+        _ => return Err(wrong_arity_error(spec.name)),
+    }
     Ok(())
 }

@@ -4,6 +4,8 @@ use anyhow::Context as _;
 use ringfort_ring::{NodeId, PartitionCount, PartitionId, Seats};
 use serde::{Deserialize, Serialize};
 
+use super::health::{self, Health};
+
 /// Reply of `RINGFORT MAP`.
 #[derive(Debug, Deserialize)]
 pub(super) struct ClusterMap {
@@ -20,12 +22,15 @@ pub(super) struct MapNode {
     pub(super) id: NodeId,
     pub(super) client: String,
     pub(super) peer: String,
+    pub(super) zone: String,
 }
 
 /// Reply of `RINGFORT NODE`.
 #[derive(Debug, Deserialize)]
 pub(super) struct NodeAnswer {
     id: NodeId,
+    state: NodeState,
+    commands_per_s: u64,
     groups: Vec<Group>,
 }
 
@@ -38,6 +43,16 @@ struct Group {
     term: u64,
     keys: u64,
     bytes: u64,
+    /// What it knows of the others while it leads.
+    followers: Vec<Follower>,
+}
+
+/// A follower as its leader sees it.
+#[derive(Debug, Deserialize)]
+struct Follower {
+    node: NodeId,
+    behind: u64,
+    in_sync: bool,
 }
 
 /// What `ringfort status --json` prints.
@@ -45,6 +60,14 @@ struct Group {
 pub(super) struct Status {
     pub(super) name: String,
     pub(super) epoch: u64,
+    /// How well it is.
+    pub(super) health: Health,
+    /// The state of the partitions as a sentence.
+    pub(super) summary: String,
+    /// Everything that is not as it should be, a sentence each.
+    pub(super) problems: Vec<String>,
+    /// The node that leads the meta group, which owns the map and the settings.
+    pub(super) meta_leader: Option<NodeId>,
     /// Keys of the partitions that have a leader, as the leader counts them.
     pub(super) keys: u64,
     /// Logical bytes of the same.
@@ -60,6 +83,7 @@ pub(super) struct NodeStatus {
     pub(super) id: NodeId,
     pub(super) client: String,
     pub(super) peer: String,
+    pub(super) zone: String,
     pub(super) state: NodeState,
     /// Why it is down.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,15 +96,23 @@ pub(super) struct NodeStatus {
     pub(super) keys: Option<u64>,
     /// Logical bytes of the same.
     pub(super) bytes: Option<u64>,
+    /// Commands that it executed in the last second; `None` when it is down.
+    pub(super) ops_per_second: Option<u64>,
+    /// Most log entries that one of its replicas lacks, as the leaders know; `None` when no leader knows of it.
+    pub(super) lag: Option<u64>,
 }
 
-/// Whether a node answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// What a node does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum NodeState {
-    /// It does.
+    /// It serves.
     Up,
-    /// It does not.
+    /// It reads its data.
+    Loading,
+    /// It hands its leaderships over.
+    Leaving,
+    /// It does not answer.
     Down,
 }
 
@@ -88,6 +120,8 @@ impl NodeState {
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Up => "up",
+            Self::Loading => "loading",
+            Self::Leaving => "leaving",
             Self::Down => "down",
         }
     }
@@ -101,7 +135,9 @@ pub(super) struct PartitionStatus {
     slots: [u16; 2],
     /// The node that leads it in the highest term that any node tells of.
     pub(super) leader: Option<NodeId>,
-    replicas: Vec<NodeId>,
+    pub(super) replicas: Vec<NodeId>,
+    /// How many of the replicas hold what the leader holds, but for what is on its way; 0 without a leader.
+    pub(super) in_sync: usize,
     preferred: NodeId,
 }
 
@@ -137,18 +173,21 @@ pub(super) fn merge(map: &ClusterMap, answers: Vec<anyhow::Result<NodeAnswer>>) 
     let answers: Vec<Result<NodeAnswer, String>> =
         map.nodes.iter().zip(answers).map(|(node, answer)| check_id(node, answer)).collect();
     let up: Vec<&NodeAnswer> = answers.iter().flatten().collect();
-    let leaders: Vec<Option<Leader<'_>>> = count.iter().map(|partition| leader_of(partition, &up)).collect();
+    let leaders: Vec<Option<Leader<'_>>> =
+        count.iter().map(|partition| leader_of(Some(partition), &up)).collect();
 
-    let partitions = count.iter().zip(&map.placement).zip(&leaders).map(|((id, seats), leader)| {
+    let partition = |((id, seats), leader): ((PartitionId, &Seats), &Option<Leader<'_>>)| {
         let (first, last) = count.slots(id);
         PartitionStatus {
             id,
             slots: [first.0, last.0],
             leader: leader.as_ref().map(|leader| leader.node.clone()),
             replicas: seats.replicas.clone(),
+            in_sync: leader.as_ref().map_or(0, |leader| in_sync(leader, &up)),
             preferred: seats.leader.clone(),
         }
-    });
+    };
+    let partitions: Vec<_> = count.iter().zip(&map.placement).zip(&leaders).map(partition).collect();
     let nodes = map.nodes.iter().zip(&answers).map(|(node, answer)| {
         let groups =
             answer.as_ref().ok().map(|answer| answer.groups.iter().filter(|group| group.partition.is_some()));
@@ -156,21 +195,32 @@ pub(super) fn merge(map: &ClusterMap, answers: Vec<anyhow::Result<NodeAnswer>>) 
             id: node.id.clone(),
             client: node.client.clone(),
             peer: node.peer.clone(),
-            state: if answer.is_ok() { NodeState::Up } else { NodeState::Down },
+            zone: node.zone.clone(),
+            state: answer.as_ref().map_or(NodeState::Down, |answer| answer.state),
             problem: answer.as_ref().err().cloned(),
             leaders: leaders.iter().flatten().filter(|leader| *leader.node == node.id).count(),
             replicas: map.placement.iter().filter(|seats| seats.replicas.contains(&node.id)).count(),
             keys: groups.clone().map(|groups| groups.map(|group| group.keys).sum()),
             bytes: groups.map(|groups| groups.map(|group| group.bytes).sum()),
+            ops_per_second: answer.as_ref().ok().map(|answer| answer.commands_per_s),
+            lag: leaders.iter().flatten().flat_map(|leader| leader.lag_of(&node.id)).max(),
         }
     });
+    let nodes: Vec<NodeStatus> = nodes.collect();
+    let meta_leader = leader_of(None, &up).map(|leader| leader.node.clone());
+    let problems = health::problems(&nodes, &partitions, meta_leader.is_some());
+    let (health, summary) = health::judge(&partitions, !problems.is_empty());
     Ok(Status {
         name: map.name.clone(),
         epoch: map.epoch,
+        health,
+        summary,
+        problems,
+        meta_leader,
         keys: leaders.iter().flatten().map(|leader| leader.group.keys).sum(),
         bytes: leaders.iter().flatten().map(|leader| leader.group.bytes).sum(),
-        nodes: nodes.collect(),
-        partitions: partitions.collect(),
+        nodes,
+        partitions,
         moves: Moves::default(),
     })
 }
@@ -188,10 +238,27 @@ struct Leader<'a> {
     group: &'a Group,
 }
 
-/// The replica that says it leads `partition`; of several the one with the highest term, as the others were deposed.
-fn leader_of<'a>(partition: PartitionId, nodes: &[&'a NodeAnswer]) -> Option<Leader<'a>> {
+impl Leader<'_> {
+    /// How many entries the replica on `node` lacks; `None` when this leader knows of none there.
+    fn lag_of(&self, node: &NodeId) -> Option<u64> {
+        if self.node == node {
+            return Some(0);
+        }
+        self.group.followers.iter().find(|follower| follower.node == *node).map(|follower| follower.behind)
+    }
+}
+
+/// How many replicas hold what this leader holds. A node that has just gone counts as gone before its leader knows.
+fn in_sync(leader: &Leader<'_>, up: &[&NodeAnswer]) -> usize {
+    let is_up = |node: &NodeId| up.iter().any(|answer| answer.id == *node);
+    1 + leader.group.followers.iter().filter(|follower| follower.in_sync && is_up(&follower.node)).count()
+}
+
+/// The replica that says it leads `partition` (`None`: the meta group); of several the one with the highest term, as the
+/// others were deposed.
+fn leader_of<'a>(partition: Option<PartitionId>, nodes: &[&'a NodeAnswer]) -> Option<Leader<'a>> {
     let all = nodes.iter().flat_map(|node| node.groups.iter().map(|group| Leader { node: &node.id, group }));
-    all.filter(|leader| leader.group.partition == Some(partition) && leader.group.role == "leader")
+    all.filter(|leader| leader.group.partition == partition && leader.group.role == "leader")
         .max_by_key(|leader| leader.group.term)
 }
 
@@ -217,11 +284,12 @@ pub(super) mod tests {
     fn answer(id: &str, groups: &[(Option<u16>, &str, u64, u64)]) -> NodeAnswer {
         let group = |(partition, role, term, keys): &(Option<u16>, &str, u64, u64)| {
             json!({"partition": partition, "role": role, "leader": null, "term": term, "commit": 1, "applied": 1,
-                   "last": 1, "keys": keys, "bytes": keys * 2})
+                   "last": 1, "keys": keys, "bytes": keys * 2,
+                   "followers": if *role == "leader" { json!([{"node": "n2", "behind": 3, "in_sync": true}]) } else { json!([]) }})
         };
         let groups: Vec<_> = groups.iter().map(group).collect();
         serde_json::from_value(json!({
-            "id": id, "state": "up", "store_id": "s", "workers": 1, "term_meta": 1, "groups": groups,
+            "id": id, "state": "up", "store_id": "s", "workers": 1, "commands_per_s": 12_500, "term_meta": 1, "groups": groups,
         }))
         .expect("the shape of RINGFORT NODE")
     }
@@ -254,14 +322,16 @@ pub(super) mod tests {
         assert_eq!(status["epoch"], 7);
         assert_eq!(
             status["nodes"][0],
-            json!({"id": "n1", "client": "127.0.0.1:7001", "peer": "127.0.0.1:7101", "state": "up", "leaders": 2,
-                   "replicas": 16, "keys": 1203, "bytes": 2406})
+            json!({"id": "n1", "client": "127.0.0.1:7001", "peer": "127.0.0.1:7101", "zone": "a",
+                   "state": "up", "leaders": 2, "replicas": 16, "keys": 1203, "bytes": 2406, "ops_per_second": 12_500,
+                   "lag": 0})
         );
         assert_eq!(status["nodes"][1]["state"], "down");
         assert_eq!(status["nodes"][1]["problem"], "connection refused");
         assert_eq!(
             status["partitions"][15],
-            json!({"id": 15, "slots": [15360, 16383], "leader": null, "replicas": ["n1", "n2"], "preferred": "n1"})
+            json!({"id": 15, "slots": [15360, 16383], "leader": null, "replicas": ["n1", "n2"], "in_sync": 0,
+                   "preferred": "n1"})
         );
         assert_eq!(
             status["moves"],

@@ -17,6 +17,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::config::reason;
 
 use super::{readable, say};
+use ringfort_proxy::logging::{self, Format};
 
 /// First wait before a dead child is started again; it doubles with each early death.
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
@@ -198,10 +199,10 @@ impl Running {
     }
 }
 
-/// Passes lines on with the child's name before each.
+/// Passes lines on with the child's name in each.
 async fn pass_on(from: Option<impl AsyncRead + Unpin>, label: String, to_stderr: bool) {
     let Some(from) = from else { return };
-    let mut lines = Lines::new(&label);
+    let mut lines = Lines::new(&label, logging::format() == Some(Format::Json) && to_stderr);
     let mut from = BufReader::new(from);
     while let Ok(bytes @ [_, ..]) = from.fill_buf().await {
         let len = bytes.len();
@@ -211,17 +212,20 @@ async fn pass_on(from: Option<impl AsyncRead + Unpin>, label: String, to_stderr:
     lines.end(|line| relay(line, to_stderr));
 }
 
-/// Cuts bytes into lines of at most [`LINE_BYTES_MAX`] with a prefix each.
+/// Cuts bytes into lines of at most [`LINE_BYTES_MAX`] and puts a name into each: `[n1] ` before a line of text,
+/// `"process":"n1"` into a JSON object.
 struct Lines {
-    prefix_len: usize,
-    /// The prefix and what has come of the line.
+    label: String,
+    is_json: bool,
+    /// What has come of the line.
     line: Vec<u8>,
+    /// Whether the piece before was cut off at the longest line, so that this one goes on with its line.
+    is_cut: bool,
 }
 
 impl Lines {
-    fn new(label: &str) -> Self {
-        let line = format!("[{label}] ").into_bytes();
-        Self { prefix_len: line.len(), line }
+    fn new(label: &str, is_json: bool) -> Self {
+        Self { label: label.to_owned(), is_json, line: Vec::new(), is_cut: false }
     }
 
     fn take(&mut self, bytes: &[u8], mut emit: impl FnMut(&[u8])) {
@@ -229,18 +233,44 @@ impl Lines {
             if byte != b'\n' {
                 self.line.push(byte);
             }
-            if byte == b'\n' || self.prefix_len + LINE_BYTES_MAX <= self.line.len() {
-                emit(&self.line);
-                self.line.truncate(self.prefix_len);
+            let is_full = LINE_BYTES_MAX <= self.line.len();
+            if byte == b'\n' || is_full {
+                self.emit(byte != b'\n', &mut emit);
             }
         }
     }
 
     fn end(&mut self, mut emit: impl FnMut(&[u8])) {
-        if self.prefix_len < self.line.len() {
-            emit(&self.line);
-            self.line.truncate(self.prefix_len);
+        if !self.line.is_empty() {
+            self.emit(false, &mut emit);
         }
+    }
+
+    fn emit(&mut self, is_cut: bool, emit: &mut impl FnMut(&[u8])) {
+        let is_piece = is_cut || self.is_cut;
+        emit(&if self.is_json { self.json(is_piece) } else { self.text() });
+        self.line.clear();
+        self.is_cut = is_cut;
+    }
+
+    fn text(&self) -> Vec<u8> {
+        let mut line = format!("[{}] ", self.label).into_bytes();
+        line.extend_from_slice(&self.line);
+        line
+    }
+
+    /// A line of the child's log with its name; anything else it says as the message of an object.
+    fn json(&self, is_piece: bool) -> Vec<u8> {
+        let whole = if is_piece { None } else { self.line.strip_prefix(b"{") };
+        if let Some(rest) = whole.filter(|rest| rest.len() > 1 && rest.ends_with(b"}")) {
+            let mut line = format!("{{\"process\":{},", serde_json::json!(self.label)).into_bytes();
+            line.extend_from_slice(rest);
+            return line;
+        }
+        let message = String::from_utf8_lossy(&self.line);
+        serde_json::json!({ "process": self.label, "level": "ERROR", "message": message })
+            .to_string()
+            .into_bytes()
     }
 }
 
@@ -350,7 +380,7 @@ mod tests {
 
     #[test]
     fn lines_get_the_name_and_are_bounded() {
-        let mut lines = Lines::new("n1");
+        let mut lines = Lines::new("n1", false);
         let mut all = Vec::new();
         let mut emit = |line: &[u8]| all.push(String::from_utf8(line.to_vec()).unwrap());
         lines.take(b"one\ntw", &mut emit);
@@ -361,5 +391,19 @@ mod tests {
         assert_eq!(all[..3], ["[n1] one", "[n1] two", "[n1] "]);
         assert_eq!(all[3].len(), "[n1] ".len() + LINE_BYTES_MAX);
         assert_eq!(all[4..], ["[n1] x"]);
+    }
+
+    #[test]
+    fn json_lines_stay_json() {
+        let mut lines = Lines::new("n1", true);
+        let mut all = Vec::new();
+        let mut emit = |line: &[u8]| all.push(serde_json::from_slice::<serde_json::Value>(line).unwrap());
+        lines.take(b"{\"level\":\"INFO\",\"message\":\"ready\"}\nerror: \"x\"\n\n", &mut emit);
+        lines.take(&[b"{\"message\":\"", &[b'x'; LINE_BYTES_MAX][..], b"\"}\n{}\n"].concat(), &mut emit);
+        let of = |level: &str, message: &str| serde_json::json!({"process": "n1", "level": level, "message": message});
+        assert_eq!(all[..3], [of("INFO", "ready"), of("ERROR", "error: \"x\""), of("ERROR", "")]);
+        // A line that had to be cut is told in pieces.
+        assert!(all[3]["message"].as_str().unwrap().starts_with("{\"message\":\"xxx"));
+        assert_eq!(all[4..], [of("ERROR", &format!("{}\"}}", "x".repeat(12))), of("ERROR", "{}")]);
     }
 }

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use tokio::time::sleep;
 
 use crate::cli::client::Client;
+use crate::cli::output::{Paint, Style};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 
@@ -39,46 +40,70 @@ pub(super) async fn wait(listen: SocketAddr, grumble: impl Fn(&str)) {
 /// Asks the proxy for the number of keys, which every partition's leader has to answer.
 fn probe(listen: SocketAddr) -> anyhow::Result<()> {
     let mut client = Client::connect(listen)?;
-    client.call(&["PING"])?;
-    client.call(&["DBSIZE"])?.as_integer().context("DBSIZE gave no number")?;
-    Ok(())
+    match client.call(&["DBSIZE"]) {
+        // A cluster with a password (`requirepass`) says no more to a stranger, but who asks for it is ready.
+        Err(error) if error.to_string().contains("NOAUTH") => Ok(()),
+        reply => reply?.as_integer().context("DBSIZE gave no number").map(drop),
+    }
 }
 
-/// Where to connect and what to try.
-pub(super) fn banner(
-    config: &Config,
-    file: &Path,
-    listen: SocketAddr,
-    pids: &[(String, Option<u32>)],
-) -> String {
-    let port = listen.port();
-    let host = if listen.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { listen.ip() };
-    let target = SocketAddr::new(host, port);
-    let at = if host == Ipv4Addr::LOCALHOST { format!("-p {port}") } else { format!("-h {host} -p {port}") };
-    let mut text = format!("\ncluster \"{}\" is ready on {target}\n\n", config.cluster.name);
-    let mut try_next = |what: &str, command: String| {
-        let _ = writeln!(text, "  {what:<18} {command}");
-    };
-    try_next("connect", format!("redis-cli {at}"));
-    if let Some(node) = config.nodes.first() {
-        let (ip, port) = (node.client.ip(), node.client.port());
-        let at = if ip == Ipv4Addr::LOCALHOST { format!("-p {port}") } else { format!("-h {ip} -p {port}") };
-        try_next("cluster client", format!("redis-cli -c {at}"));
+/// What the banner tells of.
+pub(super) struct Banner<'a> {
+    pub(super) config: &'a Config,
+    pub(super) file: &'a Path,
+    pub(super) data_dir: &'a Path,
+    /// The proxy's address.
+    pub(super) listen: SocketAddr,
+    /// Names and process ids of the nodes.
+    pub(super) pids: &'a [(String, Option<u32>)],
+}
+
+impl Banner<'_> {
+    /// Where to connect and what to try.
+    pub(super) fn text(&self, style: Style) -> String {
+        let Self { config, listen, pids, .. } = self;
+        let host = if listen.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { listen.ip() };
+        let target = SocketAddr::new(host, listen.port());
+        let cluster = &config.cluster;
+        let title = format!("cluster \"{}\" is ready on {target}", cluster.name);
+        let mut text = format!("\n{}\n\n", style.paint(Paint::Green, &title));
+        let mut line = |what: &str, command: String| {
+            let _ = writeln!(text, "  {}  {command}", style.paint(Paint::Dim, &format!("{what:<16}")));
+        };
+        line("connect", format!("redis-cli {}", redis_address(target)));
+        if let Some(node) = config.nodes.first() {
+            line("cluster client", format!("redis-cli -c {}", redis_address(node.client)));
+        }
+        line("look inside", format!("ringfort status --watch --config {}", self.file.display()));
+        line(
+            "benchmark",
+            format!("redis-benchmark {} -t set,get -n 200000 -r 1000000 -P 16 -q", redis_address(target)),
+        );
+        line(
+            "check for losses",
+            format!("ringfort-loadgen check --target {target} --clients 16 --duration 30s"),
+        );
+        if let Some((id, Some(pid))) = pids.get(1).or_else(|| pids.first()) {
+            line("see a failover", format!("kill -9 {pid}    (node {id}; it comes back by itself)"));
+        }
+        line("stop", format!("Ctrl-C; the data stays in {}", self.data_dir.display()));
+        let known = pids.iter().filter_map(|(id, pid)| Some(format!("{id} {}", (*pid)?)));
+        let _ = write!(
+            text,
+            "\n  {} partitions, {} replicas each, durability {}; node pids: {}\n",
+            cluster.partitions.get(),
+            cluster.replicas,
+            cluster.durability.as_str(),
+            known.collect::<Vec<_>>().join(", ")
+        );
+        text
     }
-    try_next("benchmark", format!("redis-benchmark {at} -t set,get -n 200000 -r 1000000 -P 16 -q"));
-    try_next("look inside", format!("ringfort status --config {}", file.display()));
-    try_next(
-        "check for losses",
-        format!("ringfort-loadgen check --target {target} --clients 16 --duration 30s"),
-    );
-    let victim = pids.get(1).or_else(|| pids.first());
-    if let Some((id, Some(pid))) = victim {
-        try_next("see a failover", format!("kill -9 {pid}    (node {id}; it comes back by itself)"));
-    }
-    try_next("stop", "Ctrl-C".to_owned());
-    let known = pids.iter().filter_map(|(id, pid)| Some(format!("{id} {}", (*pid)?)));
-    let _ = write!(text, "\n  node pids: {}\n", known.collect::<Vec<_>>().join(", "));
-    text
+}
+
+/// An address as redis-cli takes it.
+fn redis_address(address: SocketAddr) -> String {
+    let (host, port) = (address.ip(), address.port());
+    if host == Ipv4Addr::LOCALHOST { format!("-p {port}") } else { format!("-h {host} -p {port}") }
 }
 
 #[cfg(test)]
@@ -89,19 +114,26 @@ mod tests {
     fn the_banner_says_where_and_what_next() {
         let config = Config::parse(crate::config::LOCAL_TOML, "local.toml").unwrap();
         let pids = [("n1".to_owned(), Some(11)), ("n2".to_owned(), Some(12)), ("n3".to_owned(), None)];
-        let text = banner(&config, Path::new("configs/local.toml"), "0.0.0.0:6379".parse().unwrap(), &pids);
+        let banner = Banner {
+            config: &config,
+            file: Path::new("configs/local.toml"),
+            data_dir: Path::new("data/demo"),
+            listen: "0.0.0.0:6379".parse().unwrap(),
+            pids: &pids,
+        };
+        let text = banner.text(Style::PLAIN);
         let expected = r#"
 cluster "demo" is ready on 127.0.0.1:6379
 
-  connect            redis-cli -p 6379
-  cluster client     redis-cli -c -p 7001
-  benchmark          redis-benchmark -p 6379 -t set,get -n 200000 -r 1000000 -P 16 -q
-  look inside        ringfort status --config configs/local.toml
-  check for losses   ringfort-loadgen check --target 127.0.0.1:6379 --clients 16 --duration 30s
-  see a failover     kill -9 12    (node n2; it comes back by itself)
-  stop               Ctrl-C
+  connect           redis-cli -p 6379
+  cluster client    redis-cli -c -p 7001
+  look inside       ringfort status --watch --config configs/local.toml
+  benchmark         redis-benchmark -p 6379 -t set,get -n 200000 -r 1000000 -P 16 -q
+  check for losses  ringfort-loadgen check --target 127.0.0.1:6379 --clients 16 --duration 30s
+  see a failover    kill -9 12    (node n2; it comes back by itself)
+  stop              Ctrl-C; the data stays in data/demo
 
-  node pids: n1 11, n2 12
+  64 partitions, 3 replicas each, durability buffered; node pids: n1 11, n2 12
 "#;
         assert_eq!(text, expected);
     }

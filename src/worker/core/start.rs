@@ -50,6 +50,7 @@ impl<D: Disk> WorkerCore<D> {
             snapshots_wanted: VecDeque::new(),
             received: Vec::new(),
             ticks: 0,
+            rated: (0, 0),
             is_disk_low: false,
             is_write_failing: false,
             write_again_at: 0,

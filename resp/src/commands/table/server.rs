@@ -157,6 +157,11 @@ pub(super) const ROWS: &[CommandSpec] = &[
                 .flags(&["loading", "stale"])
                 .about("server", "0.1.0", "Show helpful text about the different subcommands")
                 .complexity("O(1)"),
+            row(Command::Ringfort, "ringfort|log", -2, Scope::Connection)
+                .flags(&["admin", "loading", "stale"])
+                .about("server", "0.1.0", "Get or change what the log of this process shows")
+                .complexity("O(1)")
+                .arguments("levels:string?"),
             row(Command::Ringfort, "ringfort|map", 2, Scope::Connection)
                 .about("server", "0.1.0", "Get the cluster map with the leaders as JSON")
                 .complexity("O(P) where P is the number of partitions"),

@@ -1,0 +1,110 @@
+//! Where a running cluster is asked: the processes of a config file, or one address. Used by `status` and its like.
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use serde::de::DeserializeOwned;
+
+use crate::config::{Config, LOCAL_TOML};
+
+use super::client::Client;
+use super::{BUILT_IN_CONFIG, config_path};
+
+/// Ends every error of a cluster that does not answer.
+const IS_IT_RUNNING: &str = "is the cluster running? start it with `ringfort up`";
+
+/// Which cluster is asked.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Target {
+    /// The file that describes the cluster [default: configs/local.toml]
+    #[arg(long, value_name = "FILE", conflicts_with = "at")]
+    pub(super) config: Option<PathBuf>,
+    /// Client address of any node, or of a proxy
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(super) at: Option<String>,
+}
+
+impl Target {
+    /// The config file and its name in messages.
+    ///
+    /// # Errors
+    /// The file cannot be read or is wrong.
+    pub(super) fn file(&self) -> anyhow::Result<(Config, String)> {
+        match config_path(self.config.clone()) {
+            Some(path) => Ok((Config::load(&path)?, path.display().to_string())),
+            None => Ok((Config::parse(LOCAL_TOML, BUILT_IN_CONFIG)?, BUILT_IN_CONFIG.to_owned())),
+        }
+    }
+
+    /// Asks `RINGFORT MAP` of the one address, or of all of the file, and returns the newest.
+    ///
+    /// # Errors
+    /// Nobody answers; the sentence says what to do.
+    pub(super) fn map<T: DeserializeOwned + Send>(&self, epoch: impl Fn(&T) -> u64) -> anyhow::Result<T> {
+        if let Some(at) = &self.at {
+            return map_at(at);
+        }
+        let (config, file) = self.file()?;
+        let mut addresses: Vec<SocketAddr> = config.nodes.iter().map(|node| node.client).collect();
+        addresses.extend(config.proxy.map(|proxy| proxy.listen));
+        let answers: Vec<anyhow::Result<T>> = in_parallel(&addresses, |address| ask(*address, "MAP"));
+        // Who listens but cannot answer has more to say than "connection refused".
+        let refused = |error: &anyhow::Error| error.to_string() == "connection refused";
+        let speaking = addresses.iter().zip(&answers).find_map(|(address, answer)| match answer {
+            Err(error) if !refused(error) => Some(format!(" ({address}: {error:#})")),
+            _ => None,
+        });
+        answers.into_iter().flatten().max_by_key(epoch).with_context(|| {
+            let why = speaking.unwrap_or_default();
+            format!("no node of {file} answers{why}; {IS_IT_RUNNING}")
+        })
+    }
+}
+
+fn map_at<T: DeserializeOwned>(at: &str) -> anyhow::Result<T> {
+    let mut last = None;
+    for address in resolve(at)? {
+        match ask(address, "MAP") {
+            Ok(map) => return Ok(map),
+            Err(error) => last = Some(error),
+        }
+    }
+    let why = last.map_or_else(|| "the name has no address".to_owned(), |error| format!("{error:#}"));
+    anyhow::bail!("{at} does not answer: {why}; {IS_IT_RUNNING}")
+}
+
+/// The addresses of `HOST:PORT`.
+///
+/// # Errors
+/// It is none.
+pub(super) fn resolve(at: &str) -> anyhow::Result<Vec<SocketAddr>> {
+    let addresses = at.to_socket_addrs().with_context(|| format!("'{at}' is no HOST:PORT"))?;
+    Ok(addresses.collect())
+}
+
+/// Asks `RINGFORT NODE` of a node's client address.
+///
+/// # Errors
+/// It does not answer.
+pub(super) fn ask_node<T: DeserializeOwned>(client: &str) -> anyhow::Result<T> {
+    let address = client.parse().with_context(|| format!("'{client}' is no address"))?;
+    ask(address, "NODE")
+}
+
+/// Sends `RINGFORT <what>` and reads the JSON of its reply.
+fn ask<T: DeserializeOwned>(address: SocketAddr, what: &str) -> anyhow::Result<T> {
+    let value = Client::connect(address)?.call(&["RINGFORT", what])?;
+    let json = value.as_bytes().with_context(|| format!("RINGFORT {what} gave no text"))?;
+    serde_json::from_slice(json).with_context(|| format!("RINGFORT {what} gave JSON of another version"))
+}
+
+/// Calls `ask` for every item, each on a thread of its own: one dead node costs one time-out, not one each.
+pub(super) fn in_parallel<I: Sync, T: Send>(items: &[I], ask: impl Fn(&I) -> T + Sync) -> Vec<T> {
+    std::thread::scope(|scope| {
+        let ask = &ask;
+        let threads: Vec<_> = items.iter().map(|item| scope.spawn(move || ask(item))).collect();
+        let joined = threads.into_iter().map(std::thread::ScopedJoinHandle::join);
+        joined.map(|answer| answer.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    })
+}

@@ -1,0 +1,119 @@
+//! What is not as it should be, in sentences: pure.
+
+use serde::Serialize;
+
+use super::merge::{NodeState, NodeStatus, PartitionStatus};
+
+/// How well the cluster is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Health {
+    /// There is no problem.
+    Ok,
+    /// Every partition has a leader; something else is missing.
+    Degraded,
+    /// Some partition has no leader: its keys cannot be read or written.
+    Down,
+}
+
+/// How well the cluster is, and the state of all partitions in a sentence.
+pub(super) fn judge(partitions: &[PartitionStatus], has_problems: bool) -> (Health, String) {
+    let count = partitions.len();
+    let seats = partitions.iter().map(|partition| partition.replicas.len()).max().unwrap_or(0);
+    let orphans = partitions.iter().filter(|partition| partition.leader.is_none()).count();
+    let thin = partitions.iter().filter(|partition| lacks_replica(partition)).count();
+    let lacking = format!(
+        "{thin} {} than {seats} of {seats} replicas",
+        if thin == 1 { "has fewer" } else { "have fewer" }
+    );
+    let health = match (orphans, has_problems) {
+        (0, false) => Health::Ok,
+        (0, true) => Health::Degraded,
+        _ => Health::Down,
+    };
+    let led = match orphans {
+        0 => format!("all {count} partitions have a leader"),
+        _ => format!("{orphans} of {count} partitions have no leader"),
+    };
+    let summary = match (orphans, thin) {
+        (0, 0) => format!("{led} and {seats} of {seats} replicas"),
+        (_, 0) => led,
+        _ => format!("{led}, {lacking}"),
+    };
+    (health, summary)
+}
+
+fn lacks_replica(partition: &PartitionStatus) -> bool {
+    partition.leader.is_some() && partition.in_sync < partition.replicas.len()
+}
+
+/// Every problem in a sentence, the worst first.
+pub(super) fn problems(
+    nodes: &[NodeStatus],
+    partitions: &[PartitionStatus],
+    has_meta_leader: bool,
+) -> Vec<String> {
+    let mut problems = Vec::new();
+    let ids = |wanted: &dyn Fn(&PartitionStatus) -> bool| -> Vec<u16> {
+        partitions.iter().filter(|partition| wanted(partition)).map(|partition| partition.id.0).collect()
+    };
+    let orphans = ids(&|partition| partition.leader.is_none());
+    if !orphans.is_empty() {
+        problems.push(format!("no leader: {}; their keys cannot be read or written", named(&orphans)));
+    }
+    let most = partitions.iter().map(|partition| partition.replicas.len()).max().unwrap_or(0);
+    for in_sync in 1..most {
+        let thin = ids(&|partition| lacks_replica(partition) && partition.in_sync == in_sync);
+        if !thin.is_empty() {
+            problems.push(format!("{in_sync} of {most} replicas: {}", named(&thin)));
+        }
+    }
+    if !has_meta_leader {
+        problems.push("the meta group has no leader: settings and placement cannot change".to_owned());
+    }
+    for node in nodes {
+        match node.state {
+            NodeState::Up => {}
+            NodeState::Loading => problems.push(format!("{} reads its data and does not serve yet", node.id)),
+            NodeState::Leaving => problems.push(format!("{} is stopping", node.id)),
+            NodeState::Down => {
+                let why = node.problem.as_deref().unwrap_or("no reason known");
+                problems.push(format!("{} does not answer at {}: {why}", node.id, node.client));
+            }
+        }
+    }
+    problems
+}
+
+/// `partition 3`, `partitions 0-3, 7`.
+fn named(partitions: &[u16]) -> String {
+    let word = if partitions.len() == 1 { "partition" } else { "partitions" };
+    format!("{word} {}", ranges(partitions))
+}
+
+/// Ascending numbers as `0-3, 7`.
+fn ranges(numbers: &[u16]) -> String {
+    let mut runs: Vec<(u16, u16)> = Vec::new();
+    for &number in numbers {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => runs.push((number, number)),
+        }
+    }
+    let show = |(first, last): &(u16, u16)| {
+        if first == last { format!("{first}") } else { format!("{first}-{last}") }
+    };
+    runs.iter().map(show).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_of_partitions_read_as_ranges() {
+        assert_eq!(ranges(&[]), "");
+        assert_eq!(ranges(&[3]), "3");
+        assert_eq!(ranges(&[0, 1, 2, 5, 7, 8]), "0-2, 5, 7-8");
+    }
+}
