@@ -5,6 +5,9 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use parking_lot::Mutex;
 use std::sync::Arc;
 
+/// Change of the wall clock against the other clock that is taken over, µs.
+const WALL_STEP_US: u64 = 2_000;
+
 /// The clients of one process, proxy or node.
 #[derive(Debug)]
 pub struct Clients {
@@ -24,6 +27,8 @@ pub struct Clients {
 struct Worker {
     /// The time of its last turn, µs of the host's clock.
     now_us: AtomicU64,
+    /// µs since 1970 at the zero of that clock.
+    zero_us: AtomicU64,
     stats: Stats,
 }
 
@@ -132,6 +137,20 @@ impl WorkerClients {
     /// The time as told last, µs.
     pub fn now_us(&self) -> u64 {
         self.me().now_us.load(Relaxed)
+    }
+
+    /// Tells the time of day that belongs to the time as told last, µs since 1970.
+    pub fn set_wall(&self, wall_us: u64) {
+        let zero_us = wall_us.saturating_sub(self.now_us());
+        // The host's wall clock may be coarser than its other one; that shall not make the time go back.
+        if zero_us.abs_diff(self.me().zero_us.load(Relaxed)) > WALL_STEP_US {
+            self.me().zero_us.store(zero_us, Relaxed);
+        }
+    }
+
+    /// The time of day, µs since 1970.
+    pub fn wall_us(&self) -> u64 {
+        self.me().zero_us.load(Relaxed).saturating_add(self.now_us())
     }
 
     /// The counts of this worker.

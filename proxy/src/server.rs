@@ -123,6 +123,13 @@ fn now() -> Instant {
     Instant::now()
 }
 
+/// µs since 1970; 0 when the clock is before that.
+#[expect(clippy::disallowed_methods, reason = "the one place of this crate that asks for the time of day")]
+fn wall_us() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// A number that differs from process to process and from call to call.
 fn random() -> u64 {
     RandomState::new().build_hasher().finish()

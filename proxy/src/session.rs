@@ -18,6 +18,7 @@ mod connection;
 mod info;
 mod pending_reads;
 mod replies;
+mod server;
 
 use crate::clients::{Place, WorkerClients};
 use connection::Connection;

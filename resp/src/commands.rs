@@ -3,11 +3,13 @@
 mod arguments;
 mod describe;
 mod errors;
+mod refused;
 mod spec;
 mod table;
 
 pub use describe::{syntax, write_command_docs, write_command_info, write_help, write_key_flags};
 pub use errors::{unknown_command_error, unknown_subcommand_error, wrong_arity_error};
+pub use refused::refusal;
 pub use spec::{CommandSpec, Keys, Scope};
 
 use table::{INTERNAL, SPECS};
@@ -83,6 +85,13 @@ pub enum Command {
     ReadOnly = 1011,
     ReadWrite = 1012,
     Ringfort = 1013,
+    Time = 1015,
+    Lolwut = 1016,
+    Wait = 1019,
+    Asking = 1022,
+    Role = 1024,
+    LastSave = 1028,
+    WaitAof = 1030,
 }
 
 /// Finds a command by its name, in any case. Allocates nothing; five or so comparisons of integers.

@@ -13,10 +13,11 @@ use ringfort_resp::{CommandSpec, Protocol, ReplyWriter, Value, reply, write_comm
 /// Commands and subcommands that redis-server 7.0.15 does not have.
 const OWN: &[&str] = &[
     "client|setinfo",
+    "cluster|myshardid",
     "delifeq",
+    "waitaof",
     "ringfort",
     "ringfort|help",
-    "ringfort|log",
     "ringfort|map",
     "ringfort|node",
 ];

@@ -1,6 +1,8 @@
 //! Clients of a node that does not serve yet: commands with keys are answered LOADING, as Redis does while it reads its data.
 
+use crate::clock::{Clock as _, SystemClock};
 use crate::worker::shared::{Shared, View};
+use ringfort_proxy::clients::WorkerClients;
 use ringfort_proxy::session::{Mode, Session};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -26,8 +28,8 @@ pub(super) async fn serve(listener: &TcpListener, shared: &Arc<Shared>) -> Infal
                     // Their number is bounded above.
                     let Some(place) = shared.clients.accept(u64::MAX) else { continue };
                     let worker = shared.clients.worker(usize::from(shared.workers));
-                    let session = Session::new(Mode::Node, place, address.to_string(), worker);
-                    clients.spawn_local(answer(stream, session, View::new(Arc::clone(shared))));
+                    let session = Session::new(Mode::Node, place, address.to_string(), worker.clone());
+                    clients.spawn_local(answer(stream, session, worker, View::new(Arc::clone(shared))));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the client port cannot accept");
@@ -40,10 +42,18 @@ pub(super) async fn serve(listener: &TcpListener, shared: &Arc<Shared>) -> Infal
 }
 
 /// Answers one client until it leaves; an error of its socket is its leaving.
-async fn answer(mut stream: TcpStream, mut session: Session, mut view: View) -> std::io::Result<()> {
+async fn answer(
+    mut stream: TcpStream,
+    mut session: Session,
+    worker: WorkerClients,
+    mut view: View,
+) -> std::io::Result<()> {
     let mut buffer = [0; READ_BYTES];
     loop {
         view.refresh();
+        let now = SystemClock.now();
+        worker.set_now(now.boot_us);
+        worker.set_wall(now.wall_ms.saturating_mul(1000));
         while let Some(ticket) = session.next(&view).map(|ask| ask.ticket) {
             session.answer_error(ticket, LOADING);
         }

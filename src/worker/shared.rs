@@ -10,7 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
 use tokio::sync::watch;
 
-const NOBODY: u16 = u16::MAX;
+/// No replica of the partition is here that could know its leader.
+const NOT_HERE: u16 = u16::MAX;
+/// A replica is here, and knows no leader.
+const NOBODY: u16 = u16::MAX - 1;
 
 /// What a node is doing, as RINGFORT NODE tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +93,7 @@ impl Shared {
             map: RwLock::new(None),
             epoch: AtomicU64::new(0),
             epochs: watch::Sender::new(0),
-            leaders: (0..1024).map(|_| AtomicU16::new(NOBODY)).collect(),
+            leaders: (0..1024).map(|_| AtomicU16::new(NOT_HERE)).collect(),
             statuses: (0..workers).map(|_| Mutex::new(Vec::new())).collect(),
             clients: Clients::new(usize::from(workers) + 1),
             digests_asked: AtomicU64::new(0),
@@ -220,8 +223,8 @@ impl Host for View {
     fn leader_of(&self, partition: PartitionId) -> Option<&NodeId> {
         let map = self.map.as_ref()?;
         let index = self.shared.leaders.get(usize::from(partition.0))?.load(Ordering::Relaxed);
-        if index == NOBODY {
-            // No replica is here that could know: the preferred leader is the best guess.
+        if index == NOT_HERE {
+            // The preferred leader is the best guess.
             return map.groups.get(usize::from(partition.0)).map(|g| &g.leader);
         }
         map.nodes.get(usize::from(index)).map(|n| &n.id)

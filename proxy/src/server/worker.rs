@@ -2,7 +2,7 @@
 
 use super::client::ClientShell;
 use super::link::{self, LinkShell};
-use super::{Accepted, STOP_GRACE, Shared, control, meta, random};
+use super::{Accepted, STOP_GRACE, Shared, control, meta, random, wall_us};
 use crate::session::Facts;
 use crate::{ClientId, LinkId, Proxy};
 use core::cell::{Cell, RefCell};
@@ -189,6 +189,9 @@ impl Worker {
         self.facts_due_us.set(now_us + FACTS_US);
         let mut core = self.core.borrow_mut();
         let shared = &self.shared;
+        let clients = shared.clients.worker(usize::from(self.number));
+        clients.set_now(now_us);
+        clients.set_wall(wall_us());
         core.set_facts(Facts {
             run_id: shared.run_id.clone(),
             process_id: std::process::id(),

@@ -29,10 +29,17 @@ pub(super) fn execute(
         "shards" => write_shards(map, host, is_tls, out),
         "info" => text(out, &info(map, host)),
         "nodes" => text(out, &nodes(map, host, is_tls)),
-        _ => match host.my_node() {
-            Some(node) => out.bulk(redis_id(node).as_bytes()),
-            None => return Err("ERR a proxy has no node id".to_owned()),
-        },
+        "links" => write_links(map, host, out),
+        "replicas" | "slaves" => return write_replicas(map, args.get(2), host, is_tls, out),
+        // Nobody reports: the voters of each partition find out by themselves.
+        "count-failure-reports" => node_by_id(map, args.get(2)).map(|_| out.integer(0))?,
+        // "myid" and "myshardid": a shard has the id of the node that leads it.
+        _ => {
+            let me = host.my_node().ok_or("ERR a proxy has no node id")?;
+            let master = map.node(me).filter(|_| name == "myshardid");
+            let master = master.and_then(|node| master_of(node, &ranges(map, host)));
+            out.bulk(redis_id(master.map_or(me, |node| &node.id)).as_bytes());
+        }
     }
     Ok(())
 }
@@ -81,30 +88,41 @@ pub fn map_json<'a>(map: &ClusterMap, leader_of: impl Fn(PartitionId) -> Option<
     json.to_string()
 }
 
+/// The nodes that replicate a partition.
+#[derive(PartialEq, Eq)]
+struct Replicas<'a> {
+    /// The leader first; when nobody is known to lead, the node that is to.
+    nodes: Vec<&'a MapNode>,
+    has_leader: bool,
+}
+
 /// Consecutive partitions with the same leader and the same followers.
 struct Range<'a> {
     first_slot: u16,
     last_slot: u16,
-    /// The leader first.
-    nodes: Vec<&'a MapNode>,
+    replicas: Replicas<'a>,
 }
 
-/// The nodes that replicate a partition, its leader (as far as known: the preferred one) first.
-fn replicas<'a>(map: &'a ClusterMap, host: &dyn Host, partition: PartitionId) -> Vec<&'a MapNode> {
-    let Some(group) = map.groups.get(usize::from(partition.0)) else { return Vec::new() };
-    let leader = host.leader_of(partition).unwrap_or(&group.leader);
+fn replicas<'a>(map: &'a ClusterMap, host: &dyn Host, partition: PartitionId) -> Replicas<'a> {
+    let leader = host.leader_of(partition);
+    let has_leader = leader.is_some();
+    let Some(group) = map.groups.get(usize::from(partition.0)) else {
+        return Replicas { nodes: Vec::new(), has_leader };
+    };
+    let leader = leader.unwrap_or(&group.leader);
     let followers = group.seats.iter().map(|seat| &seat.node).filter(|node| *node != leader);
-    core::iter::once(leader).chain(followers).filter_map(|node| map.node(node)).collect()
+    let nodes = core::iter::once(leader).chain(followers).filter_map(|node| map.node(node)).collect();
+    Replicas { nodes, has_leader }
 }
 
 fn ranges<'a>(map: &'a ClusterMap, host: &dyn Host) -> Vec<Range<'a>> {
     let mut ranges: Vec<Range<'a>> = Vec::new();
     for partition in map.partitions.iter() {
-        let nodes = replicas(map, host, partition);
+        let replicas = replicas(map, host, partition);
         let (first, last) = map.partitions.slots(partition);
         match ranges.last_mut() {
-            Some(range) if range.nodes == nodes => range.last_slot = last.0,
-            _ => ranges.push(Range { first_slot: first.0, last_slot: last.0, nodes }),
+            Some(range) if range.replicas == replicas => range.last_slot = last.0,
+            _ => ranges.push(Range { first_slot: first.0, last_slot: last.0, replicas }),
         }
     }
     ranges
@@ -120,10 +138,10 @@ fn write_slots(map: &ClusterMap, host: &dyn Host, is_tls: bool, out: &mut ReplyW
     let ranges = ranges(map, host);
     out.array(ranges.len());
     for range in ranges {
-        out.array(2 + range.nodes.len());
+        out.array(2 + range.replicas.nodes.len());
         out.integer(i64::from(range.first_slot));
         out.integer(i64::from(range.last_slot));
-        for node in range.nodes {
+        for node in range.replicas.nodes {
             let (ip, port) = split_address(node.address(is_tls));
             out.array(4);
             out.bulk(ip.as_bytes());
@@ -136,7 +154,7 @@ fn write_slots(map: &ClusterMap, host: &dyn Host, is_tls: bool, out: &mut ReplyW
 
 /// All ranges with the same leader and the same followers.
 struct Shard<'a> {
-    nodes: Vec<&'a MapNode>,
+    replicas: Replicas<'a>,
     /// First and last slot of each range.
     slots: Vec<(u16, u16)>,
 }
@@ -145,13 +163,13 @@ fn write_shards(map: &ClusterMap, host: &dyn Host, is_tls: bool, out: &mut Reply
     let mut shards: Vec<Shard<'_>> = Vec::new();
     for range in ranges(map, host) {
         let slots = (range.first_slot, range.last_slot);
-        match shards.iter_mut().find(|shard| shard.nodes == range.nodes) {
+        match shards.iter_mut().find(|shard| shard.replicas == range.replicas) {
             Some(shard) => shard.slots.push(slots),
-            None => shards.push(Shard { nodes: range.nodes, slots: vec![slots] }),
+            None => shards.push(Shard { replicas: range.replicas, slots: vec![slots] }),
         }
     }
     out.array(shards.len());
-    for Shard { nodes, slots } in shards {
+    for Shard { replicas, slots } in shards {
         out.map(2);
         out.bulk(b"slots");
         out.array(slots.len() * 2);
@@ -160,8 +178,8 @@ fn write_shards(map: &ClusterMap, host: &dyn Host, is_tls: bool, out: &mut Reply
             out.integer(i64::from(last));
         }
         out.bulk(b"nodes");
-        out.array(nodes.len());
-        for (i, node) in nodes.into_iter().enumerate() {
+        out.array(replicas.nodes.len());
+        for (i, node) in replicas.nodes.into_iter().enumerate() {
             let (ip, _) = split_address(node.address(is_tls));
             let ports = [("port", Some(&node.client)), ("tls-port", node.tls_client.as_ref())];
             let ports = ports.into_iter().filter_map(|(key, address)| Some((key, split_address(address?).1)));
@@ -181,21 +199,24 @@ fn write_shards(map: &ClusterMap, host: &dyn Host, is_tls: bool, out: &mut Reply
             out.bulk(b"replication-offset");
             out.integer(0);
             out.bulk(b"health");
-            out.bulk(b"online");
+            out.bulk(if i > 0 || replicas.has_leader { b"online" } else { b"fail" });
         }
     }
 }
 
 fn info(map: &ClusterMap, host: &dyn Host) -> String {
-    let led = ranges(map, host);
-    let leaders = map.nodes.iter().filter(|n| led.iter().any(|r| r.nodes.first() == Some(n))).count();
+    let ranges = ranges(map, host);
+    let led = || ranges.iter().filter(|r| r.replicas.has_leader);
+    let leaders = map.nodes.iter().filter(|n| led().any(|r| r.replicas.nodes.first() == Some(n))).count();
+    let slots_ok = led().map(|r| u64::from(r.last_slot - r.first_slot) + 1).sum::<u64>();
+    let slots = u64::from(SLOTS);
     let mut text = String::new();
     for (name, value) in [
         ("cluster_enabled", 1),
-        ("cluster_slots_assigned", u64::from(SLOTS)),
-        ("cluster_slots_ok", u64::from(SLOTS)),
+        ("cluster_slots_assigned", slots),
+        ("cluster_slots_ok", slots_ok),
         ("cluster_slots_pfail", 0),
-        ("cluster_slots_fail", 0),
+        ("cluster_slots_fail", slots - slots_ok),
         ("cluster_known_nodes", map.nodes.len() as u64),
         ("cluster_size", leaders as u64),
         ("cluster_current_epoch", map.epoch),
@@ -203,37 +224,87 @@ fn info(map: &ClusterMap, host: &dyn Host) -> String {
     ] {
         write!(text, "{name}:{value}\r\n").expect("a String takes every write");
         if name == "cluster_enabled" {
-            text.push_str("cluster_state:ok\r\n");
+            let state = if slots_ok == slots { "ok" } else { "fail" };
+            write!(text, "cluster_state:{state}\r\n").expect("a String takes every write");
         }
     }
     text
 }
 
-/// One line a node. Redis knows only whole nodes as masters or replicas: a node that leads anything is a master with
-/// the slots that it leads; one that leads nothing is a replica of the leader of its first partition.
+/// The node that leads the first partition of a node that leads nothing: Redis knows only whole nodes as masters or
+/// replicas. `None` for a node that leads.
+fn master_of<'a>(node: &MapNode, ranges: &[Range<'a>]) -> Option<&'a MapNode> {
+    if ranges.iter().any(|r| r.replicas.nodes.first() == Some(&node)) {
+        return None;
+    }
+    let followed = ranges.iter().find(|r| r.replicas.nodes.contains(&node))?;
+    followed.replicas.nodes.first().copied()
+}
+
+/// A node's line of CLUSTER NODES: a node that leads anything is a master with the slots that it leads.
+fn node_line(node: &MapNode, epoch: u64, ranges: &[Range<'_>], host: &dyn Host, is_tls: bool) -> String {
+    let master = master_of(node, ranges);
+    let (ip, port) = split_address(node.address(is_tls));
+    let (_, peer_port) = split_address(&node.peer);
+    let mut line = format!(
+        "{} {ip}:{port}@{peer_port} {}{} {} 0 0 {} connected",
+        redis_id(&node.id),
+        if host.my_node() == Some(&node.id) { "myself," } else { "" },
+        if master.is_some() { "slave" } else { "master" },
+        master.map_or_else(|| "-".to_owned(), |m| redis_id(&m.id)),
+        epoch,
+    );
+    for range in ranges.iter().filter(|r| r.replicas.nodes.first() == Some(&node)) {
+        write!(line, " {}-{}", range.first_slot, range.last_slot).expect("a String takes every write");
+    }
+    line
+}
+
+/// One line a node.
 fn nodes(map: &ClusterMap, host: &dyn Host, is_tls: bool) -> String {
     let ranges = ranges(map, host);
-    let mut text = String::new();
-    for node in &map.nodes {
-        let led: Vec<_> = ranges.iter().filter(|r| r.nodes.first() == Some(&node)).collect();
-        let followed = ranges.iter().find(|r| led.is_empty() && r.nodes.contains(&node));
-        let master = followed.and_then(|r| r.nodes.first());
-        let (ip, port) = split_address(node.address(is_tls));
-        let (_, peer_port) = split_address(&node.peer);
-        write!(
-            text,
-            "{} {ip}:{port}@{peer_port} {}{} {} 0 0 {} connected",
-            redis_id(&node.id),
-            if host.my_node() == Some(&node.id) { "myself," } else { "" },
-            if master.is_some() { "slave" } else { "master" },
-            master.map_or_else(|| "-".to_owned(), |m| redis_id(&m.id)),
-            map.epoch,
-        )
-        .expect("a String takes every write");
-        for range in led {
-            write!(text, " {}-{}", range.first_slot, range.last_slot).expect("a String takes every write");
-        }
-        text.push('\n');
+    map.nodes.iter().map(|node| node_line(node, map.epoch, &ranges, host, is_tls) + "\n").collect()
+}
+
+/// The node of a forty-digit id.
+fn node_by_id<'a>(map: &'a ClusterMap, id: &[u8]) -> Result<&'a MapNode, String> {
+    let found = map.nodes.iter().find(|node| redis_id(&node.id).as_bytes() == id);
+    found.ok_or_else(|| format!("ERR Unknown node {}", String::from_utf8_lossy(id)))
+}
+
+/// CLUSTER REPLICAS: the lines of the nodes that lead nothing and follow this one.
+fn write_replicas(
+    map: &ClusterMap,
+    id: &[u8],
+    host: &dyn Host,
+    is_tls: bool,
+    out: &mut ReplyWriter<'_>,
+) -> Outcome {
+    let node = node_by_id(map, id)?;
+    let ranges = ranges(map, host);
+    if master_of(node, &ranges).is_some() {
+        return Err("ERR The specified node is not a master".to_owned());
     }
-    text
+    let followers: Vec<_> = map.nodes.iter().filter(|n| master_of(n, &ranges) == Some(node)).collect();
+    out.array(followers.len());
+    for follower in followers {
+        out.bulk(node_line(follower, map.epoch, &ranges, host, is_tls).as_bytes());
+    }
+    Ok(())
+}
+
+/// CLUSTER LINKS: a connection to and one from every other node; a proxy has none of this kind.
+fn write_links(map: &ClusterMap, host: &dyn Host, out: &mut ReplyWriter<'_>) {
+    let is_other = |node: &&MapNode| host.my_node().is_some_and(|me| *me != node.id);
+    let others: Vec<_> = map.nodes.iter().filter(is_other).collect();
+    out.array(others.len() * 2);
+    for node in others {
+        for direction in ["to", "from"] {
+            out.map(3);
+            for (key, value) in [("direction", direction), ("node", &redis_id(&node.id)), ("events", "rw")] {
+                out.bulk(key.as_bytes());
+                out.bulk(value.as_bytes());
+            }
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! The commands that a connection answers by itself.
 
-use super::{Args, Host, RingfortQuery, cluster, command, config, info};
+use super::{Args, Host, RingfortQuery, cluster, command, config, info, server};
 use crate::clients::{Place, WorkerClients};
 use crate::logging;
 use ringfort_resp::commands::{write_help, wrong_arity_error};
@@ -95,7 +95,8 @@ impl Connection {
                 _ => return Err(wrong_arity_error(spec.name)),
             },
             Command::Echo => out.bulk(args.get(1)),
-            Command::Quit => out.ok(),
+            // Slots do not migrate one by one, so that nobody is sent here to ask.
+            Command::Quit | Command::Asking => out.ok(),
             Command::ReadOnly => {
                 self.is_readonly = true;
                 out.ok();
@@ -107,10 +108,21 @@ impl Connection {
             Command::Select => match integer(args.get(1)) {
                 None => return Err("ERR value is not an integer or out of range".to_owned()),
                 Some(0) => out.ok(),
-                Some(_) => return Err("ERR SELECT is not allowed in cluster mode".to_owned()),
+                Some(_) if host.my_node().is_some() => {
+                    return Err("ERR SELECT is not allowed in cluster mode".to_owned());
+                }
+                Some(_) => return Err("ERR DB index is out of range".to_owned()),
             },
             Command::Info => text(out, &info::text(args.iter().skip(1), host, self.clients.all())),
             container if spec.name.ends_with("|help") => write_help(container.spec(), out),
+            Command::Time
+            | Command::LastSave
+            | Command::Lolwut
+            | Command::Role
+            | Command::Wait
+            | Command::WaitAof => {
+                return server::execute(spec, args, host, self.clients.wall_us(), out);
+            }
             Command::Client => return self.client(spec, args, out),
             Command::Command => return command::execute(spec, args, out),
             Command::Config => return config::execute(spec, args, host, self.clients.all(), out),

@@ -5,6 +5,8 @@ use crate::testing;
 struct Fake {
     map: Option<ClusterMap>,
     me: Option<NodeId>,
+    /// Whether every partition is led by its first node; else nobody is known.
+    has_leaders: bool,
 }
 
 impl Host for Fake {
@@ -12,8 +14,9 @@ impl Host for Fake {
         self.map.as_ref()
     }
 
-    fn leader_of(&self, _: PartitionId) -> Option<&NodeId> {
-        None
+    fn leader_of(&self, partition: PartitionId) -> Option<&NodeId> {
+        let group = self.map.as_ref()?.groups.get(usize::from(partition.0))?;
+        Some(&group.leader).filter(|_| self.has_leaders)
     }
 
     fn my_node(&self) -> Option<&NodeId> {
@@ -38,11 +41,11 @@ impl Host for Fake {
 }
 
 fn proxy() -> Fake {
-    Fake { map: Some(testing::map(3, 16)), me: None }
+    Fake { map: Some(testing::map(3, 16)), me: None, has_leaders: true }
 }
 
 fn node() -> Fake {
-    Fake { map: Some(testing::map(3, 16)), me: Some(NodeId("n2".to_owned())) }
+    Fake { map: Some(testing::map(3, 16)), me: Some(NodeId("n2".to_owned())), has_leaders: true }
 }
 
 fn session(mode: Mode) -> Session {
@@ -89,7 +92,7 @@ fn connection_commands_answer_as_redis_does() {
         ("get", "-ERR wrong number of arguments for 'get' command\r\n"),
         ("mset a 1 b", "-ERR wrong number of arguments for 'mset' command\r\n"),
         ("SELECT 0", "+OK\r\n"),
-        ("SELECT 1", "-ERR SELECT is not allowed in cluster mode\r\n"),
+        ("SELECT 1", "-ERR DB index is out of range\r\n"),
         ("SELECT x", "-ERR value is not an integer or out of range\r\n"),
         ("CLIENT", "-ERR wrong number of arguments for 'client' command\r\n"),
         ("CLIENT FOO", "-ERR unknown subcommand 'FOO'. Try CLIENT HELP.\r\n"),
@@ -166,6 +169,21 @@ fn connection_commands_answer_as_redis_does() {
         ("SCAN 0 MATCH", "-ERR syntax error\r\n"),
         ("SCAN 0 MATCH a*", "+SCAN 0 MATCH a*\r\n"),
         ("RANDOMKEY x", "-ERR wrong number of arguments for 'randomkey' command\r\n"),
+        ("CLUSTER LINKS", "*0\r\n"),
+        ("CLUSTER REPLICAS x", "-ERR Unknown node x\r\n"),
+        ("CLUSTER COUNT-FAILURE-REPORTS x", "-ERR Unknown node x\r\n"),
+        ("ASKING", "+OK\r\n"),
+        ("ROLE", "*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"),
+        ("WAIT 0 0", ":1\r\n"),
+        ("WAIT -1 100", ":1\r\n"),
+        ("WAIT 0 -1", "-ERR timeout is negative\r\n"),
+        ("WAIT a b", "-ERR value is not an integer or out of range\r\n"),
+        ("WAIT 0 b", "-ERR timeout is not an integer or out of range\r\n"),
+        ("WAITAOF 0 1 0", "*2\r\n:0\r\n:0\r\n"),
+        ("WAITAOF 1 1 0", "-ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.\r\n"),
+        ("WAITAOF 2 1 0", "-ERR value is out of range, must be between 0 and 1\r\n"),
+        ("WAITAOF 0 -1 0", "-ERR value is out of range, must be positive\r\n"),
+        ("SWAPDB 0 1", "-ERR SWAPDB is not supported: there is one database, 0\r\n"),
     ] {
         assert_eq!(reply(&proxy(), command), expected, "{command}");
     }
@@ -221,7 +239,73 @@ fn cluster_shows_the_nodes_with_their_own_addresses() {
     assert!(nodes.contains(" 127.0.0.1:7001@7101 master - 0 0 1 connected 0-1023 3072-4095 "), "{nodes}");
     assert!(nodes.contains(" 127.0.0.1:7002@7102 myself,master - "), "{nodes}");
     assert!(nodes.contains(&reply(&node(), "CLUSTER MYID")[5..45]), "{nodes}");
-    assert!(reply(&Fake { map: None, me: None }, "CLUSTER SLOTS").starts_with("-CLUSTERDOWN "));
+    assert!(
+        reply(&Fake { map: None, me: None, has_leaders: true }, "CLUSTER SLOTS").starts_with("-CLUSTERDOWN ")
+    );
+}
+
+#[test]
+fn waitaof_counts_disks_only_when_writes_are_on_them() {
+    let mut host = proxy();
+    host.map.as_mut().unwrap().fsync = true;
+    assert_eq!(reply(&host, "WAITAOF 1 1 0"), "*2\r\n:1\r\n:1\r\n");
+    assert_eq!(reply(&node(), "SELECT 1"), "-ERR SELECT is not allowed in cluster mode\r\n");
+}
+
+#[test]
+fn a_partition_without_leader_shows() {
+    let host = Fake { has_leaders: false, ..node() };
+    let info = reply(&host, "CLUSTER INFO");
+    for line in ["cluster_state:fail", "cluster_slots_ok:0", "cluster_slots_fail:16384", "cluster_size:0"] {
+        assert!(info.contains(&format!("{line}\r\n")), "{line} in {info}");
+    }
+    assert!(reply(&host, "CLUSTER SHARDS").contains("$6\r\nhealth\r\n$4\r\nfail\r\n"));
+    assert!(!reply(&node(), "CLUSTER SHARDS").contains("\r\nfail\r\n"));
+}
+
+#[test]
+fn a_node_that_leads_nothing_is_a_replica() {
+    let mut host = node();
+    for group in &mut host.map.as_mut().unwrap().groups {
+        group.leader = NodeId("n1".to_owned());
+    }
+    let id = |name: &str| {
+        let host = Fake { me: Some(NodeId(name.to_owned())), ..node() };
+        reply(&host, "CLUSTER MYID")[5..45].to_owned()
+    };
+    let (n1, n2) = (id("n1"), id("n2"));
+    assert_eq!(reply(&host, "CLUSTER MYSHARDID"), format!("$40\r\n{n1}\r\n"));
+    assert_eq!(reply(&node(), "CLUSTER MYSHARDID"), format!("$40\r\n{n2}\r\n"));
+    for command in ["REPLICAS", "SLAVES"] {
+        let replicas = reply(&host, &format!("CLUSTER {command} {n1}"));
+        assert!(
+            replicas.starts_with("*2\r\n") && replicas.contains(&format!("myself,slave {n1}")),
+            "{replicas}"
+        );
+    }
+    let refused = "-ERR The specified node is not a master\r\n";
+    assert_eq!(reply(&host, &format!("CLUSTER REPLICAS {n2}")), refused);
+    assert_eq!(reply(&host, &format!("CLUSTER COUNT-FAILURE-REPORTS {n2}")), ":0\r\n");
+    let links = reply(&host, "CLUSTER LINKS");
+    assert!(
+        links.starts_with("*4\r\n*6\r\n$9\r\ndirection\r\n$2\r\nto\r\n") && !links.contains(&n2),
+        "{links}"
+    );
+}
+
+#[test]
+fn time_is_that_of_the_host() {
+    let clients = Clients::new(1);
+    let worker = clients.worker(0);
+    worker.set_now(5_000_000);
+    worker.set_wall(1_700_000_000_000_123);
+    worker.set_now(6_000_000);
+    let mut session = Session::new(Mode::Proxy, clients.accept(1).unwrap(), String::new(), worker);
+    session.push_input(b"TIME\r\nLASTSAVE\r\nLOLWUT VERSION 1\r\n");
+    assert!(session.next(&proxy()).is_none());
+    let output = String::from_utf8_lossy(session.output());
+    assert!(output.starts_with("*2\r\n$10\r\n1700000001\r\n$3\r\n123\r\n:1700000001\r\n$"), "{output}");
+    assert!(output.contains("|_____|__\n\nRingfort ver. "), "{output}");
 }
 
 #[test]
@@ -275,7 +359,7 @@ fn several_keys_of_one_command_lie_in_one_slot_unless_they_can_be_split() {
 
 #[test]
 fn containers_with_keys_are_answered_where_there_is_no_key() {
-    let starting = Fake { map: None, me: None };
+    let starting = Fake { map: None, me: None, has_leaders: true };
     for host in [proxy(), node(), starting] {
         assert!(reply(&host, "OBJECT HELP").contains("\r\n+OBJECT <subcommand> "));
         assert!(reply(&host, "memory help").contains("\r\n+MEMORY <subcommand> "));
@@ -290,7 +374,7 @@ fn containers_with_keys_are_answered_where_there_is_no_key() {
 
 #[test]
 fn keyed_commands_wait_for_a_map() {
-    let host = Fake { map: None, me: None };
+    let host = Fake { map: None, me: None, has_leaders: true };
     assert_eq!(reply(&host, "GET a"), "-LOADING Ringfort is starting: no cluster map yet\r\n");
     assert_eq!(reply(&host, "PING"), "+PONG\r\n");
 }

@@ -1,15 +1,21 @@
 //! Redis 7's errors for commands that do not exist or are not complete.
 
 use super::CommandSpec;
+use super::refused::refused_error;
 
 /// How much of a name, and of all arguments together, an error repeats, bytes (Redis: `%.128s`).
 const ERROR_QUOTE_BYTES_MAX: usize = 128;
 
 /// Redis 7's error for a name that is no command: ``ERR unknown command 'foo', with args beginning with: 'a' 'b' ``.
 ///
+/// What Ringfort refuses on purpose is answered with the reason instead ([`super::refusal`]).
+///
 /// `args` are the arguments after the name. Cut as Redis cuts: the name at 128 bytes, arguments until 128 bytes are
 /// quoted, each at its first NUL; CR and LF become spaces. Unlike in Redis, bytes that are not UTF-8 become U+FFFD.
 pub fn unknown_command_error<'a>(name: &[u8], args: impl IntoIterator<Item = &'a [u8]>) -> String {
+    if let Some(error) = core::str::from_utf8(name).ok().and_then(refused_error) {
+        return error;
+    }
     let mut quoted = Vec::with_capacity(ERROR_QUOTE_BYTES_MAX + 8);
     for arg in args {
         if quoted.len() >= ERROR_QUOTE_BYTES_MAX {
@@ -29,8 +35,12 @@ pub fn unknown_command_error<'a>(name: &[u8], args: impl IntoIterator<Item = &'a
 
 /// Redis 7's error for a container's subcommand that does not exist: `ERR unknown subcommand 'foo'. Try CLIENT HELP.`
 ///
-/// Cut and cleaned as in [`unknown_command_error`].
+/// Cut and cleaned, and refused on purpose, as in [`unknown_command_error`].
 pub fn unknown_subcommand_error(container: &CommandSpec, subcommand: &[u8]) -> String {
+    let full_name = core::str::from_utf8(subcommand).map(|short| format!("{}|{short}", container.name));
+    if let Some(error) = full_name.ok().and_then(|name| refused_error(&name)) {
+        return error;
+    }
     let quoted = printable(cut(subcommand, ERROR_QUOTE_BYTES_MAX));
     format!("ERR unknown subcommand '{quoted}'. Try {} HELP.", container.name.to_ascii_uppercase())
 }
@@ -111,6 +121,11 @@ mod tests {
     #[test]
     fn other_errors_are_those_of_redis() {
         let cluster = Command::Cluster.spec();
+        assert_eq!(
+            unknown_subcommand_error(cluster, b"Failover"),
+            "ERR CLUSTER FAILOVER is not supported: use `ringfort transfer` to hand leaderships over"
+        );
+        assert!(unknown_command_error(b"SAVE", []).starts_with("ERR SAVE is not supported: "));
         assert_eq!(wrong_arity_error("get"), "ERR wrong number of arguments for 'get' command");
         assert_eq!(
             unknown_subcommand_error(cluster, b"\r\nfoo"),

@@ -50,6 +50,7 @@ impl<D: Disk> WorkerCore<D> {
     /// Takes bytes of a client.
     pub fn client_data(&mut self, client: u64, bytes: &[u8], now: Now) {
         self.clients.set_now(now.boot_us);
+        self.clients.set_wall(now.wall_ms.saturating_mul(1000));
         if let Some(state) = self.ports.clients.get_mut(client) {
             state.session.push_input(bytes);
         }

@@ -6,14 +6,18 @@ use crate::log::Disk;
 use crate::shard::{Origin, Ports as _, Submission};
 use crate::worker::ports::Link;
 use ringfort_proxy::session::Host as _;
+use ringfort_resp::Command;
 use ringfort_wire::GroupId;
 use ringfort_wire::entry::OpKind;
 use ringfort_wire::frame::{self, Kind, WireError};
-use ringfort_wire::request::{CREDIT_REQUESTS, Request, RequestKind, Status};
+use ringfort_wire::request::{CREDIT_REQUESTS, CommandBody, Request, RequestKind, Status};
 
 /// What a write is answered while the disk is almost full; Redis's prefix for a server that cannot persist.
 const DISK_FULL: &[u8] =
     b"-MISCONF Ringfort refuses writes: the disk of the leader is almost full; free space or add a node\r\n";
+
+/// What a write is answered that the cluster's feature level does not have.
+const LEVEL_TOO_LOW: &[u8] = b"-ERR this command is not supported by the feature level of the cluster\r\n";
 
 impl<D: Disk> WorkerCore<D> {
     /// A proxy's link opened.
@@ -88,7 +92,15 @@ impl<D: Disk> WorkerCore<D> {
     }
 
     pub(super) fn submit_write(&mut self, id: GroupId, kind: OpKind, submission: Submission<'_>) {
+        let level = self.view.map().map_or(0, |map| map.feature_level);
         match self.groups.get_mut(&id.0) {
+            Some(group)
+                if group.raft().is_leader()
+                    && kind == OpKind::Command
+                    && level < level_of(submission.body) =>
+            {
+                self.ports.reply(submission.origin, Status::Refused(LEVEL_TOO_LOW));
+            }
             Some(group) if group.raft().is_leader() && (self.is_disk_low || self.is_write_failing) => {
                 self.ports.reply(submission.origin, Status::Refused(DISK_FULL));
             }
@@ -106,5 +118,33 @@ impl<D: Disk> WorkerCore<D> {
     /// Links that have something to send since the last call.
     pub fn take_touched_links(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.ports.touched_links)
+    }
+}
+
+/// The feature level that a write needs of every node. A number that this version does not know might be executed by some
+/// replicas and not by others: no level is enough for it, nor for what is no command.
+fn level_of(body: &[u8]) -> u16 {
+    let command = CommandBody::decode(body).ok().and_then(|body| Command::from_u16(body.command));
+    command.map_or(u16::MAX, |command| command.spec().feature_level)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringfort_resp::Protocol;
+    use ringfort_wire::FEATURE_LEVEL;
+
+    #[test]
+    fn no_level_is_enough_for_a_command_that_is_not_known() {
+        let level = |command: u16| {
+            let mut body = Vec::new();
+            CommandBody::encode(&mut body, command, Protocol::Resp2, [b"k"].iter());
+            level_of(&body)
+        };
+        for spec in ringfort_resp::commands::all() {
+            assert_eq!(level(spec.command as u16), spec.feature_level);
+            assert!((1..=FEATURE_LEVEL).contains(&spec.feature_level), "{}", spec.name);
+        }
+        assert_eq!((level(9999), level_of(b"x")), (u16::MAX, u16::MAX));
     }
 }

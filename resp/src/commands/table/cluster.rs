@@ -7,6 +7,12 @@ pub(super) const ROWS: &[CommandSpec] = &[
         .about("cluster", "3.0.0", "A container for cluster commands")
         .complexity("Depends on subcommand.")
         .subcommands(&[
+            row(Command::Cluster, "cluster|count-failure-reports", 3, Scope::Connection)
+                .flags(&["admin", "stale"])
+                .tips(&["nondeterministic_output"])
+                .about("cluster", "3.0.0", "Return the number of failure reports active for a given node")
+                .complexity("O(N) where N is the number of failure reports")
+                .arguments("node-id:string"),
             row(Command::Cluster, "cluster|countkeysinslot", 3, Scope::Connection)
                 .flags(&["stale"])
                 .about("cluster", "3.0.0", "Return the number of local keys in the specified hash slot")
@@ -32,20 +38,47 @@ pub(super) const ROWS: &[CommandSpec] = &[
                 .about("cluster", "3.0.0", "Returns the hash slot of the specified key")
                 .complexity("O(N) where N is the number of bytes in the key")
                 .arguments("key:string"),
+            row(Command::Cluster, "cluster|links", 2, Scope::Connection)
+                .flags(&["stale"])
+                .tips(&["nondeterministic_output"])
+                .about(
+                    "cluster",
+                    "7.0.0",
+                    "Returns a list of all TCP links to and from peer nodes in cluster",
+                )
+                .complexity("O(N) where N is the total number of Cluster nodes"),
             row(Command::Cluster, "cluster|myid", 2, Scope::Connection)
                 .flags(&["stale"])
                 .about("cluster", "3.0.0", "Return the node id")
+                .complexity("O(1)"),
+            row(Command::Cluster, "cluster|myshardid", 2, Scope::Connection)
+                .flags(&["stale"])
+                .tips(&["nondeterministic_output"])
+                .about("cluster", "7.2.0", "Returns the shard ID of a node.")
                 .complexity("O(1)"),
             row(Command::Cluster, "cluster|nodes", 2, Scope::Connection)
                 .flags(&["stale"])
                 .tips(&["nondeterministic_output"])
                 .about("cluster", "3.0.0", "Get Cluster config for the node")
                 .complexity("O(N) where N is the total number of Cluster nodes"),
+            row(Command::Cluster, "cluster|replicas", 3, Scope::Connection)
+                .flags(&["admin", "stale"])
+                .tips(&["nondeterministic_output"])
+                .about("cluster", "5.0.0", "List replica nodes of the specified master node")
+                .complexity("O(1)")
+                .arguments("node-id:string"),
             row(Command::Cluster, "cluster|shards", 2, Scope::Connection)
                 .flags(&["stale"])
                 .tips(&["nondeterministic_output"])
                 .about("cluster", "7.0.0", "Get array of cluster slots to node mappings")
                 .complexity("O(N) where N is the total number of cluster nodes"),
+            row(Command::Cluster, "cluster|slaves", 3, Scope::Connection)
+                .flags(&["admin", "stale"])
+                .tips(&["nondeterministic_output"])
+                .about("cluster", "3.0.0", "List replica nodes of the specified master node")
+                .complexity("O(1)")
+                .deprecated("5.0.0", "`CLUSTER REPLICAS`")
+                .arguments("node-id:string"),
             row(Command::Cluster, "cluster|slots", 2, Scope::Connection)
                 .flags(&["stale"])
                 .tips(&["nondeterministic_output"])
@@ -66,6 +99,11 @@ pub(super) const ROWS: &[CommandSpec] = &[
         .flags(&["loading", "stale", "fast"])
         .acl(&["connection"])
         .about("cluster", "3.0.0", "Disables read queries for a connection to a cluster replica node")
+        .complexity("O(1)"),
+    row(Command::Asking, "asking", 1, Scope::Connection)
+        .flags(&["fast"])
+        .acl(&["connection"])
+        .about("cluster", "3.0.0", "Sent by cluster clients after an -ASK redirect")
         .complexity("O(1)"),
 ];
 

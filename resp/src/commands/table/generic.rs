@@ -247,4 +247,28 @@ pub(super) const ROWS: &[CommandSpec] = &[
              number of allocations the deleted objects where composed of.",
         )
         .arguments("key#0*"),
+    row(Command::Wait, "wait", 3, Scope::Connection)
+        .flags(&["noscript"])
+        .acl(&["connection"])
+        .tips(&["request_policy:all_shards", "response_policy:agg_min"])
+        .about(
+            "generic",
+            "3.0.0",
+            "Wait for the synchronous replication of all the write commands sent in the \
+             context of the current connection",
+        )
+        .complexity("O(1)")
+        .arguments("numreplicas:integer timeout:integer"),
+    row(Command::WaitAof, "waitaof", 4, Scope::Connection)
+        .flags(&["noscript"])
+        .acl(&["connection"])
+        .tips(&["request_policy:all_shards", "response_policy:agg_min"])
+        .about(
+            "generic",
+            "7.2.0",
+            "Blocks until all of the preceding write commands sent by the connection are written to the \
+             append-only file of the master and/or replicas.",
+        )
+        .complexity("O(1)")
+        .arguments("numlocal:integer numreplicas:integer timeout:integer"),
 ];

@@ -169,4 +169,24 @@ pub(super) const ROWS: &[CommandSpec] = &[
                 .about("server", "0.1.0", "Get the state of this process as JSON")
                 .complexity("O(P) where P is the number of partitions"),
         ]),
+    row(Command::LastSave, "lastsave", 1, Scope::Connection)
+        .flags(&["loading", "stale", "fast"])
+        .acl(&["admin", "dangerous"])
+        .tips(&["nondeterministic_output"])
+        .about("server", "1.0.0", "Get the UNIX time stamp of the last successful save to disk")
+        .complexity("O(1)"),
+    row(Command::Lolwut, "lolwut", -1, Scope::Connection)
+        .flags(&["readonly", "fast"])
+        .about("server", "5.0.0", "Display some computer art and the Redis version")
+        .arguments("version:integer=VERSION?"),
+    row(Command::Role, "role", 1, Scope::Connection)
+        .flags(&["noscript", "loading", "stale", "fast"])
+        .acl(&["admin", "dangerous"])
+        .about("server", "2.8.12", "Return the role of the instance in the context of replication")
+        .complexity("O(1)"),
+    row(Command::Time, "time", 1, Scope::Connection)
+        .flags(&["loading", "stale", "fast"])
+        .tips(&["nondeterministic_output"])
+        .about("server", "2.6.0", "Return the current server time")
+        .complexity("O(1)"),
 ];
