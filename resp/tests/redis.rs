@@ -10,17 +10,8 @@ use std::{
 use ringfort_resp::commands::{self, write_command_docs, write_command_info};
 use ringfort_resp::{CommandSpec, Protocol, ReplyWriter, Value, reply, write_command};
 
-/// Commands and subcommands that redis-server 7.0.15 does not have.
-const OWN: &[&str] = &[
-    "client|setinfo",
-    "cluster|myshardid",
-    "delifeq",
-    "waitaof",
-    "ringfort",
-    "ringfort|help",
-    "ringfort|map",
-    "ringfort|node",
-];
+/// Commands and subcommands that redis-server 7.0.15 does not have, besides RINGFORT.
+const OWN: &[&str] = &["client|no-touch", "client|setinfo", "cluster|myshardid", "delifeq", "waitaof"];
 
 /// A `redis-server` of this test's own; ends with it.
 struct Redis {
@@ -135,7 +126,7 @@ fn rows_are_those_of_redis() {
         redis.ask(&["HELLO", hello]);
         for row in every_row() {
             let theirs = ["INFO", "DOCS"].map(|what| redis.ask(&["COMMAND", what, row.name]));
-            if OWN.contains(&row.name) {
+            if OWN.contains(&row.name) || row.name.starts_with("ringfort") {
                 assert_eq!(theirs[1][1..], *b"0\r\n", "this redis-server knows {}", row.name);
                 continue;
             }

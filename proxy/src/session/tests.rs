@@ -561,7 +561,7 @@ fn what_follows_a_change_of_settings_waits_for_it() {
 
 #[test]
 fn settings_need_a_map_to_be_set_but_not_to_be_seen() {
-    let host = Fake { map: None, me: None };
+    let host = Fake { map: None, me: None, has_leaders: true };
     assert_eq!(reply(&host, "CONFIG SET timeout 5"), format!("-{NO_MAP}\r\n"));
     assert_eq!(reply(&host, "CONFIG GET timeout"), "*2\r\n$7\r\ntimeout\r\n$1\r\n0\r\n");
 }
