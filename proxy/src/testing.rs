@@ -12,7 +12,7 @@ pub(crate) fn map(nodes: u16, partitions: u16) -> ClusterMap {
             .map(|i| MapSeat { node: id(p + i), replica: u64::from(p * 8 + i + 1) })
             .collect();
         seats.sort_by(|a, b| a.node.cmp(&b.node));
-        MapGroup { incarnation: 0, seats, leader: id(p) }
+        MapGroup::new(seats, id(p))
     };
     ClusterMap {
         cluster_id: 7,

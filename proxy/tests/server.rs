@@ -67,11 +67,7 @@ impl Node {
 
     fn map(&self) -> ClusterMap {
         let id = NodeId("n1".to_owned());
-        let group = || MapGroup {
-            incarnation: 0,
-            seats: vec![MapSeat { node: id.clone(), replica: 1 }],
-            leader: id.clone(),
-        };
+        let group = || MapGroup::new(vec![MapSeat { node: id.clone(), replica: 1 }], id.clone());
         ClusterMap {
             cluster_id: 9,
             name: "test".to_owned(),

@@ -4,8 +4,10 @@
 //! the others; only when every one answers "empty" with the same hash of the config does the node with the lowest id
 //! mint the cluster id, the placement and the replica ids. It keeps the map on its own disk first and hands it out then,
 //! so that it can never mint a second one. The others take the map only if it names their own store id: a node whose
-//! folder was lost has another one, and must not return under replica ids that have voted already.
+//! folder was lost has another one, and must not return under replica ids that have voted already. It asks to be taken in
+//! anew, with fresh replica ids.
 
+use super::replace::can_lose;
 use crate::config::{Config, Durability};
 use ringfort_ring::NodeId;
 use ringfort_ring::{NodeSpec, PlaceError, place};
@@ -22,7 +24,15 @@ pub enum Step {
     Form(Box<ClusterMap>),
     /// Keep this map: the cluster has formed with this node in it.
     Join(Box<ClusterMap>),
-    /// The cluster exists, but this data folder is not the one it knows: the sentence says what to do.
+    /// The cluster knows this node by the data folder `old_store`: ask it to take this empty one in its place
+    /// ([`super::replace`]).
+    Rejoin {
+        /// The folder that it knows.
+        old_store: u128,
+        /// What the cluster is called.
+        cluster: String,
+    },
+    /// The cluster exists, and this node has no place in it: the sentence says why.
     Stranger(String),
 }
 
@@ -76,10 +86,12 @@ pub fn step(
 fn join(own: Own<'_>, map: ClusterMap) -> Step {
     match map.node(own.id) {
         Some(node) if node.store_id == own.store_id => Step::Join(Box::new(map)),
-        Some(_) => Step::Stranger(format!(
-            "cluster '{}' knows node {} by another data folder; its replicas were there: start it with that folder",
+        Some(_) if !can_lose(&map, own.id) => Step::Stranger(format!(
+            "cluster '{}' knows node {} by another data folder; replicas were there without which their groups have no \
+             majority: start it with that folder",
             map.name, own.id
         )),
+        Some(node) => Step::Rejoin { old_store: node.store_id, cluster: map.name },
         None => Step::Stranger(format!("cluster '{}' has no node {}", map.name, own.id)),
     }
 }
@@ -101,17 +113,13 @@ pub fn first_map(
     specs.sort_by(|a, b| a.id.cmp(&b.id));
     let placement = place(None, &specs, config.cluster.partitions, config.cluster.replicas)?;
     let mut next_replica = 1;
-    let mut group = |nodes: &[NodeId], leader: &NodeId| MapGroup {
-        incarnation: 1,
-        seats: nodes
-            .iter()
-            .map(|node| {
-                let seat = MapSeat { node: node.clone(), replica: next_replica };
-                next_replica += 1;
-                seat
-            })
-            .collect(),
-        leader: leader.clone(),
+    let mut group = |nodes: &[NodeId], leader: &NodeId| {
+        let seats = nodes.iter().map(|node| {
+            let seat = MapSeat { node: node.clone(), replica: next_replica };
+            next_replica += 1;
+            seat
+        });
+        MapGroup::new(seats.collect(), leader.clone())
     };
     let meta_size = match specs.len() {
         0..3 => 1,
@@ -216,6 +224,11 @@ pub(crate) mod tests {
             Step::Join(Box::new(map))
         );
         let lost = Own { store_id: 4, ..known };
+        let rejoin = Step::Rejoin { old_store: 11, cluster: sample_map().name };
+        assert_eq!(step(&config(), lost, &[formed.clone()]).unwrap(), rejoin);
+        let mut alone = sample_map();
+        alone.meta.seats.retain(|s| s.node == n2);
+        formed.1.as_mut().unwrap().map = alone.to_json();
         assert!(matches!(step(&config(), lost, &[formed]).unwrap(), Step::Stranger(_)));
     }
 }

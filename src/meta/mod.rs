@@ -7,6 +7,7 @@
 //! - a [`MetaWrite`] is worked into whatever map there is when it is applied; doing it again changes nothing.
 
 pub mod form;
+pub mod replace;
 
 use ringfort_ring::NodeId;
 use ringfort_wire::entry::{Entry, OpKind};
@@ -84,6 +85,13 @@ impl MetaMachine {
                 Ok(Operation::Write(MetaWrite::Set(pairs))) => self.set(pairs),
                 Ok(Operation::Write(MetaWrite::TlsClient(node, address))) => {
                     self.tls_client(&node, address.map(|a| a.to_string()))
+                }
+                Ok(Operation::Write(MetaWrite::Replace { node, old_store, new_store })) => {
+                    let map = self.map.as_mut().ok_or(NO_MAP);
+                    map.and_then(|map| replace::replace(map, &node, &old_store, &new_store))
+                }
+                Ok(Operation::Write(MetaWrite::Left(gone))) => {
+                    self.map.as_mut().ok_or(NO_MAP).map(|map| replace::left(map, &gone))
                 }
                 Err(_) => Err(&b"-ERR malformed change of the cluster map\r\n"[..]),
             };

@@ -3,6 +3,7 @@
 use super::folder::Folder;
 use crate::config::Config;
 use crate::meta::form::{self, Own, Step};
+use crate::worker::WorkerMessage;
 use crate::worker::shared::Shared;
 use crate::worker::shell::{Inbox, Input};
 use ringfort_proxy::server::meta;
@@ -32,6 +33,8 @@ const META_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 const META_WRITE_BYTES_MAX: usize = 256 << 10;
 /// How long another node may hold a question for a newer map, ms; also the wait after it did not answer.
 const MAP_WAIT_MS: u32 = 1000;
+/// Wait between two requests to be taken in anew.
+const REJOIN_INTERVAL: Duration = Duration::from_millis(200);
 /// Pause after a failed accept (no file descriptors left), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -147,6 +150,11 @@ impl Control {
                 Kind::MetaWrite if body.len() <= META_WRITE_BYTES_MAX => {
                     self.meta_write(&body).await?.encode(&mut out)
                 }
+                Kind::MetaReport => {
+                    let outcome = self.take_in(&body).await;
+                    let text = outcome.err().unwrap_or_default();
+                    frame::put(&mut out, Kind::MetaReport, |o| o.extend_from_slice(text.as_bytes()));
+                }
                 _ => anyhow::bail!("a frame of another kind on a control link"),
             }
             stream.write_all(&out).await?;
@@ -163,6 +171,53 @@ impl Control {
         let (sender, answer) = oneshot::channel();
         inbox.push(Input::MetaWrite(body.to_vec(), sender));
         Ok(tokio::time::timeout(META_WRITE_TIMEOUT, answer).await??)
+    }
+
+    /// A node asks that its empty data folder be taken in place of a lost one. Passes it on to the meta group if that is led
+    /// here; whether it was done shows in the map.
+    async fn take_in(&self, body: &[u8]) -> Result<(), String> {
+        let write = MetaWrite::from_json(body)?;
+        let MetaWrite::Replace { node, new_store, .. } = &write else {
+            return Err("a data folder was expected".into());
+        };
+        let map = self.shared.map().ok_or("the cluster has not formed yet")?;
+        let known = map.node(node).ok_or_else(|| format!("node {node} is not a member"))?;
+        // Only one process can listen there; if it is the one that asks, nobody serves the old folder.
+        let answer = tokio::time::timeout(PROBE_TIMEOUT, self.probe(&known.peer)).await;
+        let answer = answer.ok().and_then(Result::ok).filter(|a| a.node == node.0);
+        match answer.map(|a| format!("{:032x}", a.store_id)) {
+            Some(store) if store == *new_store => {}
+            Some(store) if store == format!("{:032x}", known.store_id) => {
+                return Err(format!("node {node} still runs with the data folder that the cluster knows"));
+            }
+            _ => return Err(format!("node {node} does not answer at its address {}", known.peer)),
+        }
+        if let Some(inbox) = self.inboxes.borrow().first() {
+            inbox.push(Input::Worker(WorkerMessage::Meta(write.to_json())));
+        }
+        Ok(())
+    }
+
+    /// Asks every other node to take this empty data folder in place of `old_store`; returns why one does not.
+    async fn ask_to_be_taken_in(&self, old_store: u128) -> Option<String> {
+        let write = MetaWrite::Replace {
+            node: self.node.clone(),
+            old_store: format!("{old_store:032x}"),
+            new_store: format!("{:032x}", self.store_id),
+        };
+        let mut question = Vec::new();
+        frame::put(&mut question, Kind::MetaReport, |o| o.extend_from_slice(&write.to_json()));
+        let mut why = None;
+        for node in self.config.nodes.iter().filter(|n| n.id != self.node) {
+            let mut answer = Vec::new();
+            let address = node.peer.to_string();
+            let asked =
+                tokio::time::timeout(2 * PROBE_TIMEOUT, self.ask(&address, &question, &mut answer)).await;
+            if matches!(asked, Ok(Ok(Kind::MetaReport))) && !answer.is_empty() {
+                why = Some(format!("node {}: {}", node.id, String::from_utf8_lossy(&answer)));
+            }
+        }
+        why
     }
 
     /// The greeting of a link for questions.
@@ -203,6 +258,12 @@ impl Control {
             return Ok(map);
         }
         let mut last_wait = String::new();
+        let mut wait = |why: String| {
+            if why != last_wait {
+                tracing::info!("{why}");
+                last_wait = why;
+            }
+        };
         loop {
             let mut answers = Vec::new();
             for node in self.config.nodes.iter().filter(|n| n.id != self.node) {
@@ -224,12 +285,17 @@ impl Control {
                     return Ok(*map);
                 }
                 Step::Stranger(why) => anyhow::bail!("{why}"),
-                Step::Wait(why) => {
-                    if why != last_wait {
-                        tracing::info!("{why}");
-                        last_wait = why;
-                    }
+                Step::Rejoin { old_store, cluster } => {
+                    let why = self.ask_to_be_taken_in(old_store).await;
+                    wait(why.unwrap_or_else(|| {
+                        format!(
+                            "cluster '{cluster}' knows node {} by another data folder: it asks to be seeded from the others",
+                            self.node
+                        )
+                    }));
+                    tokio::time::sleep(REJOIN_INTERVAL).await;
                 }
+                Step::Wait(why) => wait(why),
             }
             tokio::time::sleep(PROBE_INTERVAL).await;
         }

@@ -113,7 +113,7 @@ async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
             accept_loss,
             "the machine stopped without a planned stop of node {id}, and durability is 'buffered': up to a second of \
              acknowledged writes may be missing here, so it must not vote. If every machine of the cluster stopped, \
-             start every node with --accept-loss; else wait for a version that can re-seed one node from the others"
+             start every node with --accept-loss; else remove this node's data folder, so that it is seeded from the others"
         );
         tracing::warn!(node = %id, "the machine stopped unplanned: up to a second of acknowledged writes may be gone");
     }

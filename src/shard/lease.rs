@@ -21,24 +21,32 @@ pub struct Lease {
     term: u64,
     /// A transfer that was begun may succeed late, past every timer: no lease for the rest of that term.
     is_void: bool,
+    /// Rounds that left up to then were confirmed by other members than those that decide now.
+    members_since_us: u64,
 }
 
 impl Lease {
     /// Extends the lease by a round of `term` that left at `issued_us` and was confirmed by a quorum.
     pub fn confirm(&mut self, term: u64, issued_us: u64) {
         if term > self.term {
-            *self = Self { until_us: 0, term, is_void: false };
+            *self = Self { until_us: 0, term, is_void: false, ..*self };
         }
-        if term == self.term && !self.is_void {
+        if term == self.term && !self.is_void && self.members_since_us < issued_us {
             self.until_us = self.until_us.max(issued_us + LEASE_US);
         }
     }
 
-    /// Ends the lease for the rest of `term`: leadership is being handed over, or the membership changes.
+    /// Ends the lease for the rest of `term`: leadership is being handed over.
     pub fn void(&mut self, term: u64) {
         if term >= self.term {
-            *self = Self { until_us: 0, term, is_void: true };
+            *self = Self { until_us: 0, term, is_void: true, ..*self };
         }
+    }
+
+    /// Ends the lease until a round that leaves after `now_us` is confirmed: the membership has changed.
+    pub fn members_changed(&mut self, now_us: u64) {
+        self.until_us = 0;
+        self.members_since_us = now_us;
     }
 
     /// Whether the leader of `term` may answer a read that it executed before `now_us`.
@@ -78,6 +86,18 @@ mod tests {
         assert!(!lease.covers(3, 7));
         lease.confirm(4, 6);
         assert!(lease.covers(4, 7));
+    }
+
+    #[test]
+    fn a_change_of_the_members_asks_for_a_later_round() {
+        let mut lease = Lease::default();
+        lease.confirm(3, 5);
+        lease.members_changed(9);
+        lease.confirm(3, 9);
+        lease.confirm(4, 8);
+        assert!(!lease.covers(3, 10) && !lease.covers(4, 10));
+        lease.confirm(4, 10);
+        assert!(lease.covers(4, 11));
     }
 
     #[test]

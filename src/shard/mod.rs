@@ -16,6 +16,7 @@
 
 pub mod lease;
 pub mod machine;
+pub mod membership;
 pub mod memory;
 pub mod raft;
 pub mod reads;
@@ -27,8 +28,9 @@ use crate::log::{HardState, LogEntry};
 use crate::meta::MetaMachine;
 use lease::Lease;
 use machine::PartitionMachine;
+use membership::{Membership, Step};
 use memory::Memory;
-use raft::{EntryReader, Follower, Message, ProposeError, Raft, Start};
+use raft::{EntryReader, Follower, Message, Raft, Start};
 use reads::Reads;
 use ringfort_proxy::session::Ticket;
 use ringfort_ring::{NodeId, Slot};
@@ -181,6 +183,8 @@ struct Unpersisted {
 pub struct GroupStatus {
     /// The group.
     pub id: GroupId,
+    /// This replica's id.
+    pub replica: u64,
     /// Whether this replica leads.
     pub is_leader: bool,
     /// The leader it knows.
@@ -205,6 +209,23 @@ pub struct GroupStatus {
     pub evicted_keys: u64,
     /// What a leader knows of its followers; empty elsewhere.
     pub followers: Vec<FollowerStatus>,
+    /// Who takes part, as far as this replica has applied it.
+    pub membership: Membership,
+}
+
+/// What the cluster map says of a group's replicas.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seats {
+    /// Epoch of the map.
+    pub epoch: u64,
+    /// The replicas that are wanted.
+    pub wanted: Vec<u64>,
+    /// Every replica that may take part, those that leave included, and its node.
+    pub peers: Vec<(u64, NodeId)>,
+    /// The replica that leads when it can.
+    pub preferred: u64,
+    /// Place of this replica in the order in which the voters campaign.
+    pub rank: usize,
 }
 
 /// A follower as its leader sees it.
@@ -223,11 +244,11 @@ pub struct FollowerStatus {
 pub struct Group {
     id: GroupId,
     incarnation: u32,
-    /// Replica ids and their nodes.
-    peers: Vec<(u64, NodeId)>,
-    preferred: u64,
+    seats: Seats,
     raft: Raft,
     machine: Machine,
+    /// Time of the last turn.
+    now_us: u64,
     /// Term in which this replica led when it was last looked at; 0 = it did not.
     led_term: u64,
     queue: VecDeque<Batch>,
@@ -255,10 +276,8 @@ pub struct GroupStart {
     pub id: GroupId,
     /// Its incarnation.
     pub incarnation: u32,
-    /// Its replicas and their nodes.
-    pub peers: Vec<(u64, NodeId)>,
-    /// The replica that leads when it can.
-    pub preferred: u64,
+    /// What the map says of its replicas.
+    pub seats: Seats,
     /// Where its log starts and ends.
     pub raft: Start,
     /// Its state at `raft.applied`.
@@ -275,8 +294,8 @@ impl Group {
         Ok(Self {
             id: start.id,
             incarnation: start.incarnation,
-            peers: start.peers,
-            preferred: start.preferred,
+            seats: start.seats,
+            now_us: 0,
             raft: Raft::new(start.raft, reader)?,
             machine: start.machine,
             led_term: 0,
@@ -321,16 +340,56 @@ impl Group {
     }
 
     fn node_of(&self, replica: u64) -> Option<&NodeId> {
-        self.peers.iter().find(|(r, _)| *r == replica).map(|(_, node)| node)
+        self.seats.peers.iter().find(|(r, _)| *r == replica).map(|(_, node)| node)
     }
 
     fn replica_on(&self, node: &NodeId) -> Option<u64> {
-        self.peers.iter().find(|(_, n)| n == node).map(|(r, _)| *r)
+        self.seats.peers.iter().find(|(_, n)| n == node).map(|(r, _)| *r)
+    }
+
+    /// Follows the cluster map.
+    pub fn set_seats(&mut self, seats: Seats) {
+        self.raft.set_rank(seats.rank);
+        self.seats = seats;
+    }
+
+    /// Does the next step towards the members that the map wants, when this replica leads: see [`membership`]. Returns what
+    /// it was. `is_busy`: no new replica begins to catch up now.
+    pub fn reconcile(&mut self, is_busy: bool) -> Step {
+        if !self.raft.is_leader() || self.raft.is_changing() || self.raft.is_transferring() {
+            return Step::Wait;
+        }
+        let (own, last) = (self.raft.replica(), self.raft.last_index());
+        let (epoch, wanted) = (self.seats.epoch, &self.seats.wanted);
+        let step = self.raft.membership().step(epoch, wanted, own, &self.raft.followers(), last);
+        match &step {
+            Step::Change(membership::Change::AddLearner(_)) if is_busy => return Step::Wait,
+            Step::Change(change) => match self.raft.change(change, epoch) {
+                Ok(index) => {
+                    tracing::info!(group = %self.id, index, ?change, "the membership changes");
+                }
+                Err(_) => return Step::Wait,
+            },
+            Step::Transfer(heir) => {
+                self.transfer(Some(*heir));
+            }
+            Step::Done if !self.raft.settle() => return Step::Wait,
+            Step::Done | Step::Wait => {}
+        }
+        step
+    }
+
+    /// Whether this replica leads and one that does not vote yet, and answers, receives its log.
+    pub fn is_seeding(&self) -> bool {
+        let learners = &self.raft.membership().learners;
+        self.raft.is_leader()
+            && !learners.is_empty()
+            && self.raft.followers().iter().any(|f| f.is_active && learners.contains(&f.replica))
     }
 
     /// Whether this replica is the one that leads when it can.
     pub fn is_preferred(&self) -> bool {
-        self.preferred == self.raft.replica()
+        self.seats.preferred == self.raft.replica()
     }
 
     /// Whether the group has never had a leader and this replica should be the first.
@@ -346,6 +405,7 @@ impl Group {
         };
         GroupStatus {
             id: self.id,
+            replica: self.raft.replica(),
             is_leader: self.raft.is_leader(),
             leader: self.leader().cloned(),
             term: self.raft.term(),
@@ -358,6 +418,7 @@ impl Group {
             quota: store.map_or(0, |s| s.limit().quota_bytes),
             evicted_keys: self.memory.evicted_keys,
             followers: self.follower_statuses(),
+            membership: self.raft.membership().clone(),
         }
     }
 
@@ -384,12 +445,11 @@ impl Group {
         self.raft.followers().iter().filter_map(status).collect()
     }
 
-    /// Whether a follower answers, needs no snapshot, and is close to the end of the log.
+    /// Whether a follower votes, answers, needs no snapshot, and is close to the end of the log.
     fn could_lead(&self, follower: &Follower) -> bool {
         let last = self.raft.last_index();
-        // A follower that came back to an idle group holds all, and so is not probed out of its state.
-        let is_near = follower.is_replicating && last.saturating_sub(BEHIND_MAX) <= follower.match_index;
-        follower.is_active && (is_near || follower.match_index == last)
+        let is_near = last.saturating_sub(BEHIND_MAX) <= follower.match_index;
+        follower.is_voter && follower.is_active && follower.is_replicating && is_near
     }
 
     /// Starts an election now: the first leader of a new cluster need not wait for a timeout.
@@ -479,6 +539,7 @@ impl Group {
 
     /// Makes log entries of the queued writes, while fewer than [`INFLIGHT_MAX`] are under way.
     pub fn propose(&mut self, now: Now, ports: &mut impl Ports) {
+        self.now_us = now.boot_us;
         self.notice_role(ports);
         while self.has_proposable() {
             let Some(batch) = self.queue.pop_front() else { return };
@@ -503,7 +564,7 @@ impl Group {
                     change,
                 }),
                 // The engine dropped it, so it is in no log.
-                Err(ProposeError::NotLeader | ProposeError::Transferring) => {
+                Err(_) => {
                     self.memory.forget(&change);
                     for origin in batch.origins {
                         ports.reply(origin, Status::NotLeader(""));
@@ -577,7 +638,8 @@ impl Group {
             let own = self.take_inflight(&entry, ports);
             let origins = own.as_ref().map_or(&[][..], |own| &own.origins);
             if entry.kind != raft::ENTRY_NORMAL {
-                continue; // no version writes one yet; every replica ignores it alike
+                self.apply_change(&entry)?;
+                continue;
             }
             let mut answer = |position: usize, status: Status<'_>| {
                 if let Some(&origin) = origins.get(position) {
@@ -596,6 +658,18 @@ impl Group {
             }
         }
         self.raft.applied(last);
+        Ok(())
+    }
+
+    fn apply_change(&mut self, entry: &LogEntry) -> Result<(), String> {
+        let applied = match entry.kind {
+            raft::ENTRY_CHANGE => self.raft.apply_change(&entry.data),
+            other => Err(format!("entries of kind {other} are unknown")),
+        };
+        applied.map_err(|e| format!("group {}: entry {} cannot be applied: {e}", self.id, entry.index))?;
+        // What the former members confirmed says nothing of the present ones.
+        self.lease.members_changed(self.now_us);
+        self.reads.forget_rounds();
         Ok(())
     }
 
@@ -656,9 +730,10 @@ impl Group {
     }
 
     /// Begins to hand leadership over to `replica`, or to the follower that is furthest when `None`. Returns whether a
-    /// follower could be asked: one that answers, needs no snapshot, and is close to the end of the log.
+    /// follower could be asked: a voter that answers, needs no snapshot, and is close to the end of the log. Not while the
+    /// membership changes: who has not applied the change does not campaign.
     pub fn transfer(&mut self, replica: Option<u64>) -> bool {
-        if !self.raft.is_leader() || self.raft.is_transferring() {
+        if !self.raft.is_leader() || self.raft.is_transferring() || self.raft.is_changing() {
             return false;
         }
         let target = self
@@ -679,7 +754,7 @@ impl Group {
         !self.is_preferred()
             && self.led_ticks >= RETURN_TICKS
             && self.is_lease_usable()
-            && self.transfer(Some(self.preferred))
+            && self.transfer(Some(self.seats.preferred))
     }
 
     /// Begins a snapshot of the applied state and returns its index and term; `None` while one is being written, or
@@ -715,10 +790,10 @@ impl Group {
         }
     }
 
-    /// The snapshot at `index` is durable: the log before it may go.
-    pub fn compacted(&mut self, index: u64, term: u64) {
+    /// The snapshot at `index`, with these members, is durable: the log before it may go.
+    pub fn compacted(&mut self, index: u64, term: u64, members: Membership) {
         self.snapshot = None;
-        self.raft.compacted(index, term);
+        self.raft.compacted(index, term, members);
     }
 
     /// Whether a follower waits for a snapshot that is not on disk. Reading clears it.

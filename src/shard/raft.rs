@@ -9,6 +9,7 @@
 //!
 //! `batch_append` stays off: it glues entries onto a message with another previous index.
 
+use super::membership::{Change, Membership};
 use crate::log::{HardState, LogEntry};
 use bytes::Bytes;
 use raft::eraftpb::{self, MessageType};
@@ -37,6 +38,8 @@ const CACHE_BYTES_MAX: usize = 1 << 20;
 
 /// Kind of a log entry that holds operations (the crate's `EntryNormal`).
 pub const ENTRY_NORMAL: u8 = 0;
+/// Kind of a log entry that changes the membership ([`Change`]; the crate's `EntryConfChangeV2`).
+pub const ENTRY_CHANGE: u8 = 2;
 
 /// A message of the Raft engine; opaque outside this file.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,8 +61,8 @@ pub struct Start {
     pub group: u16,
     /// This replica.
     pub replica: u64,
-    /// All voters.
-    pub voters: Vec<u64>,
+    /// Who takes part, at the mark.
+    pub membership: Membership,
     /// Term, vote, commit as last persisted.
     pub hard_state: HardState,
     /// The log starts after this index...
@@ -89,6 +92,9 @@ pub enum ProposeError {
     /// Leadership is being handed over: keep the proposal and try again.
     #[error("leadership is being transferred")]
     Transferring,
+    /// Of a change of the membership: another one may be under way.
+    #[error("the membership is being changed")]
+    Changing,
 }
 
 /// What one round asks of the caller, in the order of the fields.
@@ -123,6 +129,8 @@ pub struct Follower {
     pub is_active: bool,
     /// Whether entries flow to it (it needs no snapshot and is not being probed).
     pub is_replicating: bool,
+    /// Whether it votes, and goes on to when a joint configuration ends.
+    pub is_voter: bool,
 }
 
 /// One replica of one group.
@@ -131,6 +139,12 @@ pub struct Raft {
     seed: u64,
     rank: usize,
     silent_ticks: usize,
+    /// Who takes part at the applied index.
+    membership: Membership,
+    /// The log's last index when the last change of the members was applied.
+    changed_at: u64,
+    /// What the log holds, or will when the readies that were taken are persisted.
+    hard_state: HardState,
     /// Index of a snapshot that was accepted and is not durable yet. Until then nothing is applied after it, and the
     /// crate must not campaign: it would look for membership changes in a part of the log that is gone.
     installing: Option<u64>,
@@ -178,11 +192,9 @@ impl Raft {
         hard_state.term = start.hard_state.term;
         hard_state.vote = start.hard_state.vote;
         hard_state.commit = commit;
-        let mut conf = eraftpb::ConfState::default();
-        conf.voters.clone_from(&start.voters);
         let storage = GroupStorage {
             group: start.group,
-            conf,
+            conf: conf_state(&start.membership),
             hard_state,
             mark_index: start.mark_index,
             mark_term: start.mark_term,
@@ -191,13 +203,23 @@ impl Raft {
             cache: VecDeque::new(),
             cache_bytes: 0,
             reader,
-            snapshot: (start.applied > 0).then_some((start.mark_index, start.mark_term)),
+            snapshot: (start.applied > 0)
+                .then(|| (start.mark_index, start.mark_term, start.membership.clone())),
             snapshot_wanted: Cell::new(false),
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let raw = RawNode::new(&config, storage, &logger).map_err(|e| e.to_string())?;
         let silent_ticks = if start.is_restart { ELECTION_TICKS_MIN } else { 0 };
-        let mut raft = Self { raw, seed: start.seed, rank: start.rank, silent_ticks, installing: None };
+        let mut raft = Self {
+            raw,
+            seed: start.seed,
+            rank: start.rank,
+            silent_ticks,
+            membership: start.membership,
+            changed_at: 0,
+            hard_state: start.hard_state,
+            installing: None,
+        };
         raft.set_timeout();
         Ok(raft)
     }
@@ -220,6 +242,12 @@ impl Raft {
         };
         debug_assert!((ELECTION_TICKS_MIN..ELECTION_TICKS_MAX).contains(&timeout));
         self.raw.raft.set_randomized_election_timeout(timeout);
+    }
+
+    /// Takes another place in the order in which the voters campaign.
+    pub fn set_rank(&mut self, rank: usize) {
+        self.rank = rank;
+        self.set_timeout();
     }
 
     /// Advances the clock by one tick.
@@ -254,7 +282,7 @@ impl Raft {
 
     /// Starts an election now.
     pub fn campaign(&mut self) {
-        if self.installing.is_some() {
+        if self.installing.is_some() || !self.raw.raft.promotable() {
             return;
         }
         let _ = self.raw.campaign();
@@ -276,6 +304,72 @@ impl Raft {
         Ok(self.raw.raft.raft_log.last_index())
     }
 
+    /// Who takes part, at the applied index.
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// Appends a change of the membership, made from the map at `epoch`, to the leader's log and returns its index.
+    ///
+    /// It goes past the crate's own way in, which would parse the entry as protobuf; the checks are the crate's and ours.
+    ///
+    /// # Errors
+    /// Another change may be under way, this leader has not applied an entry of its own term, or see [`ProposeError`].
+    pub fn change(&mut self, change: &Change, epoch: u64) -> Result<u64, ProposeError> {
+        if !self.is_leader() {
+            return Err(ProposeError::NotLeader);
+        }
+        if self.is_transferring() {
+            return Err(ProposeError::Transferring);
+        }
+        let is_leave = *change == Change::Leave;
+        if self.is_changing() || is_leave != self.membership.is_joint() || epoch < self.membership.epoch {
+            return Err(ProposeError::Changing);
+        }
+        let mut entry = eraftpb::Entry::default();
+        entry.set_entry_type(eraftpb::EntryType::EntryConfChangeV2);
+        entry.data = change.encode(epoch).into();
+        if !self.raw.raft.append_entry(&mut [entry]) {
+            return Err(ProposeError::Changing);
+        }
+        let index = self.raw.raft.raft_log.last_index();
+        self.raw.raft.pending_conf_index = index;
+        self.raw.raft.bcast_append();
+        Ok(index)
+    }
+
+    /// Whether a change of the membership may be under way: until the leader has applied its log up to one, or up to an
+    /// entry of its own term.
+    pub fn is_changing(&self) -> bool {
+        self.raw.raft.has_pending_conf() || !self.is_own_term_applied()
+    }
+
+    /// Applies a committed change of the membership.
+    ///
+    /// # Errors
+    /// It is malformed, or does not fit to the membership: every replica judges alike.
+    pub fn apply_change(&mut self, data: &[u8]) -> Result<(), String> {
+        let (change, epoch) = Change::decode(data).map_err(|e| e.to_string())?;
+        let conf = self.raw.apply_conf_change(&conf_change(&change)).map_err(|e| e.to_string())?;
+        self.membership = membership_of(&conf, epoch);
+        self.changed_at = self.last_index();
+        self.set_timeout();
+        Ok(())
+    }
+
+    /// Whether the last change of the members is known for good to so many that it outlives this leader: an entry is
+    /// applied that was sent after the change, and its receivers keep what it said of the commit index. If none is on its
+    /// way yet, appends an empty one.
+    pub fn settle(&mut self) -> bool {
+        if self.is_leader() && !self.is_changing() && self.applied_index() > self.changed_at {
+            return true;
+        }
+        if self.last_index() <= self.changed_at {
+            let _ = self.propose(Vec::new());
+        }
+        false
+    }
+
     /// Asks a quorum whether this replica still leads; the answer comes as [`Ready::reads`] with the same context.
     pub fn read_index(&mut self, context: u64) {
         if self.is_leader() {
@@ -290,7 +384,7 @@ impl Raft {
 
     /// Begins to hand leadership to `replica`. Ends by itself after one election timeout.
     pub fn transfer_leader(&mut self, replica: u64) {
-        if self.is_leader() && self.raw.raft.prs().get(replica).is_some() {
+        if self.is_leader() && self.membership.voters.contains(&replica) {
             self.raw.transfer_leader(replica);
         }
     }
@@ -359,7 +453,7 @@ impl Raft {
 
     /// The followers as the leader sees them.
     pub fn followers(&self) -> Vec<Follower> {
-        let own = self.raw.raft.id;
+        let (own, last) = (self.raw.raft.id, self.last_index());
         let mut all: Vec<_> = self
             .raw
             .raft
@@ -370,7 +464,13 @@ impl Raft {
                 replica,
                 match_index: p.matched,
                 is_active: p.recent_active,
-                is_replicating: p.state == raft::ProgressState::Replicate,
+                // One that has everything stays in `Probe` until there is a next entry.
+                is_replicating: match p.state {
+                    raft::ProgressState::Replicate => true,
+                    raft::ProgressState::Probe => p.matched >= last,
+                    raft::ProgressState::Snapshot => false,
+                },
+                is_voter: self.membership.voters.contains(&replica),
             })
             .collect();
         all.sort_unstable_by_key(|f| f.replica);
@@ -403,17 +503,21 @@ impl Raft {
         let snapshot =
             (!snapshot.is_empty()).then(|| (snapshot.get_metadata().index, snapshot.get_metadata().term));
         if let Some((index, term)) = snapshot {
-            self.raw.mut_store().install(index, term);
+            // Whoever decoded the message has checked it.
+            let epoch = Membership::decode(&ready.snapshot().data).ok().flatten().map_or(0, |m| m.epoch);
+            self.membership = membership_of(ready.snapshot().get_metadata().get_conf_state(), epoch);
+            self.raw.mut_store().install(index, term, self.membership.clone());
             self.installing = Some(index);
         }
         let entries = ready.take_entries();
         self.raw.mut_store().append(&entries);
-        let must_sync = ready.must_sync();
-        let hard_state = ready.hs().filter(|_| must_sync).map(|hs| HardState {
-            term: hs.term,
-            vote: hs.vote,
-            commit: hs.commit,
-        });
+        // A commit index alone is not worth a write. But with entries it is written even if it is not news to the crate:
+        // who holds the end of a joint configuration must know for ever that its beginning is committed, or it might
+        // campaign with voters that are two changes old.
+        let hs = self.raw.raft.hard_state();
+        let state = HardState { term: hs.term, vote: hs.vote, commit: hs.commit };
+        let hard_state = (ready.must_sync() && state != self.hard_state).then_some(state);
+        self.hard_state = hard_state.unwrap_or(self.hard_state);
         let out = Ready {
             number: ready.number(),
             messages: ready.take_messages().into_iter().map(Message).collect(),
@@ -448,9 +552,9 @@ impl Raft {
         self.raw.mut_store().trim_cache(index);
     }
 
-    /// A snapshot at `index` (applied) is on disk; the log before it is gone.
-    pub fn compacted(&mut self, index: u64, term: u64) {
-        self.raw.mut_store().compact(index, term);
+    /// A snapshot at `index` (applied), with these members, is on disk; the log before it is gone.
+    pub fn compacted(&mut self, index: u64, term: u64, membership: Membership) {
+        self.raw.mut_store().compact(index, term, membership);
     }
 
     /// Whether a follower needs a snapshot and none that serves is on disk. Reading clears it.
@@ -462,6 +566,52 @@ impl Raft {
     pub fn mark_index(&self) -> u64 {
         self.raw.store().mark_index
     }
+}
+
+fn conf_state(membership: &Membership) -> eraftpb::ConfState {
+    eraftpb::ConfState {
+        voters: membership.voters.clone(),
+        voters_outgoing: membership.outgoing.clone(),
+        learners: membership.learners.clone(),
+        ..eraftpb::ConfState::default()
+    }
+}
+
+fn membership_of(conf: &eraftpb::ConfState, epoch: u64) -> Membership {
+    let sorted = |ids: &[u64]| {
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        ids
+    };
+    Membership {
+        epoch,
+        voters: sorted(&conf.voters),
+        outgoing: sorted(&conf.voters_outgoing),
+        learners: sorted(&conf.learners),
+    }
+}
+
+/// A joint configuration is left by an entry of its own, which its leader proposes, whoever that is then.
+fn conf_change(change: &Change) -> eraftpb::ConfChangeV2 {
+    use eraftpb::{ConfChangeTransition, ConfChangeType};
+    let single = |id: u64, kind: ConfChangeType| {
+        let mut single = eraftpb::ConfChangeSingle { node_id: id, ..eraftpb::ConfChangeSingle::default() };
+        single.set_change_type(kind);
+        single
+    };
+    let mut out = eraftpb::ConfChangeV2::default();
+    match change {
+        Change::AddLearner(id) => out.changes.push(single(*id, ConfChangeType::AddLearnerNode)),
+        Change::RemoveLearner(id) => out.changes.push(single(*id, ConfChangeType::RemoveNode)),
+        Change::Enter { add, remove } => {
+            out.set_transition(ConfChangeTransition::Explicit);
+            let added = add.iter().map(|&id| single(id, ConfChangeType::AddNode));
+            let removed = remove.iter().map(|&id| single(id, ConfChangeType::RemoveNode));
+            out.changes.extend(added.chain(removed));
+        }
+        Change::Leave => {}
+    }
+    out
 }
 
 fn from_raft(entry: eraftpb::Entry) -> LogEntry {
@@ -503,7 +653,8 @@ struct GroupStorage {
     cache: VecDeque<eraftpb::Entry>,
     cache_bytes: usize,
     reader: Rc<dyn EntryReader>,
-    snapshot: Option<(u64, u64)>,
+    /// Index, term and members of the snapshot on disk.
+    snapshot: Option<(u64, u64, Membership)>,
     snapshot_wanted: Cell<bool>,
 }
 
@@ -537,7 +688,7 @@ impl GroupStorage {
         }
     }
 
-    fn compact(&mut self, index: u64, term: u64) {
+    fn compact(&mut self, index: u64, term: u64, membership: Membership) {
         if index <= self.mark_index {
             return;
         }
@@ -555,15 +706,15 @@ impl GroupStorage {
             self.last_index = index;
         }
         (self.mark_index, self.mark_term) = (index, term);
-        self.snapshot = Some((index, term));
+        self.snapshot = Some((index, term, membership));
     }
 
-    fn install(&mut self, index: u64, term: u64) {
+    fn install(&mut self, index: u64, term: u64, membership: Membership) {
         self.cache.clear();
         self.cache_bytes = 0;
         self.terms.clear();
         (self.mark_index, self.mark_term, self.last_index) = (index, term, index);
-        self.snapshot = Some((index, term));
+        self.snapshot = Some((index, term, membership));
     }
 }
 
@@ -634,17 +785,21 @@ impl Storage for GroupStorage {
         Ok(self.last_index)
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<eraftpb::Snapshot> {
-        let Some((index, term)) = self.snapshot.filter(|&(index, _)| index >= request_index && index > 0)
-        else {
+    /// Only a snapshot that knows its receiver serves: one from before it came would be refused.
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<eraftpb::Snapshot> {
+        let serves = |(index, _, members): &&(u64, u64, Membership)| {
+            *index >= request_index && *index > 0 && members.contains(to)
+        };
+        let Some((index, term, members)) = self.snapshot.as_ref().filter(serves) else {
             self.snapshot_wanted.set(true);
             return Err(StorageError::SnapshotTemporarilyUnavailable.into());
         };
         let mut snapshot = eraftpb::Snapshot::default();
         let metadata = snapshot.mut_metadata();
-        metadata.index = index;
-        metadata.term = term;
-        metadata.set_conf_state(self.conf.clone());
+        metadata.index = *index;
+        metadata.term = *term;
+        metadata.set_conf_state(conf_state(members));
+        snapshot.data = members.encode().into();
         Ok(snapshot)
     }
 }
@@ -657,7 +812,7 @@ impl Storage for GroupStorage {
 /// | 1 | 8 x 9 | to, from, term, log term, index, commit, commit term, reject hint, request snapshot |
 /// | 73 | 1 | bit 0: reject, bit 1: a snapshot's metadata follows the context |
 /// | 74 | 4 + n | context |
-/// | .. | 16 + 4 + 8 x v | snapshot: index, term, count of voters, voters |
+/// | .. | 16 + 4 + n | snapshot: index, term, its [`Membership`] |
 /// | .. | 4 | count of entries |
 /// | .. | 1 + 8 + 8 + 4 + n each | entry: kind, index, term, data |
 impl Message {
@@ -675,6 +830,11 @@ impl Message {
     pub fn snapshot_index(&self) -> Option<u64> {
         (self.0.get_msg_type() == MessageType::MsgSnapshot)
             .then(|| self.0.get_snapshot().get_metadata().index)
+    }
+
+    /// The members at the snapshot that goes with it, encoded; empty for every other message.
+    pub fn snapshot_members(&self) -> &[u8] {
+        &self.0.get_snapshot().data
     }
 
     /// Whether it makes its receiver write to the log.
@@ -711,11 +871,7 @@ impl Message {
             let meta = m.get_snapshot().get_metadata();
             out.extend_from_slice(&meta.index.to_le_bytes());
             out.extend_from_slice(&meta.term.to_le_bytes());
-            let voters = &meta.get_conf_state().voters;
-            out.extend_from_slice(&(voters.len() as u32).to_le_bytes());
-            for voter in voters {
-                out.extend_from_slice(&voter.to_le_bytes());
-            }
+            put_bytes(out, &m.get_snapshot().data);
         }
         out.extend_from_slice(&(m.entries.len() as u32).to_le_bytes());
         for entry in &m.entries {
@@ -758,9 +914,10 @@ impl Message {
             let meta = m.mut_snapshot().mut_metadata();
             meta.index = r.u64()?;
             meta.term = r.u64()?;
-            for _ in 0..r.u32()? {
-                meta.mut_conf_state().voters.push(r.u64()?);
-            }
+            let bytes = r.bytes()?;
+            let members = Membership::decode(bytes)?.ok_or_else(|| r.malformed())?;
+            meta.set_conf_state(conf_state(&members));
+            m.mut_snapshot().data = Bytes::copy_from_slice(bytes);
         }
         // A message of term 0 passes for a local one, and entries with a gap break the log: neither is a peer's.
         if m.term == 0 {
@@ -814,7 +971,7 @@ pub(super) mod tests {
         Start {
             group: 1,
             replica,
-            voters: voters.to_vec(),
+            membership: Membership::founded(voters),
             hard_state: HardState { term: 0, vote: 0, commit: 0 },
             mark_index: 0,
             mark_term: 0,
@@ -855,6 +1012,53 @@ pub(super) mod tests {
         }
         raft.step(ask);
         assert!(raft.take_ready().is_some());
+    }
+
+    #[test]
+    fn an_entry_is_persisted_with_the_commit_index_that_was_known() {
+        let message = |kind: MessageType, index: u64, commit: u64| {
+            let mut m = eraftpb::Message::default();
+            m.set_msg_type(kind);
+            (m.to, m.from, m.term, m.index, m.commit) = (1, 2, 1, index, commit);
+            m.log_term = u64::from(index > 0);
+            if kind == MessageType::MsgAppend {
+                m.entries.push(to_raft(LogEntry { index: index + 1, term: 1, kind: 0, data: Bytes::new() }));
+            }
+            Message(m)
+        };
+        let mut raft = Raft::new(start(1, &[1, 2]), Rc::new(NoDisk)).unwrap();
+        let mut states = Vec::new();
+        for message in [
+            message(MessageType::MsgAppend, 0, 0),
+            message(MessageType::MsgHeartbeat, 0, 1),
+            message(MessageType::MsgAppend, 1, 1),
+        ] {
+            raft.step(message);
+            let ready = raft.take_ready().unwrap();
+            states.push(ready.hard_state.map(|s| s.commit));
+            raft.persisted(ready.number);
+        }
+        assert_eq!(states, [Some(0), None, Some(1)], "the heartbeat's commit index goes with the next entry");
+    }
+
+    #[test]
+    fn a_joint_configuration_survives_a_restart() {
+        let membership =
+            Membership { epoch: 4, voters: vec![1, 2, 4], outgoing: vec![1, 2, 3], learners: vec![5] };
+        let joint = Start {
+            membership: membership.clone(),
+            hard_state: HardState { term: 3, vote: 0, commit: 9 },
+            mark_index: 9,
+            mark_term: 3,
+            last_index: 9,
+            applied: 9,
+            ..start(1, &[])
+        };
+        let mut raft = Raft::new(joint, Rc::new(NoDisk)).unwrap();
+        assert_eq!(raft.membership(), &membership);
+        raft.campaign();
+        let asked: Vec<u64> = raft.take_ready().unwrap().persisted_messages.iter().map(Message::to).collect();
+        assert_eq!(asked.len(), 3, "old and new voters are asked, learners are not: {asked:?}");
     }
 
     #[test]

@@ -1,8 +1,10 @@
-//! Three replicas of one group joined by a perfect network and an instant disk; time stands still unless a test moves it.
+//! Three replicas of one group, and more that come later, joined by a perfect network and an instant disk; time stands still
+//! unless a test moves it.
 
 use super::machine::PartitionMachine;
+use super::membership::Change;
 use super::raft::tests::{NoDisk, start};
-use super::raft::{ELECTION_TICKS_MAX, Message, TICK_MS};
+use super::raft::{ELECTION_TICKS_MAX, Message, ProposeError, TICK_MS};
 use super::*;
 use ringfort_resp::{Command, Protocol};
 use ringfort_store::{MemoryLimit, Policy};
@@ -40,22 +42,7 @@ struct Trio {
 
 impl Trio {
     fn new() -> Self {
-        let peers: Vec<(u64, NodeId)> = (1..=3).map(|r| (r, NodeId(format!("n{r}")))).collect();
-        let groups = (1..=3)
-            .map(|replica| {
-                let raft = start(replica, &[1, 2, 3]);
-                let machine = Machine::Partition(Box::new(PartitionMachine::new(0, 16383)));
-                let start = GroupStart {
-                    id: GroupId(1),
-                    incarnation: 1,
-                    peers: peers.clone(),
-                    preferred: 1,
-                    raft,
-                    machine,
-                };
-                Group::new(start, Rc::new(NoDisk)).unwrap()
-            })
-            .collect();
+        let groups = (1..=3).map(|replica| replica_of(replica, seats(1, &[1, 2, 3]))).collect();
         let ports = (0..3).map(|_| Captured::default()).collect();
         let mut trio =
             Self { groups, ports, now: Now { boot_us: 1_000_000, wall_ms: 1_000_000 }, cut: Vec::new() };
@@ -63,6 +50,20 @@ impl Trio {
         trio.settle();
         assert!(trio.groups[0].raft().is_leader());
         trio
+    }
+
+    /// The map gives replica 3's seat to the new replica 4, which starts with nothing.
+    fn reseat(&mut self) {
+        let seats = seats(2, &[1, 2, 4]);
+        for group in &mut self.groups {
+            group.set_seats(seats.clone());
+        }
+        self.groups.push(replica_of(4, seats));
+        self.ports.push(Captured::default());
+    }
+
+    fn voters(&self, replica: usize) -> &[u64] {
+        &self.groups[replica - 1].raft().membership().voters
     }
 
     /// Lets every replica work until nothing is left to do.
@@ -78,11 +79,14 @@ impl Trio {
                 group.serve_reads(self.now, ports);
                 group.finish_reads(self.now, ports);
             }
-            for from in 1..=3u64 {
+            for from in 1..=self.groups.len() as u64 {
                 for (to, message) in std::mem::take(&mut self.ports[from as usize - 1].messages) {
                     is_idle = false;
-                    if !self.cut.contains(&from) && !self.cut.contains(&to) {
-                        self.groups[to as usize - 1].step(message);
+                    if !self.cut.contains(&from)
+                        && !self.cut.contains(&to)
+                        && let Some(group) = self.groups.get_mut(to as usize - 1)
+                    {
+                        group.step(message);
                     }
                 }
             }
@@ -98,6 +102,7 @@ impl Trio {
             self.now.wall_ms += TICK_MS;
             for group in &mut self.groups {
                 group.tick();
+                group.reconcile(false);
             }
             self.settle();
         }
@@ -127,6 +132,18 @@ impl Trio {
         let all = self.ports.iter().flat_map(|p| &p.replies);
         all.filter(|(o, _)| *o == Origin::Link { link: 1, id }).map(|(_, text)| text.as_str()).collect()
     }
+}
+
+fn seats(epoch: u64, wanted: &[u64]) -> Seats {
+    let peers = (1..=4).map(|r| (r, NodeId(format!("n{r}")))).collect();
+    Seats { epoch, wanted: wanted.to_vec(), peers, preferred: 1, rank: 0 }
+}
+
+fn replica_of(replica: u64, seats: Seats) -> Group {
+    let seats = Seats { rank: replica as usize - 1, ..seats };
+    let machine = Machine::Partition(Box::new(PartitionMachine::new(0, 16383)));
+    let raft = start(replica, &[1, 2, 3]);
+    Group::new(GroupStart { id: GroupId(1), incarnation: 1, seats, raft, machine }, Rc::new(NoDisk)).unwrap()
 }
 
 fn body(command: Command, args: &[&[u8]]) -> Vec<u8> {
@@ -373,4 +390,120 @@ fn a_new_leader_goes_on_evicting() {
     trio.tick(20);
     assert!(bytes(&trio).iter().all(|b| *b <= 10_000), "{:?}", bytes(&trio));
     assert!(trio.groups.windows(2).all(|g| g[0].digest() == g[1].digest()));
+}
+
+#[test]
+fn a_new_replica_takes_the_seat_of_a_lost_one() {
+    let mut trio = Trio::new();
+    trio.write(1, 1, &[b"k", b"v"], Command::Set);
+    trio.settle();
+    trio.cut = vec![3];
+    trio.reseat();
+    trio.tick(20);
+    assert_eq!(
+        (trio.voters(1), trio.voters(2), trio.voters(4)),
+        (&[1, 2, 4][..], &[1, 2, 4][..], &[1, 2, 4][..])
+    );
+    assert!(!trio.groups[0].raft().membership().is_joint());
+    assert_eq!(trio.groups[3].digest(), trio.groups[0].digest());
+    trio.cut = vec![2, 3];
+    trio.write(1, 2, &[b"k", b"w"], Command::Set);
+    trio.tick(10);
+    assert_eq!(trio.answers(2), ["+OK"], "the new replica counts");
+    trio.cut = vec![1, 3];
+    trio.tick(3 * ELECTION_TICKS_MAX);
+    assert!(trio.groups[3].raft().is_leader(), "it is the only one that has the last write");
+}
+
+#[test]
+fn a_replacement_is_done_only_when_an_entry_after_it_is_committed() {
+    let mut trio = Trio::new();
+    trio.cut = vec![3];
+    trio.reseat();
+    while trio.voters(1) != [1, 2, 4] || trio.groups[0].raft().membership().is_joint() {
+        trio.tick(1);
+    }
+    let changed_at = trio.groups[0].raft().last_index();
+    assert_eq!(
+        trio.groups[0].reconcile(false),
+        Step::Wait,
+        "the others may not know that the change is committed"
+    );
+    trio.settle();
+    assert_eq!(trio.groups[0].reconcile(false), Step::Done);
+    assert!(trio.groups[0].raft().commit_index() > changed_at);
+    assert_eq!(trio.groups[0].raft().last_index(), changed_at + 1, "one empty entry is enough");
+}
+
+#[test]
+fn a_learner_that_is_not_heard_of_changes_nothing_for_the_others() {
+    let mut trio = Trio::new();
+    trio.reseat();
+    trio.cut = vec![4];
+    trio.tick(200);
+    assert_eq!(trio.voters(1), [1, 2, 3]);
+    assert_eq!(trio.groups[0].raft().membership().learners, [4]);
+    assert!(!trio.groups[0].transfer(Some(4)), "leadership never goes to a learner");
+    trio.cut = vec![3, 4];
+    trio.write(1, 1, &[b"k", b"v"], Command::Set);
+    trio.tick(10);
+    assert_eq!(trio.answers(1), ["+OK"], "two of three voters are enough");
+}
+
+#[test]
+fn another_leader_goes_on_with_a_change_that_its_predecessor_began() {
+    let mut trio = Trio::new();
+    trio.reseat();
+    // Stopped after each number of ticks: with a learner, in the joint configuration, after it.
+    for ticks in 1..12 {
+        let mut trio = Trio::new();
+        trio.reseat();
+        trio.tick(ticks);
+        trio.cut = vec![1];
+        trio.tick(3 * ELECTION_TICKS_MAX);
+        let others = [2, 3, 4].map(|r| trio.groups[r - 1].raft().is_leader());
+        assert!(others.contains(&true), "after {ticks} ticks nobody leads");
+        trio.cut.clear();
+        trio.tick(3 * ELECTION_TICKS_MAX);
+        assert_eq!(trio.voters(1), [1, 2, 4], "after {ticks} ticks");
+        assert!(!trio.groups[0].raft().membership().is_joint(), "after {ticks} ticks");
+    }
+}
+
+#[test]
+fn one_change_at_a_time_and_none_during_a_transfer() {
+    let mut trio = Trio::new();
+    let leader = &mut trio.groups[0];
+    leader.raft.change(&Change::AddLearner(4), 2).unwrap();
+    assert_eq!(leader.raft.change(&Change::AddLearner(5), 2), Err(ProposeError::Changing));
+    assert!(!leader.transfer(None), "nor a transfer during a change");
+    trio.settle();
+    let leader = &mut trio.groups[0];
+    assert_eq!(
+        leader.raft.change(&Change::AddLearner(5), 1),
+        Err(ProposeError::Changing),
+        "from an older map"
+    );
+    assert_eq!(leader.raft.change(&Change::Leave, 2), Err(ProposeError::Changing), "nothing to leave");
+    trio.cut = vec![2, 3];
+    assert!(trio.groups[0].transfer(None));
+    assert_eq!(trio.groups[0].raft.change(&Change::RemoveLearner(4), 2), Err(ProposeError::Transferring));
+    assert_eq!(trio.groups[1].raft.change(&Change::RemoveLearner(4), 2), Err(ProposeError::NotLeader));
+}
+
+#[test]
+fn a_lease_from_before_a_change_of_the_members_is_none() {
+    let mut trio = Trio::new();
+    trio.write(1, 1, &[b"k", b"v"], Command::Set);
+    trio.settle();
+    trio.read(1, 2, b"k");
+    assert!(trio.groups[0].has_done_reads(), "the write's round covers it");
+    trio.groups[0].raft.change(&Change::AddLearner(4), 2).unwrap();
+    let mut ports = std::mem::take(&mut trio.ports[0]);
+    trio.settle();
+    trio.ports[0].replies.append(&mut ports.replies);
+    trio.read(1, 3, b"k");
+    assert!(!trio.groups[0].has_done_reads(), "it needs a round of the present members");
+    trio.tick(2);
+    assert_eq!(trio.answers(3), ["$1\r\nv"]);
 }

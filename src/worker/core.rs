@@ -18,6 +18,7 @@
 mod clients;
 mod jobs;
 mod links;
+mod members;
 mod meta;
 mod snapshots;
 mod start;
@@ -29,6 +30,7 @@ use super::ports::PortTable;
 use super::shared::{Shared, View};
 use crate::clock::{Clock, Now};
 use crate::log::{Disk, Log, LogEntry, LogError, LogOptions, Mark, SnapshotFiles, SnapshotWriter, SyncJob};
+use crate::shard::membership::Membership;
 use crate::shard::raft::{EntryReader, Message, TICK_MS};
 use crate::shard::{Group, memory};
 use ringfort_proxy::clients::WorkerClients;
@@ -37,7 +39,7 @@ use ringfort_proxy::random::Random;
 use ringfort_proxy::session::Host as _;
 use ringfort_ring::NodeId;
 use ringfort_wire::GroupId;
-use ringfort_wire::frame::{Reader, WireError};
+use ringfort_wire::frame::{Kind, Reader, WireError};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -118,6 +120,10 @@ pub struct WorkerCore<D: Disk> {
     jobs: Vec<Job<D>>,
     is_syncing: bool,
     building: Option<(u16, SnapshotWriter<D>)>,
+    /// Groups whose replica here has ended, and the write that must be durable before its snapshot goes.
+    removed: Vec<(u16, Option<u64>)>,
+    /// Whether the whole log is missing although replicas have run on it.
+    is_log_lost: bool,
     snapshots_wanted: VecDeque<u16>,
     /// Received snapshots (group, index) that Raft has not judged yet.
     received: Vec<(u16, u64)>,
@@ -183,11 +189,19 @@ impl<D: Disk> WorkerCore<D> {
         }
     }
 
-    /// Takes the body of a Raft frame.
+    /// Takes a frame of another node's worker.
     ///
     /// # Errors
     /// It is malformed: drop the link.
-    pub fn raft_frame(&mut self, body: &[u8]) -> Result<(), WireError> {
+    pub fn peer_frame(&mut self, kind: Kind, body: &[u8]) -> Result<(), WireError> {
+        match kind {
+            Kind::Raft => self.raft_frame(body),
+            Kind::MetaReport => self.meta_report(body),
+            other => Err(WireError::UnknownKind(other as u8)),
+        }
+    }
+
+    fn raft_frame(&mut self, body: &[u8]) -> Result<(), WireError> {
         let mut r = Reader::new(body, "Raft frame");
         let (id, incarnation) = (r.u16()?, r.u32()?);
         let message = Message::decode(r.rest())?;
@@ -225,7 +239,7 @@ impl<D: Disk> WorkerCore<D> {
     pub fn turn(&mut self, clock: &dyn Clock) -> anyhow::Result<()> {
         self.view.refresh();
         if self.ports.map.as_ref().map_or(0, |m| m.epoch) != self.shared.epoch() {
-            self.ports.map = self.view.cluster_map().cloned();
+            self.follow_map()?;
         }
         let now = clock.now();
         self.clients.set_now(now.boot_us);
@@ -318,6 +332,9 @@ impl<D: Disk> WorkerCore<D> {
                 for pending in &mut self.pending {
                     pending.write.get_or_insert(write);
                 }
+                for (_, removal) in &mut self.removed {
+                    removal.get_or_insert(write);
+                }
             }
             // Nothing is acknowledged, the staged records stay and are tried again; others may lead meanwhile.
             Err(LogError::Full { file }) => {
@@ -331,7 +348,7 @@ impl<D: Disk> WorkerCore<D> {
             Err(error) => return Err(error.into()),
         }
         self.release();
-        if self.pending.iter().any(|p| p.write.is_some()) {
+        if self.pending.iter().any(|p| p.write.is_some()) || !self.removed.is_empty() {
             self.sync();
         }
         Ok(())
@@ -388,12 +405,16 @@ impl<D: Disk> WorkerCore<D> {
                 result?;
                 self.is_syncing = false;
                 self.release();
+                self.finish_removals()?;
                 if !self.pending.is_empty() && self.pending.iter().any(|p| p.write.is_some()) {
                     self.sync();
                 }
             }
             JobDone::Snapshot(id, header, result) => {
-                let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
+                let Some(group) = self.groups.get_mut(&id) else {
+                    self.snapshots.discard(id, header.index)?;
+                    return Ok(());
+                };
                 if let Err(error) = result {
                     group.snapshot_abort();
                     tracing::warn!(group = id, %error, "a snapshot could not be made durable");
@@ -406,9 +427,10 @@ impl<D: Disk> WorkerCore<D> {
                 }
                 self.snapshots.complete(id, header.index)?;
                 // Only now may the log before it go.
+                let members = Membership::decode(&header.conf)?;
                 let mark = Mark { index: header.index, term: header.term, conf: header.conf };
                 self.log.borrow_mut().stage_mark(id, &mark, true)?;
-                group.compacted(header.index, header.term);
+                group.compacted(header.index, header.term, members.unwrap_or_default());
                 self.touch(id);
             }
             JobDone::Received(id, header, message, result) => {
@@ -421,6 +443,8 @@ impl<D: Disk> WorkerCore<D> {
                     group.step(message);
                     self.received.push((id, header.index));
                     self.touch(id);
+                } else {
+                    self.snapshots.discard(id, header.index)?;
                 }
             }
         }
@@ -468,6 +492,7 @@ impl<D: Disk> WorkerCore<D> {
             }
         }
         if self.ticks.is_multiple_of(PUBLISH_TICKS) {
+            self.reconcile();
             self.publish();
             // Frees dead segments, a bounded piece at a time, at up to 10 MiB/s.
             if !self.log.borrow().has_staged() {

@@ -51,6 +51,8 @@ pub enum WorkerMessage {
         /// The encoded command.
         body: Vec<u8>,
     },
+    /// A report to the meta group ([`ringfort_wire::MetaWrite`] as JSON).
+    Meta(Vec<u8>),
     /// An answer for a client of the receiver.
     ClientReply {
         /// The client.
@@ -174,6 +176,19 @@ impl PortTable {
         }
     }
 
+    fn peer_buffer(&mut self, to: &NodeId, worker: u16) -> &mut Vec<u8> {
+        let key = (to.clone(), worker);
+        self.peers.entry(key).or_default()
+    }
+
+    /// Sends a report to the node that may lead the meta group.
+    pub(super) fn send_meta(&mut self, to: &NodeId, body: &[u8]) {
+        let buffer = self.peer_buffer(to, worker_of(GroupId::META, 1));
+        if buffer.len() < PEER_BYTES_MAX {
+            frame::put(buffer, Kind::MetaReport, |out| out.extend_from_slice(body));
+        }
+    }
+
     pub(super) fn client_reply(&mut self, client: u64, ticket: Ticket, bytes: &[u8]) {
         let Some(state) = self.clients.get_mut(client) else { return };
         if let Some(at) = state.write_tickets.iter().position(|t| *t == ticket) {
@@ -271,11 +286,7 @@ impl Ports for PortTable {
             return;
         }
         let Some(&workers) = self.peer_workers.get(to) else { return };
-        let worker = worker_of(group, workers);
-        let buffer = match self.peers.get_mut(&(to.clone(), worker)) {
-            Some(buffer) => buffer,
-            None => self.peers.entry((to.clone(), worker)).or_default(),
-        };
+        let buffer = self.peer_buffer(to, worker_of(group, workers));
         if buffer.len() < PEER_BYTES_MAX {
             frame::put(buffer, Kind::Raft, |out| {
                 out.extend_from_slice(&group.0.to_le_bytes());

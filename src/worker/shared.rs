@@ -292,6 +292,9 @@ impl View {
                     "followers": s.followers.iter().map(|f| serde_json::json!({
                         "node": f.node.0, "behind": f.behind, "in_sync": f.in_sync,
                     })).collect::<Vec<_>>(),
+                    "replica": s.replica,
+                    "voters": s.membership.voters, "leaving": s.membership.outgoing,
+                    "learners": s.membership.learners,
                 })
             })
             .collect();

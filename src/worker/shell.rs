@@ -479,11 +479,7 @@ impl Shell {
             loop {
                 match frame::next(&input[start..]) {
                     Ok(Some(f)) => {
-                        let outcome = if f.kind == Kind::Raft {
-                            self.core.borrow_mut().raft_frame(f.body)
-                        } else {
-                            Err(frame::WireError::UnknownKind(f.kind as u8))
-                        };
+                        let outcome = self.core.borrow_mut().peer_frame(f.kind, f.body);
                         if let Err(error) = outcome {
                             tracing::warn!(%error, "a peer's link is dropped");
                             return;

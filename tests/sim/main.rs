@@ -33,6 +33,9 @@ use world::{Report, World};
 
 /// Seeds that are run when SEEDS does not say otherwise.
 const SEEDS: u64 = 150;
+/// Runs with lost data folders beyond those among [`SEEDS`], when SEEDS and FIRST do not say otherwise.
+const LOST_FOLDERS_SEEDS: u64 = 30;
+const LOST_FOLDERS_FIRST: u64 = SEEDS.div_ceil(4);
 /// Lines of the trace that are printed when LINES does not say otherwise.
 const LINES: u64 = 60;
 
@@ -71,7 +74,7 @@ fn explain(seed: u64, why: &str) {
     eprintln!("\nreplay: SEED={seed} cargo test -p ringfort --test sim -- --nocapture replay\n");
 }
 
-fn run_all(seeds: &[u64]) {
+fn run_all(seeds: &[u64]) -> Report {
     let next = AtomicU64::new(0);
     let total = Mutex::new((Report::default(), Vec::new()));
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
@@ -102,6 +105,7 @@ fn run_all(seeds: &[u64]) {
         explain(*seed, why);
         panic!("{} of {} seeds failed, the first is SEED={seed}: {why}", failed.len(), seeds.len());
     }
+    sum
 }
 
 #[test]
@@ -112,6 +116,15 @@ fn seeds() {
     run_all(&seeds);
     let took = ringfort::clock::Clock::now(&ringfort::clock::SystemClock).boot_us - start;
     println!("took {:.1} s", took as f64 / 1e6);
+}
+
+/// Only these seeds lose data folders: see [`Options::of`].
+#[test]
+fn lost_folders() {
+    let first = variable("FIRST").unwrap_or(LOST_FOLDERS_FIRST);
+    let seeds = first..first + variable("SEEDS").unwrap_or(LOST_FOLDERS_SEEDS);
+    let report = run_all(&seeds.map(|n| 4 * n + 2).collect::<Vec<_>>());
+    assert!(report.wipes > 0, "no data folder was lost");
 }
 
 #[test]

@@ -97,10 +97,14 @@ pub(crate) struct Node {
     pub(crate) doom: Option<Death>,
     /// Whether its disk is limited.
     pub(crate) is_full: bool,
+    /// Of its data folder.
+    pub(crate) store_id: u128,
+    /// The map in its data folder.
+    pub(crate) kept: Option<ClusterMap>,
 }
 
 impl Node {
-    pub(crate) fn new(number: usize, options: &Options, clocks: Clocks) -> Self {
+    pub(crate) fn new(number: usize, options: &Options, clocks: Clocks, map: &ClusterMap) -> Self {
         let worker = || Worker {
             disk: MemDisk::new(),
             core: None,
@@ -123,19 +127,21 @@ impl Node {
             paused_until: 0,
             doom: None,
             is_full: false,
+            store_id: number as u128 + 1,
+            kept: Some(map.clone()),
         }
     }
 
     /// Starts its process.
-    pub(crate) fn start(
-        &mut self,
-        options: &Options,
-        map: &ClusterMap,
-        store_id: u128,
-        seed: u64,
-    ) -> anyhow::Result<()> {
-        let shared =
-            Arc::new(Shared::new(self.id.clone(), store_id, options.workers, u128::from(seed), 7000, 1000));
+    pub(crate) fn start(&mut self, options: &Options, map: &ClusterMap, seed: u64) -> anyhow::Result<()> {
+        let shared = Arc::new(Shared::new(
+            self.id.clone(),
+            self.store_id,
+            options.workers,
+            u128::from(seed),
+            7000,
+            1000,
+        ));
         shared.set_map(map);
         for (number, worker) in self.workers.iter_mut().enumerate() {
             let start = WorkerOptions {
@@ -159,6 +165,22 @@ impl Node {
         self.has_lived = true;
         self.last_stop = LastStop::Process;
         Ok(())
+    }
+
+    /// The newest map that its process knows.
+    pub(crate) fn map(&self) -> Option<Arc<ClusterMap>> {
+        self.workers[0].core.as_ref()?.shared().map()
+    }
+
+    /// Another data folder, an empty one, takes the place of what the process has left.
+    pub(crate) fn wipe(&mut self) {
+        self.store_id += 100;
+        self.kept = None;
+        self.has_lived = false;
+        self.last_stop = LastStop::Machine;
+        for worker in &mut self.workers {
+            worker.disk = MemDisk::new();
+        }
     }
 
     /// Ends its process.

@@ -34,6 +34,8 @@ pub(crate) struct FaultMix {
     pub(crate) leave: u64,
     /// Two nodes cannot reach each other, and the third one, which both can, restarts again and again.
     pub(crate) bridge: u64,
+    /// A node loses its data folder and comes back with an empty one; not while an earlier loss is being made good.
+    pub(crate) wipe: u64,
 }
 
 /// The options of one seed.
@@ -93,15 +95,21 @@ impl Options {
             proxy: weight(2),
             leave: weight(3),
             bridge: weight(3),
+            wipe: 0,
         };
         if mix.partition + mix.cut + mix.pause + mix.kill + mix.crash == 0 {
             mix.kill = 3;
         }
         let is_hot = rng.one_in(3);
+        let replicas = if rng.one_in(8) { 1 } else { 3 };
+        // Not drawn, so that the other seeds stay as they were.
+        if seed % 4 == 2 && replicas == 3 {
+            mix.wipe = 1 + seed / 4 % 4;
+        }
         Self {
             seed,
             is_hot,
-            replicas: if rng.one_in(8) { 1 } else { 3 },
+            replicas,
             workers: if rng.one_in(4) { 2 } else { 1 },
             fsync,
             proxies: rng.range(1, 2) as usize,

@@ -20,7 +20,7 @@ use ringfort_proxy::clients::Clients;
 use ringfort_proxy::{LinkId, Proxy};
 use ringfort_ring::{PartitionId, slot_of};
 use ringfort_wire::frame::{self, Kind};
-use ringfort_wire::{ClusterMap, GroupId, MetaAnswer, Reply};
+use ringfort_wire::{ClusterMap, GroupId, MetaAnswer, MetaWrite, Reply};
 use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -37,6 +37,12 @@ const MATCHING_EVERY: u64 = 64;
 const LOOKS_MAX: u32 = 10;
 /// No run needs so many events.
 const EVENTS_MAX: u64 = 1_000_000;
+/// After the heal every lost replica must be replaced within this time.
+const REPLACE_US: u64 = 30 * SECOND;
+/// Longest wait between two questions of a node for a newer map.
+const MAP_EVERY_US: u64 = SECOND;
+/// Wait between two attempts of a node with an empty folder to be taken in.
+const REJOIN_US: u64 = 200_000;
 /// Longest wait of a proxy for its next turn.
 const PROXY_TURN_US: u64 = 20_000;
 
@@ -133,6 +139,10 @@ enum Event {
     Room {
         node: usize,
     },
+    /// A node asks another one for a newer map, and keeps what it has.
+    FollowMap {
+        node: usize,
+    },
     Heal,
     Verdict,
     Settled,
@@ -176,6 +186,7 @@ pub(crate) struct Report {
     pub(crate) faults: u64,
     pub(crate) snapshots: u64,
     pub(crate) restarts: u64,
+    pub(crate) wipes: u64,
 }
 
 pub(crate) struct World {
@@ -200,6 +211,7 @@ pub(crate) struct World {
     next_connection: u32,
     turns: u64,
     is_healed: bool,
+    healed_at: u64,
     /// What must still be answered after the heal: one list for each of the last clients.
     probes: BTreeMap<usize, Vec<Ask>>,
     is_settling: bool,
@@ -222,7 +234,7 @@ impl World {
                     wall_error_ms: rng.below(2 * options.skew_ms + 1) as i64 - options.skew_ms as i64,
                     boot_at: 0,
                 };
-                Node::new(n, &options, clocks)
+                Node::new(n, &options, clocks, &map)
             })
             .collect();
         let hosts = NODES + options.proxies + options.direct_clients + 1;
@@ -246,6 +258,7 @@ impl World {
             next_connection: 0,
             turns: 0,
             is_healed: false,
+            healed_at: 0,
             probes: BTreeMap::new(),
             is_settling: false,
             looks: 0,
@@ -261,6 +274,9 @@ impl World {
         for n in 0..NODES {
             let after = self.rng.below(50_000);
             self.after(after, Event::Start { node: n });
+            if self.options.mix.wipe > 0 {
+                self.after(MAP_EVERY_US, Event::FollowMap { node: n });
+            }
             for m in 0..n {
                 self.add_conn([m, n], Use::Peers);
             }
@@ -428,6 +444,10 @@ impl World {
                 self.give_room(node);
                 Ok(())
             }
+            Event::FollowMap { node } => {
+                self.follow_map(node);
+                Ok(())
+            }
             Event::Heal => self.heal(),
             Event::Verdict => self.judge_liveness(),
             _ => Ok(()),
@@ -440,11 +460,14 @@ impl World {
         if self.nodes[node].is_up {
             return Ok(());
         }
+        let Some(map) = self.nodes[node].kept.clone() else {
+            self.rejoin(node);
+            return Ok(());
+        };
         let seed = self.rng.next();
-        let (map, options) = (&self.map, &self.options);
         let state = &mut self.nodes[node];
         let is_first = !state.has_lived;
-        let started = state.start(options, map, node as u128 + 1, seed);
+        let started = state.start(&self.options, &map, seed);
         self.trace.note(self.now, 1, node as u64, u64::from(started.is_ok()));
         if let Err(error) = started {
             if !self.nodes[node].is_full {
@@ -464,6 +487,88 @@ impl World {
             self.want_turn(node, worker);
         }
         Ok(())
+    }
+
+    /// Whether two nodes' processes can ask each other something now.
+    fn are_in_touch(&self, a: usize, b: usize) -> bool {
+        let is_well = |n: usize| self.nodes[n].paused_until <= self.now;
+        is_well(a) && is_well(b) && !self.is_blocked(a, b) && !self.is_blocked(b, a)
+    }
+
+    fn follow_map(&mut self, node: usize) {
+        let after = self.rng.range(MAP_EVERY_US / 4, MAP_EVERY_US);
+        self.after(after, Event::FollowMap { node });
+        let other = self.rng.index(NODES);
+        let Some(own) = self.nodes[node].map() else { return };
+        self.nodes[node].kept = Some((*own).clone());
+        if other != node
+            && self.are_in_touch(node, other)
+            && let Some(map) = self.nodes[other].map()
+            && let Some(core) = &self.nodes[node].workers[0].core
+            && core.shared().set_map(&map)
+        {
+            self.line(|| format!("n{} has the map of epoch {}", node + 1, map.epoch));
+            for worker in 0..self.nodes[node].workers.len() {
+                self.want_turn(node, worker);
+            }
+        }
+    }
+
+    /// A node without a map asks to be taken in, again and again, until a map names its folder.
+    fn rejoin(&mut self, node: usize) {
+        let others: Vec<usize> = (0..NODES).filter(|&n| n != node && self.are_in_touch(node, n)).collect();
+        let maps = others.iter().filter_map(|&n| self.nodes[n].map());
+        let Some(map) = maps.max_by_key(|m| m.epoch) else {
+            self.after(REJOIN_US, Event::Start { node });
+            return;
+        };
+        let (id, store) = (self.nodes[node].id.clone(), self.nodes[node].store_id);
+        let known = map.node(&id).map_or(0, |n| n.store_id);
+        if known == store {
+            self.line(|| format!("n{} takes the map of epoch {}", node + 1, map.epoch));
+            self.nodes[node].kept = Some((*map).clone());
+            self.after(1_000, Event::Start { node });
+            return;
+        }
+        let write = MetaWrite::Replace {
+            node: id,
+            old_store: format!("{known:032x}"),
+            new_store: format!("{store:032x}"),
+        };
+        for other in others {
+            if let Some(core) = &mut self.nodes[other].workers[0].core {
+                core.meta_told(&write.to_json());
+                self.want_turn(other, 0);
+            }
+        }
+        self.after(REJOIN_US, Event::Start { node });
+    }
+
+    /// The newest map that any node has, running or not.
+    fn newest_map(&self) -> ClusterMap {
+        let running = self.nodes.iter().filter_map(|n| n.map().map(|m| (*m).clone()));
+        let kept = self.nodes.iter().filter_map(|n| n.kept.clone());
+        running.chain(kept).max_by_key(|m| m.epoch).unwrap_or_else(|| self.map.clone())
+    }
+
+    /// Whether every replica that was lost has been replaced.
+    fn is_whole(&self) -> bool {
+        let map = self.newest_map();
+        let is_named = |n: &Node| map.node(&n.id).is_some_and(|m| m.store_id == n.store_id);
+        map.all_groups().all(|(_, group)| group.leaving.is_empty()) && self.nodes.iter().all(is_named)
+    }
+
+    /// A node loses its data folder, when nothing else is lost already.
+    fn wipe(&mut self, node: usize) {
+        if !self.is_whole() || self.nodes[node].is_full {
+            return;
+        }
+        if self.nodes[node].is_up {
+            self.die(node, Death::Kill);
+        }
+        self.line(|| format!("n{} has lost its data folder", node + 1));
+        self.report.wipes += 1;
+        self.nodes[node].wipe();
     }
 
     /// The process ends; everybody who was connected to it notices in time.
@@ -898,7 +1003,8 @@ impl World {
                 let Some(core) = &mut self.nodes[to].workers[worker].core else { return Ok(()) };
                 let mut rest = &packet.bytes[..];
                 while let Some(f) = frame::next(rest).map_err(|e| format!("a node sent a bad frame: {e}"))? {
-                    core.raft_frame(f.body).map_err(|e| format!("a node sent a bad Raft frame: {e}"))?;
+                    core.peer_frame(f.kind, f.body)
+                        .map_err(|e| format!("a node sent a bad Raft frame: {e}"))?;
                     rest = &rest[f.consumed..];
                 }
                 self.want_turn(to, worker);
@@ -1315,6 +1421,7 @@ impl World {
             m.proxy,
             m.leave,
             m.bridge,
+            m.wipe,
         ];
         let mut draw = self.rng.below(weights.iter().sum());
         let mut kind = 0;
@@ -1351,7 +1458,8 @@ impl World {
             }
             8 => return self.replace_proxy(),
             9 => self.leave(node, length),
-            _ => self.bridge(node, length),
+            10 => self.bridge(node, length),
+            _ => self.wipe(node),
         }
         Ok(())
     }
@@ -1521,6 +1629,7 @@ impl World {
     fn heal(&mut self) -> Result<(), String> {
         self.line(|| "healed".to_owned());
         self.is_healed = true;
+        self.healed_at = self.now;
         for node in 0..NODES {
             self.give_room(node);
             self.nodes[node].paused_until = 0;
@@ -1601,6 +1710,18 @@ impl World {
             self.settle_if_done();
             return Ok(());
         }
+        if !self.is_whole() {
+            if self.now < self.healed_at + REPLACE_US {
+                self.after(100_000, Event::Verdict);
+                return Ok(());
+            }
+            return Err(format!(
+                "liveness: {} s after the last fault lost replicas are not replaced: {:?}; {}",
+                REPLACE_US / SECOND,
+                self.newest_map().groups,
+                self.leaders()
+            ));
+        }
         // All replicas of a group that stand at one index are equal, and none is far behind.
         for g in 0..=PARTITIONS {
             let mut tops = Vec::new();
@@ -1612,7 +1733,8 @@ impl World {
                     }
                 }
             }
-            if tops.iter().min() != tops.iter().max() {
+            let seats = self.map.group(GroupId(g)).map_or(0, |group| group.seats.len());
+            if tops.iter().min() != tops.iter().max() || tops.len() != seats {
                 // An expired key may be on its way out just now.
                 self.looks += 1;
                 if self.looks < LOOKS_MAX {
@@ -1663,6 +1785,7 @@ impl Report {
         self.faults += other.faults;
         self.snapshots += other.snapshots;
         self.restarts += other.restarts;
+        self.wipes += other.wipes;
     }
 }
 
@@ -1670,8 +1793,8 @@ impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{} events in {} virtual s; {} operations done, {} failed, {} unknown; {} faults, {} restarts, {} elections, \
-             {} snapshots sent",
+            "{} events in {} virtual s; {} operations done, {} failed, {} unknown; {} faults, {} restarts, {} data \
+             folders lost, {} elections, {} snapshots sent",
             self.events,
             self.virtual_us / SECOND,
             self.done,
@@ -1679,6 +1802,7 @@ impl std::fmt::Display for Report {
             self.unknown,
             self.faults,
             self.restarts,
+            self.wipes,
             self.elections,
             self.snapshots
         )

@@ -340,6 +340,32 @@ impl Cluster {
         });
     }
 
+    /// Waits until every replica of every group votes, and no other one.
+    #[track_caller]
+    pub(crate) fn wait_until_whole(&self) {
+        eventually("a whole cluster", SETTLE, || {
+            for n in 0..self.options.nodes {
+                let node = self.node_json(n)?;
+                let groups = node["groups"].as_array().ok_or("no groups")?;
+                let count = usize::from(self.options.partitions) + 1;
+                if groups.len() != count {
+                    return Err(format!("{} groups on n{}", groups.len(), n + 1));
+                }
+                for group in groups {
+                    let ids = |key: &str| group[key].as_array().cloned().unwrap_or_default();
+                    let is_whole = ids("voters").len() == usize::from(self.options.replicas)
+                        && ids("voters").contains(&group["replica"])
+                        && ids("learners").is_empty()
+                        && ids("leaving").is_empty();
+                    if !is_whole {
+                        return Err(format!("n{}: {group}", n + 1));
+                    }
+                }
+            }
+            Ok(())
+        });
+    }
+
     /// Waits until node `n` knows a leader of each of its groups.
     #[track_caller]
     pub(crate) fn wait_until_joined(&self, n: usize) {

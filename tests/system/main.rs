@@ -13,6 +13,7 @@ mod failover;
 mod limits;
 mod operator;
 mod process;
+mod recovery;
 mod restart;
 mod scan;
 mod settings;

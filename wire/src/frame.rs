@@ -40,6 +40,9 @@ pub enum Kind {
     SnapshotChunk = 32,
     /// Its end.
     SnapshotEnd = 33,
+    /// On a link of Raft messages: what a group tells the meta group ([`crate::MetaWrite::Left`]), never answered. On a control
+    /// link: a node asks to be taken in ([`crate::MetaWrite::Replace`]); the answer says why not, or nothing.
+    MetaReport = 34,
     /// Asks a node for its state before a cluster exists.
     Probe = 40,
     /// The answer ([`crate::hello::ProbeAck`]).
@@ -63,6 +66,7 @@ impl Kind {
             31 => Self::SnapshotBegin,
             32 => Self::SnapshotChunk,
             33 => Self::SnapshotEnd,
+            34 => Self::MetaReport,
             40 => Self::Probe,
             41 => Self::ProbeAck,
             _ => return None,

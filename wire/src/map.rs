@@ -63,8 +63,14 @@ pub struct MapNode {
 pub struct MapGroup {
     /// Raised when a group is re-founded from one survivor; frames of another incarnation are dropped.
     pub incarnation: u32,
-    /// Its replicas, ordered by node.
+    /// Its replicas, ordered by node: those that are wanted. The group's own log says who takes part.
     pub seats: Vec<MapSeat>,
+    /// Replicas that had a seat and may still take part; the group forgets them when they do not any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaving: Vec<MapSeat>,
+    /// The voters with which the group began, once they differ from those of `seats`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    founders: Vec<u64>,
     /// The node that leads when it can.
     pub leader: NodeId,
 }
@@ -119,7 +125,7 @@ impl ClusterMap {
             ));
         }
         for (id, group) in map.all_groups() {
-            if let Some(seat) = group.seats.iter().find(|s| map.node(&s.node).is_none()) {
+            if let Some(seat) = group.peers().find(|s| map.node(&s.node).is_none()) {
                 return Err(format!(
                     "cluster map: group {id} has a replica on the unknown node {}",
                     seat.node
@@ -141,6 +147,34 @@ impl MapNode {
 }
 
 impl MapGroup {
+    /// A group that begins with these seats.
+    pub fn new(seats: Vec<MapSeat>, leader: NodeId) -> Self {
+        Self { incarnation: 1, seats, leaving: Vec::new(), founders: Vec::new(), leader }
+    }
+
+    /// The voters with which the group began, before any change that is in its log.
+    pub fn founders(&self) -> Vec<u64> {
+        if self.founders.is_empty() {
+            return self.seats.iter().map(|s| s.replica).collect();
+        }
+        self.founders.clone()
+    }
+
+    /// Every replica that may take part.
+    pub fn peers(&self) -> impl Iterator<Item = &MapSeat> {
+        self.seats.iter().chain(&self.leaving)
+    }
+
+    /// Gives the seat on `node`, if there is one, to the new replica `replica`; the old one leaves. Returns whether there
+    /// was one.
+    pub fn reseat(&mut self, node: &NodeId, replica: u64) -> bool {
+        let founders = self.founders();
+        let Some(seat) = self.seats.iter_mut().find(|s| s.node == *node) else { return false };
+        self.founders = founders;
+        self.leaving.push(std::mem::replace(seat, MapSeat { node: node.clone(), replica }));
+        true
+    }
+
     /// The replica on `node`, if there is one.
     pub fn replica_on(&self, node: &NodeId) -> Option<u64> {
         self.seats.iter().find(|s| s.node == *node).map(|s| s.replica)
@@ -148,7 +182,7 @@ impl MapGroup {
 
     /// The node of a replica.
     pub fn node_of(&self, replica: u64) -> Option<&NodeId> {
-        self.seats.iter().find(|s| s.replica == replica).map(|s| &s.node)
+        self.peers().find(|s| s.replica == replica).map(|s| &s.node)
     }
 }
 

@@ -26,6 +26,17 @@ pub enum MetaWrite {
     Set(BTreeMap<String, String>),
     /// Name this address as the one where a node takes clients by TLS; `None`: it takes none.
     TlsClient(NodeId, Option<SocketAddr>),
+    /// A node's data folder is lost: every replica that was in it is replaced by a new one in the folder that it has now.
+    Replace {
+        /// The node.
+        node: NodeId,
+        /// The folder that the cluster knew, as hexadecimal digits.
+        old_store: String,
+        /// The folder that the node has now.
+        new_store: String,
+    },
+    /// In these groups these replicas take part no more.
+    Left(Vec<(u16, Vec<u64>)>),
 }
 
 impl MetaWrite {

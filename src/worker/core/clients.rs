@@ -218,6 +218,7 @@ impl<D: Disk> WorkerCore<D> {
             WorkerMessage::ClientReply { client, ticket, reply } => {
                 self.ports.client_reply(client, ticket, &reply)
             }
+            WorkerMessage::Meta(body) => self.meta_told(&body),
             WorkerMessage::GatherReply { gather, reply } => self.ports.gather_reply(gather, &reply),
         }
     }

@@ -90,5 +90,8 @@ fn checked(body: &[u8]) -> Result<MetaWrite, String> {
             settings::parse_pairs(&args).map(MetaWrite::Set)
         }
         address @ MetaWrite::TlsClient(..) => Ok(address),
+        MetaWrite::Replace { .. } | MetaWrite::Left(_) => {
+            Err("ERR this change is not a client's to make".to_owned())
+        }
     }
 }

@@ -5,7 +5,6 @@ use crate::log::{Disk, IncomingSnapshot, LogError, Mark, SnapshotHeader, Snapsho
 use crate::meta::MetaMachine;
 use crate::shard::raft::Message;
 use crate::shard::{Group, Machine};
-use bytes::Bytes;
 use ringfort_ring::NodeId;
 use ringfort_wire::{FEATURE_LEVEL, GroupId};
 
@@ -105,7 +104,9 @@ impl<D: Disk> WorkerCore<D> {
         let SnapshotReceive { group, message, file } = receive;
         let job = self.snapshots.finish_incoming(file)?;
         anyhow::ensure!(
-            Some(job.header().index) == message.snapshot_index() && job.header().group == group,
+            Some(job.header().index) == message.snapshot_index()
+                && job.header().group == group
+                && (job.header().conf.is_empty() || job.header().conf == message.snapshot_members()),
             "the snapshot is not the one that was announced"
         );
         let index = job.header().index;
@@ -120,13 +121,14 @@ impl<D: Disk> WorkerCore<D> {
             let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
             let incarnation = group.incarnation();
             let Some((index, term)) = group.snapshot_begin() else { return Ok(()) };
+            let members = group.raft().membership().encode();
             let header = SnapshotHeader {
                 group: id,
                 feature_level: FEATURE_LEVEL,
                 incarnation,
                 index,
                 term,
-                conf: Bytes::new(),
+                conf: members.into(),
             };
             match self.snapshots.create(header) {
                 Ok(writer) => self.building = Some((id, writer)),

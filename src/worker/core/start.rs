@@ -1,14 +1,17 @@
 //! A worker's start: its log, its snapshots, and a replica of every group that is its own.
 
+use super::members::{Found, judge};
 use super::{LogReader, WorkerCore, WorkerOptions, snapshots::restore};
 use crate::log::{Disk, HardState, Identity, Log, Mark, Recovered, SnapshotFiles};
 use crate::shard::machine::PartitionMachine;
+use crate::shard::membership::Membership;
 use crate::shard::raft::Start;
-use crate::shard::{Group, GroupStart, Machine};
+use crate::shard::{Group, GroupStart, Machine, Seats};
 use crate::worker::ports::{PortTable, worker_of};
 use crate::worker::shared::{Shared, View};
 use ringfort_proxy::errands::Errands;
 use ringfort_proxy::random::Random;
+use ringfort_wire::map::MapGroup;
 use ringfort_wire::{ClusterMap, GroupId};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -29,11 +32,13 @@ impl<D: Disk> WorkerCore<D> {
         map: &ClusterMap,
         disk: D,
     ) -> anyhow::Result<Self> {
+        let is_log_lost = options.has_run && !has_log(&disk)?;
         let (log, recovered) = Log::open(disk.clone(), options.log)?;
         let snapshots = SnapshotFiles::load(disk)?;
         let log = Rc::new(RefCell::new(log));
         let mut ports = PortTable::new(options.worker);
-        ports.map = shared.map();
+        // A newer map is followed in the first turn.
+        ports.map = shared.map().filter(|shared| shared.epoch == map.epoch);
         let mut core = Self {
             view: View::new(Arc::clone(&shared)),
             clients: shared.clients.worker(usize::from(options.worker)),
@@ -47,6 +52,8 @@ impl<D: Disk> WorkerCore<D> {
             jobs: Vec::new(),
             is_syncing: false,
             building: None,
+            removed: Vec::new(),
+            is_log_lost,
             snapshots_wanted: VecDeque::new(),
             received: Vec::new(),
             ticks: 0,
@@ -62,21 +69,70 @@ impl<D: Disk> WorkerCore<D> {
             options,
             shared,
         };
-        let recovered: BTreeMap<u16, Recovered> = recovered.into_iter().map(|r| (r.group, r)).collect();
-        for (id, group) in map.all_groups() {
-            if worker_of(id, core.shared.workers) == core.options.worker
-                && let Some(replica) = group.replica_on(&core.options.node)
-            {
-                core.start_group(map, id, replica, recovered.get(&id.0))?;
-            }
+        let recovered = core.clear_left(map, recovered)?;
+        core.write_durably()?;
+        for (id, _) in map.all_groups() {
+            core.start_seated(map, id, recovered.get(&id.0))?;
         }
-        core.log.borrow_mut().write()?;
-        let job = core.log.borrow_mut().sync_job();
-        if let Some(job) = job {
-            job.run()?;
-        }
+        core.write_durably()?;
         core.publish();
         Ok(core)
+    }
+
+    /// Removes what is left of replicas that the map has forgotten; returns the others.
+    fn clear_left(
+        &mut self,
+        map: &ClusterMap,
+        recovered: Vec<Recovered>,
+    ) -> anyhow::Result<BTreeMap<u16, Recovered>> {
+        let (left, stays): (Vec<_>, Vec<_>) = recovered.into_iter().partition(|r| {
+            r.identity != Identity::default()
+                && judge(map, GroupId(r.group), r.identity.replica) == Found::Left
+        });
+        for r in &left {
+            tracing::info!(group = r.group, replica = r.identity.replica, "the replica has left its group");
+            self.log.borrow_mut().stage_remove_group(r.group)?;
+        }
+        self.write_durably()?;
+        let stays: BTreeMap<u16, Recovered> = stays.into_iter().map(|r| (r.group, r)).collect();
+        let snapshots: Vec<u16> = self.snapshots.current().map(|(group, _)| group).collect();
+        for id in snapshots {
+            let is_founder = map.group(GroupId(id)).is_some_and(|group| {
+                group.replica_on(&self.options.node).is_some_and(|r| group.founders().contains(&r))
+            });
+            // A crash came between the removal of the log and that of the snapshot; if not, the log is lost.
+            if !stays.contains_key(&id) && !is_founder && !self.is_log_lost {
+                self.snapshots.remove(id)?;
+            }
+        }
+        Ok(stays)
+    }
+
+    /// Starts the replica of a group that is to run on this worker, if there is one.
+    pub(super) fn start_seated(
+        &mut self,
+        map: &ClusterMap,
+        id: GroupId,
+        recovered: Option<&Recovered>,
+    ) -> anyhow::Result<()> {
+        if worker_of(id, self.shared.workers) != self.options.worker {
+            return Ok(());
+        }
+        // The log says which replica is here: one that leaves still runs until the map forgets it.
+        let replica = match recovered {
+            Some(r) if r.identity != Identity::default() => {
+                Some(r.identity.replica).filter(|&replica| judge(map, id, replica) == Found::Seated)
+            }
+            _ => map.group(id).and_then(|group| group.replica_on(&self.options.node)),
+        };
+        replica.map_or(Ok(()), |replica| self.start_group(map, id, replica, recovered))
+    }
+
+    /// Writes what is staged and waits until it is durable.
+    fn write_durably(&mut self) -> anyhow::Result<()> {
+        self.log.borrow_mut().write()?;
+        let job = self.log.borrow_mut().sync_job();
+        job.map_or(Ok(()), |job| job.run().map_err(anyhow::Error::from))
     }
 
     fn start_group(
@@ -95,9 +151,12 @@ impl<D: Disk> WorkerCore<D> {
                 r.identity.replica
             ),
             Some(_) => {}
-            None if self.options.has_run => anyhow::bail!(
-                "group {id}: its log is missing although it has run here; this replica must be replaced"
-            ),
+            None if self.is_log_lost || (self.options.has_run && spec.founders().contains(&replica)) => {
+                anyhow::bail!(
+                    "group {id}: its log is missing although it has run here: what this replica promised is lost; stop the \
+                     node, remove its whole data folder and start it again, so that it is seeded from the others"
+                )
+            }
             None => log.stage_identity(id.0, &identity)?,
         }
         let mut machine = new_machine(map, id);
@@ -140,18 +199,16 @@ impl<D: Disk> WorkerCore<D> {
             log.stage_hard_state(id.0, &hard_state)?;
         }
         drop(log);
-        let voters: Vec<u64> = spec.seats.iter().map(|s| s.replica).collect();
-        let preferred = spec.replica_on(&spec.leader).unwrap_or(replica);
+        let seats = seats_of(map.epoch, id, spec, replica);
+        let members = Membership::decode(&mark.conf).map_err(|e| anyhow::anyhow!("group {id}: {e}"))?;
         let start = GroupStart {
             id,
             incarnation: spec.incarnation,
-            peers: spec.seats.iter().map(|s| (s.replica, s.node.clone())).collect(),
-            preferred,
             raft: Start {
                 group: id.0,
                 replica,
-                rank: campaign_rank(id, &voters, preferred, replica),
-                voters,
+                rank: seats.rank,
+                membership: members.unwrap_or_else(|| Membership::founded(&spec.founders())),
                 hard_state,
                 mark_index: mark.index,
                 mark_term: mark.term,
@@ -161,6 +218,7 @@ impl<D: Disk> WorkerCore<D> {
                 seed: self.options.seed,
                 is_restart: self.options.is_restart && recovered.is_some_and(|r| r.hard_state.term > 0),
             },
+            seats,
             machine,
         };
         let reader = Rc::new(LogReader(Rc::clone(&self.log)));
@@ -188,6 +246,23 @@ fn machine_index<D: Disk>(snapshots: &SnapshotFiles<D>, group: u16) -> u64 {
     snapshots.current().find(|(id, _)| *id == group).map_or(0, |(_, index)| index)
 }
 
+fn has_log<D: Disk>(disk: &D) -> anyhow::Result<bool> {
+    Ok(disk.list()?.iter().any(|name| name.ends_with(".seg")))
+}
+
+/// What a map says of a group to its replica `replica`.
+pub(super) fn seats_of(epoch: u64, id: GroupId, spec: &MapGroup, replica: u64) -> Seats {
+    let wanted: Vec<u64> = spec.seats.iter().map(|s| s.replica).collect();
+    let preferred = spec.replica_on(&spec.leader).unwrap_or(0);
+    Seats {
+        epoch,
+        rank: campaign_rank(id, &wanted, preferred, replica),
+        peers: spec.peers().map(|s| (s.replica, s.node.clone())).collect(),
+        preferred,
+        wanted,
+    }
+}
+
 /// The order in which a group's voters campaign: the preferred leader first, the others in an order that differs from
 /// group to group, so that a dead node's leaderships spread over all others.
 fn campaign_rank(group: GroupId, voters: &[u64], preferred: u64, replica: u64) -> usize {
@@ -198,5 +273,6 @@ fn campaign_rank(group: GroupId, voters: &[u64], preferred: u64, replica: u64) -
         key[2..].copy_from_slice(&v.to_le_bytes());
         (v != preferred, twox_hash::XxHash3_64::oneshot(&key))
     });
-    order.iter().position(|&v| v == replica).unwrap_or(0)
+    // One that leaves comes last.
+    order.iter().position(|&v| v == replica).unwrap_or(order.len())
 }

@@ -1,0 +1,150 @@
+//! How a lost data folder is replaced.
+//!
+//! ```text
+//! node with an empty folder          a member that leads the meta group             every group
+//! asks all for the map;
+//! it names this node, by
+//! another folder  -- Replace -->     probes the node's own address: this very
+//!                                    folder must answer there, so no process
+//!                                    can serve the old one
+//!                                    commits: new store id, a new replica id
+//!                                    for each of the node's seats, the old
+//!                                    ones leave                      -- map -->     its leader goes on: `shard::membership`
+//! takes the map, starts with          <-------------- Left ---------------          the old replica takes part no more
+//! empty replicas                     forgets the old replica ids
+//! ```
+//!
+//! A replica id that was given once is never given again: the new replicas have promised nothing, and what the old ones
+//! promised cannot be broken. So nothing here depends on the old folder being truly gone; that check only keeps a copy of
+//! a node from taking the seats of one that works.
+
+use ringfort_ring::NodeId;
+use ringfort_wire::{ClusterMap, GroupId};
+
+/// Gives all seats of `node`, whose folder was `old_store` and is `new_store` now, to new replicas.
+///
+/// # Errors
+/// An error reply: the map knows neither folder, or a group would have nobody left to copy from.
+pub fn replace(
+    map: &mut ClusterMap,
+    node: &NodeId,
+    old_store: &str,
+    new_store: &str,
+) -> Result<(), &'static [u8]> {
+    let parse = |text| u128::from_str_radix(text, 16).ok().filter(|&id| id != 0);
+    let (Some(old), Some(new)) = (parse(old_store), parse(new_store)) else {
+        return Err(b"-ERR a store id is 32 hexadecimal digits\r\n");
+    };
+    let Some(member) = map.nodes.iter_mut().find(|n| n.id == *node) else {
+        return Err(b"-ERR the cluster has no such node\r\n");
+    };
+    if member.store_id == new {
+        return Ok(());
+    }
+    if member.store_id != old {
+        return Err(b"-ERR the cluster knows the node by another data folder meanwhile\r\n");
+    }
+    if !can_lose(map, node) {
+        return Err(
+            b"-ERR the lost data folder held replicas without which their groups have no majority\r\n",
+        );
+    }
+    if let Some(member) = map.nodes.iter_mut().find(|n| n.id == *node) {
+        member.store_id = new;
+    }
+    for group in core::iter::once(&mut map.meta).chain(&mut map.groups) {
+        map.next_replica += u64::from(group.reseat(node, map.next_replica));
+    }
+    map.epoch += 1;
+    Ok(())
+}
+
+/// Whether every group would still have a majority without its replica on `node`: else there is nobody who could agree to
+/// take a new one in.
+pub fn can_lose(map: &ClusterMap, node: &NodeId) -> bool {
+    map.all_groups().all(|(_, g)| g.replica_on(node).is_none() || (g.seats.len() - 1) * 2 > g.seats.len())
+}
+
+/// Forgets replicas that take part no more.
+pub fn left(map: &mut ClusterMap, gone: &[(u16, Vec<u64>)]) {
+    let mut is_changed = false;
+    for (id, replicas) in gone {
+        let group = match GroupId(*id).partition() {
+            None => Some(&mut map.meta),
+            Some(p) => map.groups.get_mut(usize::from(p.0)),
+        };
+        let Some(group) = group else { continue };
+        let before = group.leaving.len();
+        group.leaving.retain(|seat| !replicas.contains(&seat.replica));
+        is_changed |= group.leaving.len() < before;
+    }
+    map.epoch += u64::from(is_changed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meta::form::tests::sample_map;
+    use std::collections::BTreeSet;
+
+    fn hex(id: u128) -> String {
+        format!("{id:032x}")
+    }
+
+    #[test]
+    fn every_seat_of_the_node_gets_a_fresh_replica() {
+        let before = sample_map();
+        let mut map = before.clone();
+        let n2 = NodeId("n2".into());
+        let old = before.node(&n2).unwrap().store_id;
+        assert_eq!(replace(&mut map, &n2, &hex(old), &hex(99)), Ok(()));
+        assert_eq!((map.node(&n2).unwrap().store_id, map.epoch), (99, before.epoch + 1));
+        let mut fresh = BTreeSet::new();
+        for ((_, was), (_, is)) in before.all_groups().zip(map.all_groups()) {
+            assert_eq!(is.founders(), was.founders(), "how the group began does not change");
+            assert_eq!(
+                is.leaving.iter().map(|s| s.replica).collect::<Vec<_>>(),
+                [was.replica_on(&n2).unwrap()]
+            );
+            let new = is.replica_on(&n2).unwrap();
+            assert!(new >= before.next_replica && fresh.insert(new));
+            assert_eq!(is.seats.len(), was.seats.len());
+        }
+        assert!(fresh.iter().all(|&id| id < map.next_replica));
+        let again = map.clone();
+        assert_eq!(replace(&mut map, &n2, &hex(old), &hex(99)), Ok(()));
+        assert_eq!(map, again, "asking again changes nothing");
+        assert!(replace(&mut map, &n2, &hex(old), &hex(100)).is_err(), "asked from an old map");
+        assert_eq!(replace(&mut map, &n2, &hex(99), &hex(100)), Ok(()), "lost once more");
+        assert!(map.groups.iter().all(|g| g.leaving.len() == 2));
+    }
+
+    #[test]
+    fn replicas_that_left_are_forgotten_once() {
+        let mut map = sample_map();
+        let n2 = NodeId("n2".into());
+        let old = map.node(&n2).unwrap().store_id;
+        replace(&mut map, &n2, &hex(old), &hex(99)).unwrap();
+        let gone = vec![(0, vec![map.meta.leaving[0].replica]), (3, vec![map.groups[2].leaving[0].replica])];
+        let epoch = map.epoch;
+        left(&mut map, &gone);
+        assert!(map.meta.leaving.is_empty() && map.groups[2].leaving.is_empty());
+        assert_eq!((map.groups[3].leaving.len(), map.epoch), (1, epoch + 1));
+        left(&mut map, &gone);
+        assert_eq!(map.epoch, epoch + 1);
+        let seated = map.groups[3].seats[0].replica;
+        left(&mut map, &[(4, vec![seated]), (9999, vec![1])]);
+        assert_eq!(map.groups[3].seats[0].replica, seated, "a seat is not forgotten");
+    }
+
+    #[test]
+    fn a_group_without_another_majority_is_not_given_up() {
+        let mut map = sample_map();
+        map.groups[5].seats.truncate(1);
+        let node = map.groups[5].seats[0].node.clone();
+        let old = map.node(&node).unwrap().store_id;
+        let before = map.clone();
+        assert!(replace(&mut map, &node, &hex(old), &hex(99)).is_err());
+        assert_eq!(map, before);
+    }
+}

@@ -1,0 +1,325 @@
+//! Who takes part in a group, and how that changes: pure data and one pure step.
+//!
+//! # How a replica is replaced
+//! The cluster map says what is wanted: `seats`, and `leaving` for replicas that were seated before. Raft's own
+//! configuration says what is. The leader of the group compares the two and does the next step; it keeps no plan, so that
+//! any crash at any step is harmless and its successor goes on.
+//!
+//! ```text
+//!  the map (meta group)             the group (its leader, through its own log)            the map again
+//!  seats {1,2,9} leaving {3}  -->   voters {1,2,3}
+//!                                   -- AddLearner 9 -->  snapshot and log flow to 9
+//!                                   -- 9 has caught up: Enter +9 -3 -->  {1,2,3} and {1,2,9} must both agree
+//!                                   -- Leave -->  voters {1,2,9}                     -->   leaving {}
+//! ```
+//!
+//! - **One change at a time**: none while one is under way or leadership is being handed over ([`super::raft::Raft::change`]).
+//! - A learner is promoted only when it answers, needs no snapshot and is close to the end of the log.
+//! - A step that would leave the new voters without a live majority is not done.
+//! - A leader never removes itself: it hands leadership to a voter that stays, which goes on.
+//! - **An old map does no harm**: each change carries the epoch of the map that it was made from, and nobody makes one from
+//!   an older map than the last change's. So a replica that has left never comes back; its id is never used again.
+//! - Only a joint change alters the voters, and it is made of two entries. A replica that holds the second knows that the
+//!   first is committed (the message that brought it said so, and [`super::raft::Raft::take_ready`] keeps the two
+//!   together), and does not campaign before it has applied it; hence nobody campaigns with voters that are two steps old.
+//! - A change takes effect where it is known to be committed. So a leader calls a replacement done only when an entry
+//!   after it is committed ([`super::raft::Raft::settle`]): then a majority knows, and any one more replica may be lost.
+
+use super::raft::Follower;
+use ringfort_wire::frame::{Reader, WireError};
+
+/// Entries by which a learner may be behind and count as caught up.
+pub const LAG_MAX: u64 = 256;
+
+/// Who takes part in a group, at one index of its log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Membership {
+    /// Epoch of the cluster map that the last change was made from, 0 before any.
+    pub epoch: u64,
+    /// Those who vote; in a joint configuration the new ones. Ascending.
+    pub voters: Vec<u64>,
+    /// In a joint configuration the old voters, else empty. Ascending.
+    pub outgoing: Vec<u64>,
+    /// Those who receive everything and do not vote. Ascending.
+    pub learners: Vec<u64>,
+}
+
+/// A change of the membership: one entry of the group's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A new replica begins to receive everything.
+    AddLearner(u64),
+    /// A replica that never became a voter leaves.
+    RemoveLearner(u64),
+    /// From now on the old and the new voters must both agree.
+    Enter {
+        /// Become voters.
+        add: Vec<u64>,
+        /// Will not be members any more.
+        remove: Vec<u64>,
+    },
+    /// From now on the new voters decide alone.
+    Leave,
+}
+
+/// What the leader does next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Propose this.
+    Change(Change),
+    /// Hand leadership to this replica: the leader itself is to leave.
+    Transfer(u64),
+    /// The membership is as wanted.
+    Done,
+    /// Wait: a learner catches up, or too few answer.
+    Wait,
+}
+
+impl Membership {
+    /// A group that begins with these voters.
+    pub fn founded(voters: &[u64]) -> Self {
+        let mut voters = voters.to_vec();
+        voters.sort_unstable();
+        Self { voters, ..Self::default() }
+    }
+
+    /// Whether it takes part.
+    pub fn contains(&self, replica: u64) -> bool {
+        [&self.voters, &self.outgoing, &self.learners].into_iter().any(|list| list.contains(&replica))
+    }
+
+    /// Whether old and new voters must both agree.
+    pub fn is_joint(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
+    /// The membership as bytes: epoch (8), then voters, outgoing and learners, each a count (4) and the ids (8 each).
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = self.epoch.to_le_bytes().to_vec();
+        for list in [&self.voters, &self.outgoing, &self.learners] {
+            put_ids(&mut out, list);
+        }
+        out
+    }
+
+    /// Reads it; `None` for no bytes, which older versions wrote: the group is as it was founded.
+    ///
+    /// # Errors
+    /// It is malformed.
+    pub fn decode(bytes: &[u8]) -> Result<Option<Self>, WireError> {
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let mut r = Reader::new(bytes, "membership");
+        let membership =
+            Self { epoch: r.u64()?, voters: ids(&mut r)?, outgoing: ids(&mut r)?, learners: ids(&mut r)? };
+        if r.is_empty() && !membership.voters.is_empty() { Ok(Some(membership)) } else { Err(r.malformed()) }
+    }
+
+    /// The next step towards `wanted` voters (at least one) of the map at `epoch`, for leader `own` whose log ends at `last`.
+    pub fn step(&self, epoch: u64, wanted: &[u64], own: u64, followers: &[Follower], last: u64) -> Step {
+        if epoch < self.epoch || wanted.is_empty() {
+            return Step::Wait;
+        }
+        if self.is_joint() {
+            return Step::Change(Change::Leave);
+        }
+        if let Some(&new) = wanted.iter().find(|&&id| !self.contains(id)) {
+            return Step::Change(Change::AddLearner(new));
+        }
+        if let Some(&old) = self.learners.iter().find(|id| !wanted.contains(id)) {
+            return Step::Change(Change::RemoveLearner(old));
+        }
+        let is_live = |id: u64| {
+            let near = |f: &Follower| f.is_active && f.is_replicating && f.match_index + LAG_MAX >= last;
+            id == own || followers.iter().any(|f| f.replica == id && near(f))
+        };
+        if !wanted.contains(&own)
+            && let Some(heir) = self.voters.iter().copied().find(|&id| wanted.contains(&id) && is_live(id))
+        {
+            return Step::Transfer(heir);
+        }
+        let mut remove: Vec<u64> =
+            self.voters.iter().copied().filter(|id| id != &own && !wanted.contains(id)).collect();
+        if self.learners.is_empty() && remove.is_empty() && wanted.contains(&own) {
+            return Step::Done;
+        }
+        let add: Vec<u64> = self.learners.iter().copied().filter(|&id| is_live(id)).collect();
+        if add.len() < self.learners.len() {
+            // As many leave as come, those first that do not answer.
+            remove.sort_by_key(|&id| is_live(id));
+            remove.truncate(add.len());
+        }
+        if add.is_empty() && remove.is_empty() {
+            return Step::Wait;
+        }
+        let stay = self.voters.iter().copied().filter(|id| !remove.contains(id));
+        let next: Vec<u64> = stay.chain(add.iter().copied()).collect();
+        if next.iter().filter(|&&id| is_live(id)).count() * 2 <= next.len() {
+            return Step::Wait;
+        }
+        remove.sort_unstable();
+        Step::Change(Change::Enter { add, remove })
+    }
+}
+
+impl Change {
+    /// The data of its log entry: kind (1), epoch of the map that it was made from (8), then for 1 and 2 an id (8), for 3
+    /// the ids that come and those that go, each a count (4) and the ids (8 each).
+    pub fn encode(&self, epoch: u64) -> Vec<u8> {
+        let kind = match self {
+            Self::AddLearner(_) => 1,
+            Self::RemoveLearner(_) => 2,
+            Self::Enter { .. } => 3,
+            Self::Leave => 4,
+        };
+        let mut out = vec![kind];
+        out.extend_from_slice(&epoch.to_le_bytes());
+        match self {
+            Self::AddLearner(id) | Self::RemoveLearner(id) => out.extend_from_slice(&id.to_le_bytes()),
+            Self::Enter { add, remove } => {
+                put_ids(&mut out, add);
+                put_ids(&mut out, remove);
+            }
+            Self::Leave => {}
+        }
+        out
+    }
+
+    /// Reads it and its epoch.
+    ///
+    /// # Errors
+    /// It is malformed.
+    pub fn decode(bytes: &[u8]) -> Result<(Self, u64), WireError> {
+        let mut r = Reader::new(bytes, "change of a membership");
+        let (kind, epoch) = (r.u8()?, r.u64()?);
+        let change = match kind {
+            1 => Self::AddLearner(r.u64()?),
+            2 => Self::RemoveLearner(r.u64()?),
+            3 => Self::Enter { add: ids(&mut r)?, remove: ids(&mut r)? },
+            4 => Self::Leave,
+            _ => return Err(r.malformed()),
+        };
+        if r.is_empty() { Ok((change, epoch)) } else { Err(r.malformed()) }
+    }
+}
+
+fn put_ids(out: &mut Vec<u8>, ids: &[u64]) {
+    out.extend_from_slice(&(ids.len() as u32).to_le_bytes());
+    for id in ids {
+        out.extend_from_slice(&id.to_le_bytes());
+    }
+}
+
+/// Reads a count and so many ids; memory follows what is there, not the count.
+fn ids(r: &mut Reader<'_>) -> Result<Vec<u64>, WireError> {
+    let mut ids = Vec::new();
+    for _ in 0..r.u32()? {
+        ids.push(r.u64()?);
+    }
+    Ok(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn follower(replica: u64, match_index: u64, is_live: bool) -> Follower {
+        Follower { replica, match_index, is_active: is_live, is_replicating: is_live, is_voter: true }
+    }
+
+    /// Applies a change as Raft does.
+    fn apply(m: &mut Membership, change: &Change) {
+        match change {
+            Change::AddLearner(id) => m.learners.push(*id),
+            Change::RemoveLearner(id) => m.learners.retain(|l| l != id),
+            Change::Enter { add, remove } => {
+                m.outgoing.clone_from(&m.voters);
+                m.voters.retain(|v| !remove.contains(v));
+                m.voters.extend(add);
+                m.learners.retain(|l| !add.contains(l));
+                m.voters.sort_unstable();
+            }
+            Change::Leave => m.outgoing.clear(),
+        }
+    }
+
+    #[test]
+    fn bytes_round_trip_and_garbage_is_refused() {
+        let m = Membership { epoch: 7, voters: vec![1, 2, 9], outgoing: vec![1, 2, 3], learners: vec![12] };
+        assert_eq!(Membership::decode(&m.encode()), Ok(Some(m.clone())));
+        assert_eq!(Membership::decode(&[]), Ok(None), "what older versions wrote");
+        for cut in 1..m.encode().len() {
+            assert!(Membership::decode(&m.encode()[..cut]).is_err());
+        }
+        let changes = [
+            Change::AddLearner(9),
+            Change::RemoveLearner(9),
+            Change::Enter { add: vec![9], remove: vec![3] },
+            Change::Leave,
+        ];
+        for change in changes {
+            let bytes = change.encode(5);
+            assert_eq!(Change::decode(&bytes), Ok((change, 5)));
+            assert!(Change::decode(&bytes[..bytes.len() - 1]).is_err());
+        }
+        assert!(Change::decode(&[9; 9]).is_err());
+    }
+
+    #[test]
+    fn a_lost_replica_is_replaced_step_by_step() {
+        let mut m = Membership::founded(&[1, 2, 3]);
+        let wanted = [1, 2, 9];
+        let others = [follower(2, 100, true), follower(3, 50, false)];
+        assert_eq!(m.step(4, &wanted, 1, &others, 100), Step::Change(Change::AddLearner(9)));
+        apply(&mut m, &Change::AddLearner(9));
+        for learner in [follower(9, 100, false), follower(9, 100 - 1, true), follower(9, 0, true)] {
+            let is_ready = learner.is_active && learner.match_index > 0;
+            let last = 100 + if is_ready { 0 } else { LAG_MAX };
+            let step = m.step(4, &wanted, 1, &[others[0], others[1], learner], last);
+            assert_eq!(step != Step::Wait, is_ready, "{learner:?}: {step:?}");
+        }
+        let all = [others[0], others[1], follower(9, 100, true)];
+        let enter = Change::Enter { add: vec![9], remove: vec![3] };
+        assert_eq!(m.step(4, &wanted, 1, &all, 100), Step::Change(enter.clone()));
+        apply(&mut m, &enter);
+        assert_eq!(m.step(4, &wanted, 1, &all, 100), Step::Change(Change::Leave));
+        apply(&mut m, &Change::Leave);
+        assert_eq!(m.step(4, &wanted, 1, &all, 100), Step::Done);
+    }
+
+    #[test]
+    fn an_older_map_than_that_of_the_last_change_does_nothing() {
+        let m = Membership { epoch: 5, ..Membership::founded(&[1, 2, 9]) };
+        assert_eq!(m.step(4, &[1, 2, 3], 1, &[follower(2, 1, true)], 1), Step::Wait);
+    }
+
+    #[test]
+    fn no_step_leaves_the_new_voters_without_a_live_majority() {
+        let m = Membership { learners: vec![8, 9], ..Membership::founded(&[1, 2, 3]) };
+        // 8 has not caught up: 9 comes alone, and one of the old voters, none of which answers, stays for now.
+        let followers = [follower(2, 100, false), follower(3, 100, false), follower(9, 100, true)];
+        let enter = Change::Enter { add: vec![9], remove: vec![2] };
+        assert_eq!(m.step(1, &[1, 8, 9], 1, &followers, 100), Step::Change(enter));
+        let m = Membership { learners: vec![9], ..Membership::founded(&[1, 2, 3, 4, 5]) };
+        let followers = [follower(2, 100, false), follower(3, 100, false), follower(9, 100, true)];
+        assert_eq!(m.step(1, &[1, 2, 3, 4, 9], 1, &followers, 100), Step::Wait);
+    }
+
+    #[test]
+    fn a_leader_that_is_to_leave_hands_over_and_never_removes_itself() {
+        let m = Membership { learners: vec![9], ..Membership::founded(&[1, 2, 3]) };
+        let followers = [follower(2, 100, false), follower(3, 100, true), follower(9, 100, true)];
+        assert_eq!(m.step(1, &[2, 3, 9], 1, &followers, 100), Step::Transfer(3));
+        let alone = Membership { learners: vec![9], ..Membership::founded(&[1]) };
+        let enter = Change::Enter { add: vec![9], remove: vec![] };
+        assert_eq!(alone.step(1, &[9], 1, &followers, 100), Step::Change(enter));
+        assert_eq!(Membership::founded(&[1, 9]).step(1, &[9], 1, &followers, 100), Step::Transfer(9));
+    }
+
+    #[test]
+    fn a_learner_that_is_not_wanted_any_more_leaves() {
+        let m = Membership { learners: vec![9], ..Membership::founded(&[1, 2, 3]) };
+        assert_eq!(m.step(1, &[1, 2, 3], 1, &[], 1), Step::Change(Change::RemoveLearner(9)));
+    }
+}

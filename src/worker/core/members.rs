@@ -1,0 +1,187 @@
+//! Replicas come and go as the cluster map says, and groups take them in: see [`crate::shard::membership`].
+
+use super::start::seats_of;
+use super::{HOUSEKEEPING_TICKS, WorkerCore};
+use crate::log::Disk;
+use crate::shard::membership::{Change, Step};
+use crate::shard::{Machine, Origin, Submission};
+use crate::worker::ports::WorkerMessage;
+use ringfort_wire::entry::OpKind;
+use ringfort_wire::frame::WireError;
+use ringfort_wire::{ClusterMap, GroupId, MetaWrite};
+
+/// Most new replicas to which the leaders of one worker send state at a time.
+const SEEDING_MAX: usize = 2;
+
+impl<D: Disk> WorkerCore<D> {
+    /// Takes a newer map: replicas learn of each other, those without a seat end, new ones begin.
+    pub(super) fn follow_map(&mut self) -> anyhow::Result<()> {
+        self.ports.map = self.view.cluster_map().cloned();
+        let Some(map) = self.ports.map.clone() else { return Ok(()) };
+        // The new replicas of this node's seats are in that other folder: here they would vote a second time.
+        let own = map.node(&self.options.node);
+        anyhow::ensure!(
+            own.is_some_and(|node| node.store_id == self.shared.store_id),
+            "the cluster knows node {} by another data folder now: start it with that one",
+            self.options.node
+        );
+        let mut gone = Vec::new();
+        for (&id, group) in &mut self.groups {
+            let replica = group.raft().replica();
+            match map.group(GroupId(id)) {
+                Some(spec) if spec.node_of(replica).is_some() => {
+                    group.set_seats(seats_of(map.epoch, GroupId(id), spec, replica));
+                }
+                _ => gone.push(id),
+            }
+        }
+        for id in gone {
+            self.remove_group(id)?;
+        }
+        self.start_missing(&map)
+    }
+
+    /// The map has forgotten the replica, because its group has: its log and snapshot go.
+    fn remove_group(&mut self, id: u16) -> anyhow::Result<()> {
+        let Some(group) = self.groups.remove(&id) else { return Ok(()) };
+        tracing::info!(group = id, replica = group.raft().replica(), "the replica has left its group");
+        self.pending.retain(|p| p.group != id);
+        self.snapshots_wanted.retain(|&wanted| wanted != id);
+        self.received.retain(|&(received, _)| received != id);
+        if self.building.as_ref().is_some_and(|(building, _)| *building == id) {
+            self.building = None;
+        }
+        self.log.borrow_mut().stage_remove_group(id)?;
+        self.removed.push((id, None));
+        Ok(())
+    }
+
+    /// Begins the replicas that the map seats here and that are not here yet.
+    fn start_missing(&mut self, map: &ClusterMap) -> anyhow::Result<()> {
+        for (id, _) in map.all_groups() {
+            if !self.groups.contains_key(&id.0) && !self.removed.iter().any(|(removed, _)| *removed == id.0) {
+                let recovered = self.log.borrow().group(id.0);
+                self.start_seated(map, id, recovered.as_ref())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the snapshots of replicas whose end is durable; their seats are free for new ones.
+    pub(super) fn finish_removals(&mut self) -> anyhow::Result<()> {
+        let synced = self.log.borrow().synced();
+        let (done, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.removed)
+            .into_iter()
+            .partition(|(_, write)| write.is_some_and(|w| w <= synced));
+        self.removed = rest;
+        if done.is_empty() {
+            return Ok(());
+        }
+        for (id, _) in done {
+            self.snapshots.remove(id)?;
+        }
+        match self.ports.map.clone() {
+            Some(map) => self.start_missing(&map),
+            None => Ok(()),
+        }
+    }
+
+    /// Every led group does its next step towards the members that the map wants.
+    pub(super) fn reconcile(&mut self) {
+        let mut seeding = self.groups.values().filter(|g| g.is_seeding()).count();
+        let mut gone = Vec::new();
+        let mut moved = Vec::new();
+        for (&id, group) in &mut self.groups {
+            match group.reconcile(seeding >= SEEDING_MAX) {
+                Step::Change(change) => {
+                    seeding += usize::from(matches!(change, Change::AddLearner(_)));
+                    moved.push(id);
+                }
+                Step::Transfer(_) => moved.push(id),
+                Step::Done => {
+                    let spec = self.ports.map.as_ref().and_then(|m| m.group(GroupId(id)));
+                    let left = spec.map_or(&[][..], |s| &s.leaving[..]).iter().map(|s| s.replica);
+                    let members = group.raft().membership();
+                    let left: Vec<u64> = left.filter(|&replica| !members.contains(replica)).collect();
+                    if !left.is_empty() {
+                        gone.push((id, left));
+                    }
+                }
+                Step::Wait => {}
+            }
+        }
+        for id in moved {
+            self.touch(id);
+        }
+        // Said again until the map shows it.
+        if !gone.is_empty() && self.ticks.is_multiple_of(HOUSEKEEPING_TICKS) {
+            self.tell_meta(&MetaWrite::Left(gone));
+        }
+    }
+
+    /// Tells whoever leads the meta group: a message to each that may.
+    fn tell_meta(&mut self, write: &MetaWrite) {
+        let Some(map) = self.ports.map.clone() else { return };
+        let body = write.to_json();
+        for seat in &map.meta.seats {
+            if seat.node != self.options.node {
+                self.ports.send_meta(&seat.node, &body);
+            } else if self.options.worker == 0 {
+                self.meta_told(&body);
+            } else {
+                self.ports.workers.push((0, WorkerMessage::Meta(body.clone())));
+            }
+        }
+    }
+
+    /// A leader somewhere reports what its group has done. Who does not lead the meta group says nothing: the report comes
+    /// again.
+    ///
+    /// # Errors
+    /// It is malformed: drop the link.
+    pub fn meta_report(&mut self, body: &[u8]) -> Result<(), WireError> {
+        match MetaWrite::from_json(body) {
+            Ok(MetaWrite::Left(_)) => self.meta_told(body),
+            _ => return Err(WireError::Malformed("report to the meta group")),
+        }
+        Ok(())
+    }
+
+    /// Puts a [`MetaWrite`] into the meta group's log, if this worker leads it; nobody is answered.
+    pub fn meta_told(&mut self, body: &[u8]) {
+        let Some(group) = self.groups.get_mut(&GroupId::META.0) else { return };
+        let is_known = matches!(group.machine(), Machine::Meta(m) if m.map().is_some());
+        if group.raft().is_leader() && is_known && !group.has_proposable() {
+            let submission = Submission {
+                origin: Origin::None,
+                session: 0,
+                seq: 0,
+                acked: 0,
+                is_after_queued: false,
+                body,
+            };
+            group.write(OpKind::Command, submission, &mut self.ports);
+            self.touch(GroupId::META.0);
+        }
+    }
+}
+
+/// What a worker does with the replicas of a group whose log it finds at its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// It goes on.
+    Seated,
+    /// It has left its group: its log goes.
+    Left,
+    /// The map is older than the replica: it waits for a newer one.
+    Unknown,
+}
+
+/// Judges a replica that the log names by the map.
+pub(super) fn judge(map: &ClusterMap, id: GroupId, replica: u64) -> Found {
+    match map.group(id) {
+        Some(group) if group.node_of(replica).is_some() => Found::Seated,
+        _ if replica < map.next_replica => Found::Left,
+        _ => Found::Unknown,
+    }
+}
