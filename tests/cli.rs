@@ -233,3 +233,32 @@ fn a_json_log_is_json_to_its_last_line() {
     );
     assert!(last["timestamp"].is_string(), "{said}");
 }
+
+#[test]
+fn check_config_reads_the_files_of_tls_and_warns_of_one_that_ended() {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    let cert = params.self_signed(&key).expect("a certificate");
+    let cert = TempFile::new("tls-cert", &cert.pem());
+    let key = TempFile::new("tls-key", &key.serialize_pem());
+    let of = |cert: &str, key: &str| {
+        let tls = format!("[tls]\ncert_file = \"{cert}\"\nkey_file = \"{key}\"\n");
+        let address = "client = \"127.0.0.1:1\"\ntls_client = \"127.0.0.1:3\"";
+        TempFile::new("tls", &format!("{tls}{}", ONE_NODE.replace("client = \"127.0.0.1:1\"", address)))
+    };
+    let right = of(cert.path(), key.path());
+    let output = ringfort(&["check-config", right.path()]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let warning = text(&output.stderr);
+    assert!(warning.contains(cert.path()) && warning.contains("expired"), "{warning}");
+    drop(right);
+    let swapped = of(key.path(), cert.path());
+    let line = format!(
+        "error: {}:2: 'cert_file' in [tls]: {}: holds no certificate: name a PEM file with BEGIN CERTIFICATE",
+        swapped.path(),
+        key.path()
+    );
+    assert_fails(&["check-config", swapped.path()], &[&line]);
+}

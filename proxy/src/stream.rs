@@ -132,7 +132,7 @@ impl ClientStream {
 
     /// As [`ClientStream::try_read`]; when nothing is there now, the task is woken when there is.
     pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        loop {
+        for _ in 0..2 {
             match self.try_read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     ready!(self.tcp.poll_read_ready(cx))?;
@@ -140,6 +140,9 @@ impl ClientStream {
                 result => return Poll::Ready(result),
             }
         }
+        // Much came that says nothing: others first.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Whether there is more to read now; if not, the task is woken when there is.

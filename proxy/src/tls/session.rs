@@ -7,6 +7,9 @@ use std::sync::Arc;
 /// Most encrypted bytes of a connection that wait for its socket; at the limit the client's replies stay in its session.
 pub const UNSENT_BYTES_MAX: usize = 256 << 10;
 
+/// Reads of the socket in a row that may give nothing for the client's session; then other connections have their turn.
+const READS_MAX: usize = 4;
+
 /// Room in front of what is read: more than one record of TLS.
 const RECORD_ROOM: usize = 20 << 10;
 
@@ -41,7 +44,8 @@ impl TlsSession {
         Ok(())
     }
 
-    /// Reads bytes of the client, with `read` for those of the socket; 0 is the end.
+    /// Reads bytes of the client, with `read` for those of the socket; 0 is the end. `WouldBlock` does not always mean that
+    /// the socket has no more.
     ///
     /// What `read` gives goes to the back of `buffer`, and what it says to the front: that is never longer than the records
     /// it came in, the start of the first of which, at most [`RECORD_ROOM`], was there before.
@@ -51,7 +55,7 @@ impl TlsSession {
         mut read: impl FnMut(&mut [u8]) -> io::Result<usize>,
     ) -> io::Result<usize> {
         self.is_fresh = false;
-        loop {
+        for _ in 0..READS_MAX {
             match self.connection.reader().read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => return result,
@@ -65,6 +69,7 @@ impl TlsSession {
                 return Ok(plain);
             }
         }
+        Err(io::ErrorKind::WouldBlock.into())
     }
 
     /// Decrypts `buffer[start..end]` to the front of `buffer`; returns the length.

@@ -37,6 +37,12 @@ pub(super) async fn wait(listen: SocketAddr, grumble: impl Fn(&str)) {
     }
 }
 
+/// Where clients on this machine reach what listens at an address.
+fn reached_at(listen: SocketAddr) -> SocketAddr {
+    let host = if listen.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { listen.ip() };
+    SocketAddr::new(host, listen.port())
+}
+
 /// Asks the proxy for the number of keys, which every partition's leader has to answer.
 fn probe(listen: SocketAddr) -> anyhow::Result<()> {
     let mut client = Client::connect(listen)?;
@@ -62,8 +68,7 @@ impl Banner<'_> {
     /// Where to connect and what to try.
     pub(super) fn text(&self, style: Style) -> String {
         let Self { config, listen, pids, .. } = self;
-        let host = if listen.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { listen.ip() };
-        let target = SocketAddr::new(host, listen.port());
+        let target = reached_at(*listen);
         let cluster = &config.cluster;
         let title = format!("cluster \"{}\" is ready on {target}", cluster.name);
         let mut text = format!("\n{}\n\n", style.paint(Paint::Green, &title));
@@ -71,6 +76,12 @@ impl Banner<'_> {
             let _ = writeln!(text, "  {}  {command}", style.paint(Paint::Dim, &format!("{what:<16}")));
         };
         line("connect", format!("redis-cli {}", redis_address(target)));
+        if let Some(tls) = config.proxy.as_ref().and_then(|proxy| proxy.tls_listen) {
+            line(
+                "connect by TLS",
+                format!("redis-cli --tls --cacert FILE {}", redis_address(reached_at(tls))),
+            );
+        }
         if let Some(node) = config.nodes.first() {
             line("cluster client", format!("redis-cli -c {}", redis_address(node.client)));
         }
