@@ -93,12 +93,10 @@ impl<D: Disk> WorkerCore<D> {
 
     pub(super) fn submit_write(&mut self, id: GroupId, kind: OpKind, submission: Submission<'_>) {
         let level = self.view.map().map_or(0, |map| map.feature_level);
+        // The meta group's operations are no commands of clients.
+        let is_command = kind == OpKind::Command && id != GroupId::META;
         match self.groups.get_mut(&id.0) {
-            Some(group)
-                if group.raft().is_leader()
-                    && kind == OpKind::Command
-                    && level < level_of(submission.body) =>
-            {
+            Some(group) if group.raft().is_leader() && is_command && level < level_of(submission.body) => {
                 self.ports.reply(submission.origin, Status::Refused(LEVEL_TOO_LOW));
             }
             Some(group) if group.raft().is_leader() && (self.is_disk_low || self.is_write_failing) => {
