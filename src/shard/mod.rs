@@ -366,7 +366,10 @@ impl Group {
             Step::Change(membership::Change::AddLearner(_)) if is_busy => return Step::Wait,
             Step::Change(change) => match self.raft.change(change, epoch) {
                 Ok(index) => {
-                    tracing::info!(group = %self.id, index, ?change, "the membership changes");
+                    tracing::debug!(group = %self.id, index, ?change, "the membership changes");
+                    if let membership::Change::Enter { add, remove } = change {
+                        tracing::info!(group = %self.id, ?add, ?remove, "a replica takes the place of another");
+                    }
                 }
                 Err(_) => return Step::Wait,
             },

@@ -165,16 +165,27 @@ impl MapGroup {
         self.seats.iter().chain(&self.leaving)
     }
 
+    /// Wants these replicas from now on. Those that had a seat and have none now leave; the new ones must have ids that were
+    /// never used.
+    pub fn set_seats(&mut self, seats: Vec<MapSeat>) {
+        self.founders = self.founders();
+        let before = core::mem::replace(&mut self.seats, seats);
+        self.leaving.extend(before.into_iter().filter(|seat| !self.seats.contains(seat)));
+    }
+
     /// Gives the seat on `node`, if there is one, to the new replica `replica`; the old one leaves. Returns whether there
     /// was one.
     pub fn reseat(&mut self, node: &NodeId, replica: u64) -> bool {
-        let founders = self.founders();
-        let Some(seat) = self.seats.iter_mut().find(|s| s.node == *node) else { return false };
-        self.founders = founders;
-        self.leaving.push(std::mem::replace(seat, MapSeat { node: node.clone(), replica }));
-        true
+        let is_seated = self.replica_on(node).is_some();
+        if is_seated {
+            let mut seats = self.seats.clone();
+            for seat in seats.iter_mut().filter(|seat| seat.node == *node) {
+                seat.replica = replica;
+            }
+            self.set_seats(seats);
+        }
+        is_seated
     }
-
     /// The replica on `node`, if there is one.
     pub fn replica_on(&self, node: &NodeId) -> Option<u64> {
         self.seats.iter().find(|s| s.node == *node).map(|s| s.replica)

@@ -185,3 +185,168 @@ pub(super) fn judge(map: &ClusterMap, id: GroupId, replica: u64) -> Found {
         _ => Found::Unknown,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, Now};
+    use crate::log::{LastStop, LogOptions, MemDisk};
+    use crate::meta::form::tests::sample_map;
+    use crate::worker::WorkerOptions;
+    use crate::worker::shared::Shared;
+    use ringfort_ring::NodeId;
+    use ringfort_wire::map::MapSeat;
+    use std::sync::Arc;
+
+    /// The group whose seats change; its members are first on n2 and n3 only.
+    const GROUP: GroupId = GroupId(5);
+
+    struct Still;
+
+    impl Clock for Still {
+        fn now(&self) -> Now {
+            Now { boot_us: 1_000_000, wall_ms: 1_000_000 }
+        }
+    }
+
+    fn n1() -> NodeId {
+        NodeId("n1".into())
+    }
+
+    fn without_n1() -> ClusterMap {
+        let mut map = sample_map();
+        map.groups[4].seats.retain(|s| s.node != n1());
+        map
+    }
+
+    /// The same map later, with a new replica of the group on n1 or without any there.
+    fn later(map: &ClusterMap, replica: Option<u64>) -> ClusterMap {
+        let mut map = ClusterMap { epoch: map.epoch + 1, ..map.clone() };
+        let others = map.groups[4].seats.iter().filter(|s| s.node != n1()).cloned();
+        let seats = replica.map(|replica| MapSeat { node: n1(), replica }).into_iter().chain(others);
+        let seats = seats.collect();
+        map.groups[4].set_seats(seats);
+        map.next_replica = map.next_replica.max(replica.map_or(0, |r| r + 1));
+        map
+    }
+
+    fn start(map: &ClusterMap, disk: &MemDisk, has_run: bool) -> WorkerCore<MemDisk> {
+        let store_id = map.node(&n1()).unwrap().store_id;
+        let shared = Arc::new(Shared::new(n1(), store_id, 1, 1, 7000, 10));
+        shared.set_map(map);
+        let options = WorkerOptions {
+            worker: 0,
+            node: n1(),
+            log: LogOptions { last_stop: LastStop::Process, ..LogOptions::default() },
+            is_restart: has_run,
+            has_run,
+            is_suspect: false,
+            seed: 1,
+            compact_bytes_min: 1 << 20,
+            disk_free_min: 0,
+        };
+        WorkerCore::new(options, shared, map, disk.clone()).unwrap()
+    }
+
+    /// Lets the worker follow a map and its log thread do all it has to.
+    fn follow(core: &mut WorkerCore<MemDisk>, map: &ClusterMap) {
+        core.shared.set_map(map);
+        for _ in 0..3 {
+            core.turn(&Still).unwrap();
+            core.tick(Still.now()).unwrap();
+            core.turn(&Still).unwrap();
+            for job in core.take_jobs() {
+                core.job_done(job.run()).unwrap();
+            }
+        }
+    }
+
+    fn replica(core: &WorkerCore<MemDisk>) -> Option<u64> {
+        core.group(GROUP).map(|g| g.raft().replica())
+    }
+
+    #[test]
+    fn a_replica_begins_leaves_and_ends_as_the_map_says_and_after_restarts() {
+        let disk = MemDisk::new();
+        let first = without_n1();
+        let fresh = first.next_replica;
+        let mut core = start(&first, &disk, false);
+        assert_eq!(replica(&core), None);
+        let seated = later(&first, Some(fresh));
+        follow(&mut core, &seated);
+        assert_eq!(replica(&core), Some(fresh));
+        let members = core.group(GROUP).unwrap().raft().membership();
+        assert!(
+            !members.contains(fresh) && members.voters.len() == 2,
+            "the group began without it: {members:?}"
+        );
+        assert!(!core.group(GROUP).unwrap().raft().is_leader());
+
+        // Restarts with the map that seats it, and with an older one, which cannot judge it.
+        drop(core);
+        assert_eq!(replica(&start(&seated, &disk, true)), Some(fresh));
+        let mut core = start(&first, &disk, true);
+        assert_eq!(replica(&core), None, "it waits for a map that knows it");
+        follow(&mut core, &seated);
+        assert_eq!(replica(&core), Some(fresh), "the same one, with its log");
+
+        // It runs while it leaves, and ends when the map forgets it.
+        let leaving = later(&seated, None);
+        follow(&mut core, &leaving);
+        assert_eq!(replica(&core), Some(fresh));
+        let mut gone = ClusterMap { epoch: leaving.epoch + 1, ..leaving.clone() };
+        gone.groups[4].leaving.clear();
+        drop(core);
+        let mut other = start(&leaving, &disk, true);
+        follow(&mut other, &gone);
+        assert_eq!(replica(&other), None);
+        assert!(other.log.borrow().group(GROUP.0).is_none(), "its log is gone");
+        drop(other);
+
+        // A new seat is another replica.
+        let again = later(&gone, Some(gone.next_replica));
+        let mut core = start(&gone, &disk, true);
+        follow(&mut core, &again);
+        assert_eq!(replica(&core), Some(gone.next_replica));
+    }
+
+    #[test]
+    fn what_a_restart_finds_of_a_forgotten_replica_is_removed() {
+        let disk = MemDisk::new();
+        let first = without_n1();
+        let seated = later(&first, Some(first.next_replica));
+        drop(start(&seated, &disk, false));
+        let mut gone = later(&seated, None);
+        gone.groups[4].leaving.clear();
+        let core = start(&gone, &disk, true);
+        assert_eq!(replica(&core), None);
+        assert!(core.log.borrow().group(GROUP.0).is_none());
+    }
+
+    #[test]
+    fn a_node_that_the_cluster_knows_by_another_folder_stops() {
+        let disk = MemDisk::new();
+        let map = sample_map();
+        let mut core = start(&map, &disk, false);
+        let mut other = ClusterMap { epoch: map.epoch + 1, ..map };
+        other.nodes.iter_mut().filter(|n| n.id == n1()).for_each(|n| n.store_id += 1);
+        core.shared.set_map(&other);
+        let error = core.turn(&Still).unwrap_err().to_string();
+        assert!(error.contains("by another data folder now"), "{error}");
+    }
+
+    #[test]
+    fn a_lost_log_is_no_beginning() {
+        let map = sample_map();
+        drop(start(&map, &MemDisk::new(), false));
+        let store_id = map.node(&n1()).unwrap().store_id;
+        let shared = Arc::new(Shared::new(n1(), store_id, 1, 1, 7000, 10));
+        let seated = later(&without_n1(), Some(map.next_replica));
+        for map in [&map, &seated] {
+            let options = start(map, &MemDisk::new(), false).options;
+            let options = WorkerOptions { has_run: true, ..options };
+            let error = WorkerCore::new(options, Arc::clone(&shared), map, MemDisk::new()).unwrap_err();
+            assert!(error.to_string().contains("its log is missing"), "{error}");
+        }
+    }
+}
