@@ -27,6 +27,8 @@ static KEYS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
 #[derive(Debug, Clone)]
 enum Op {
     Set { key: usize, value: Vec<u8>, left_ms: Option<u64>, keep: bool },
+    SetIfEq { key: usize, value: Vec<u8>, is_equal: bool, is_get: bool },
+    DelIfEq { key: usize, is_equal: bool },
     Append { key: usize, value: Vec<u8> },
     IncrBy { key: usize, by: i64 },
     MSet { keys: Vec<usize>, value: Vec<u8> },
@@ -50,6 +52,9 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     let op = prop_oneof![
         8 => (key.clone(), value(), prop::option::of(0_u64..60), any::<bool>())
             .prop_map(|(key, value, left_ms, keep)| Op::Set { key, value, left_ms, keep }),
+        3 => (key.clone(), value(), any::<bool>(), any::<bool>())
+            .prop_map(|(key, value, is_equal, is_get)| Op::SetIfEq { key, value, is_equal, is_get }),
+        2 => (key.clone(), any::<bool>()).prop_map(|(key, is_equal)| Op::DelIfEq { key, is_equal }),
         3 => (key.clone(), value()).prop_map(|(key, value)| Op::Append { key, value }),
         3 => (key.clone(), -5_i64..5).prop_map(|(key, by)| Op::IncrBy { key, by }),
         3 => (keys(), value()).prop_map(|(keys, value)| Op::MSet { keys, value }),
@@ -126,6 +131,32 @@ impl World {
                 let expiry = left_ms.map(|ms| now_ms + ms).or(kept);
                 self.model.insert(key.clone(), (value.clone(), expiry));
             }
+            Op::SetIfEq { key, value, is_equal, is_get } => {
+                let key = &KEYS[*key];
+                let (old, comparison) = self.comparison(key, *is_equal);
+                let mut args: Vec<&[u8]> = vec![key, value, b"IFEQ", &comparison];
+                args.extend(is_get.then_some(&b"GET"[..]));
+                let is_set = old.as_ref() == Some(&comparison);
+                let expected = match (is_get, is_set) {
+                    (true, _) => bulk(old.as_deref()),
+                    (false, true) => b"+OK\r\n".to_vec(),
+                    (false, false) => bulk(None),
+                };
+                assert_eq!(self.apply(Command::Set, &args), expected);
+                if is_set {
+                    self.model.insert(key.clone(), (value.clone(), None));
+                }
+            }
+            Op::DelIfEq { key, is_equal } => {
+                let key = &KEYS[*key];
+                let (old, comparison) = self.comparison(key, *is_equal);
+                let is_deleted = old.is_some_and(|old| old == comparison);
+                let expected: &[u8] = if is_deleted { b":1\r\n" } else { b":0\r\n" };
+                assert_eq!(self.apply(Command::DelIfEq, &[key, &comparison]), expected);
+                if is_deleted {
+                    self.model.remove(key);
+                }
+            }
             Op::Append { key, value } => {
                 let key = &KEYS[*key];
                 let entry = self.model.entry(key.clone()).or_default();
@@ -197,6 +228,16 @@ impl World {
         let now_ms = self.now_ms;
         self.model.retain(|_, (_, expiry)| expiry.is_none_or(|at| now_ms < at));
         self.check();
+    }
+
+    /// The value of a key, and what to compare it with.
+    fn comparison(&self, key: &[u8], is_equal: bool) -> (Option<Vec<u8>>, Vec<u8>) {
+        let old = self.model.get(key).map(|(value, _)| value.clone());
+        let mut comparison = old.clone().unwrap_or_default();
+        if !is_equal {
+            comparison.push(b'x');
+        }
+        (old, comparison)
     }
 
     fn expire_due(&mut self, max: usize) {

@@ -18,7 +18,10 @@ impl Process {
     /// Starts `ringfort` with these arguments, appending its output to `log`.
     pub(crate) fn start(args: &[&str], log: &Path) -> Self {
         let open = || File::options().create(true).append(true).open(log).expect("a log file");
-        let child = Command::new(env!("CARGO_BIN_EXE_ringfort"))
+        // RINGFORT_BIN names another folder of binaries, such as that of the release build.
+        let folder = std::env::var_os("RINGFORT_BIN").map(PathBuf::from);
+        let binary = folder.map_or_else(|| env!("CARGO_BIN_EXE_ringfort").into(), |f| f.join("ringfort"));
+        let child = Command::new(binary)
             .args(args)
             .stdin(Stdio::piped())
             .stdout(open())

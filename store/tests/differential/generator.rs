@@ -1,142 +1,60 @@
-//! Random commands to a store and to a real `redis-server`: the replies must be equal byte for byte.
+//! Random commands for a comparison with Redis, and what may differ between the replies.
 //!
-//! `SEED=n cargo test -p ringfort-store --test differential` replays one run; `COMMANDS=n` makes it longer. Without `redis-server` in the path the
-//! test passes with a note.
+//! The store alone, and a whole cluster, are compared by the same generator: a new command or option gets its row in
+//! [`Generator::command`].
 //!
-//! The two have different clocks (the log time of a batch here, the moment of execution there), so no expiry lies near
-//! the present, two expiries never lie near each other, and the time left may differ by a second.
-//!
-//! Differences on purpose: OBJECT ENCODING and REFCOUNT are compared right after a SET, because Redis also remembers how
-//! a value came about; MEMORY USAGE has another size; EXPIRETIME of the last half second that a 64-bit integer can
-//! express overflows in Redis. OBJECT FREQ, IDLETIME and HELP, and what 7.0.15 lacks (IFEQ, DELIFEQ), are not sent.
+//! Two servers have different clocks, so no expiry lies near the present, two expiries never lie near each other, and the
+//! time left may differ by a little.
 
-use std::{
-    io::{BufRead, BufReader, Read as _, Write as _},
-    net::{TcpListener, TcpStream},
-    path::PathBuf,
-    process::{Child, Command as Process, Stdio},
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use ringfort_resp::{Protocol, ReplyWriter};
-use ringfort_ring::SLOTS;
-use ringfort_store::{ApplyContext, Store};
-
-const COMMANDS_LEN: usize = 50_000;
-const FLOATS_LEN: usize = 20_000;
-const BATCH_LEN: usize = 100;
+/// Keys of each tag.
 const KEYS_LEN: u64 = 40;
-/// How far the time left may differ.
-const TTL_SLACK_MS: i64 = 1000;
-const TTL_SLACK_S: i64 = 1;
-
-/// A `redis-server` of this test's own; ends with it.
-struct Redis {
-    process: Child,
-    dir: PathBuf,
-    stream: BufReader<TcpStream>,
-}
-
-impl Redis {
-    /// Starts a server on a free port; `None` when there is no `redis-server`.
-    fn start() -> Option<Self> {
-        // The free port may be taken by somebody else before the server binds it.
-        (0..5).find_map(|_| match Self::try_start() {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some(None),
-            Err(_) => None,
-            Ok(redis) => Some(Some(redis)),
-        })?
-    }
-
-    fn try_start() -> std::io::Result<Self> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let dir = std::env::temp_dir().join(format!("ringfort-store-{}-{port}", std::process::id()));
-        std::fs::create_dir_all(&dir)?;
-        let mut process = Process::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-            .args(["--proto-max-bulk-len", "32mb", "--databases", "1", "--daemonize", "no", "--logfile", ""])
-            .current_dir(&dir)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
-        // The log ends when the server does, so this waits neither blindly nor for ever.
-        let log = BufReader::new(process.stdout.take().expect("standard output is piped"));
-        let is_ready = log.lines().map_while(Result::ok).any(|line| line.contains("Ready to accept"));
-        let stream = if is_ready { TcpStream::connect(("127.0.0.1", port)) } else { Err(refused()) };
-        match stream {
-            Ok(stream) => {
-                stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-                Ok(Self { process, dir, stream: BufReader::new(stream) })
-            }
-            Err(error) => {
-                process.kill()?;
-                process.wait()?;
-                Err(error)
-            }
-        }
-    }
-
-    fn send(&mut self, commands: &[Words]) {
-        let mut out = Vec::new();
-        for words in commands {
-            write!(out, "*{}\r\n", words.len()).expect("a Vec takes every write");
-            for word in words {
-                write!(out, "${}\r\n", word.len()).expect("a Vec takes every write");
-                out.extend_from_slice(word);
-                out.extend_from_slice(b"\r\n");
-            }
-        }
-        self.stream.get_mut().write_all(&out).expect("redis-server reads");
-    }
-
-    fn reply(&mut self) -> Vec<u8> {
-        let mut reply = Vec::new();
-        self.stream.read_until(b'\n', &mut reply).expect("redis-server answers");
-        let line = String::from_utf8_lossy(&reply[1..]);
-        let number = || line.trim_end().parse::<i64>().expect("a length is a number");
-        match reply[0] {
-            b'$' if 0 <= number() => {
-                let header_len = reply.len();
-                reply.resize(header_len + number() as usize + 2, 0);
-                self.stream.read_exact(&mut reply[header_len..]).expect("redis-server answers");
-            }
-            b'*' => {
-                for _ in 0..number() {
-                    let element = self.reply();
-                    reply.extend(element);
-                }
-            }
-            _ => {}
-        }
-        reply
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
-}
-
-fn refused() -> std::io::Error {
-    std::io::Error::from(std::io::ErrorKind::ConnectionRefused)
-}
 
 /// A command with its arguments.
-type Words = Vec<Vec<u8>>;
+pub(crate) type Words = Vec<Vec<u8>>;
 
 /// A seeded generator of commands (SplitMix64).
-struct Generator {
+pub(crate) struct Generator {
     state: u64,
+    /// Seconds since 1970 of about now.
     base_s: u64,
     made: u64,
+    /// Beginnings of the keys; all keys of a command have the same.
+    tags: Vec<String>,
+    tag: usize,
+    /// Whether commands that a proxy splits mix tags.
+    is_mixed: bool,
+    /// Whether nobody else's commands mingle with these, so that commands on all keys are made too.
+    is_alone: bool,
 }
 
 impl Generator {
-    fn random(&mut self, below: u64) -> u64 {
+    /// Commands of somebody who is alone, on keys without a tag.
+    pub(crate) fn alone(seed: u64) -> Self {
+        let base_s = wall_clock_ms() / 1000;
+        Self {
+            state: seed,
+            base_s,
+            made: 0,
+            tags: vec![String::new()],
+            tag: 0,
+            is_mixed: false,
+            is_alone: true,
+        }
+    }
+
+    /// Commands of one connection among several, on keys that begin with one of its tags.
+    pub(crate) fn among_others(seed: u64, tags: Vec<String>) -> Self {
+        Self { tags, is_mixed: true, is_alone: false, ..Self::alone(seed) }
+    }
+
+    /// The beginnings of its keys.
+    pub(crate) fn tags(&self) -> &[String] {
+        &self.tags
+    }
+
+    pub(crate) fn random(&mut self, below: u64) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -144,16 +62,17 @@ impl Generator {
         (z ^ (z >> 31)) % below
     }
 
-    fn one_of<T: Copy>(&mut self, of: &[T]) -> T {
+    pub(crate) fn one_of<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.random(of.len() as u64) as usize]
     }
 
-    fn key(&mut self) -> Vec<u8> {
-        format!("key:{}", self.random(KEYS_LEN)).into_bytes()
+    pub(crate) fn key(&mut self) -> Vec<u8> {
+        let n = self.random(KEYS_LEN);
+        format!("{}key:{n}", self.tags[self.tag]).into_bytes()
     }
 
     /// A name or an option in random case.
-    fn cased(&mut self, name: &str) -> Vec<u8> {
+    pub(crate) fn cased(&mut self, name: &str) -> Vec<u8> {
         match self.random(3) {
             0 => name.to_ascii_lowercase().into_bytes(),
             1 => name.bytes().map(|b| if self.random(2) == 0 { b.to_ascii_lowercase() } else { b }).collect(),
@@ -161,7 +80,7 @@ impl Generator {
         }
     }
 
-    fn value(&mut self) -> Vec<u8> {
+    pub(crate) fn value(&mut self) -> Vec<u8> {
         match self.random(8) {
             0 => Vec::new(),
             1 | 2 => self.number(),
@@ -171,7 +90,7 @@ impl Generator {
     }
 
     /// Numbers, edges of numbers, and what only looks like numbers.
-    fn number(&mut self) -> Vec<u8> {
+    pub(crate) fn number(&mut self) -> Vec<u8> {
         const ODD: [&[u8]; 32] = [
             b"0",
             b"1",
@@ -320,6 +239,21 @@ impl Generator {
         self.spoil(words);
     }
 
+    /// A pattern of KEYS and SCAN that some keys match.
+    pub(crate) fn pattern(&mut self) -> Vec<u8> {
+        const PARTS: [&str; 24] = [
+            "*", "*", "*", "?", "??", "key:", "key:", "{", "}", "1", "2", "[0-9]", "[^1]", "[5-2]", "[k]",
+            "\\k", "\\", "[", "[^", "]", "[a-", "[\\]1]", "*1*2*", "k*y:",
+        ];
+        match self.random(4) {
+            0 => {
+                self.one_of(&["*", "**", "*key:1*", "{*}key:?", "*[0-4]", "*[^0-4]", "{0*", "*:[13]?"]).into()
+            }
+            1 => self.key(),
+            _ => (0..1 + self.random(5)).map(|_| self.one_of(&PARTS)).collect::<String>().into_bytes(),
+        }
+    }
+
     /// A place in a string, from the front or from the end, or far away.
     fn index(&mut self) -> Vec<u8> {
         match self.random(8) {
@@ -333,7 +267,7 @@ impl Generator {
     }
 
     /// Decimal and hexadecimal numbers of every size, edges of the format, and what only looks like a number.
-    fn float(&mut self) -> Vec<u8> {
+    pub(crate) fn float(&mut self) -> Vec<u8> {
         const ODD: [&str; 40] = [
             "inf",
             "-inf",
@@ -428,6 +362,46 @@ impl Generator {
         }
     }
 
+    /// The next command, behind those that make its reply comparable.
+    pub(crate) fn step(&mut self) -> Vec<Words> {
+        self.tag = self.random(self.tags.len() as u64) as usize;
+        let words = self.command();
+        let before = match words[0].to_ascii_lowercase().as_slice() {
+            // Redis measures and counts expired keys until it meets them.
+            b"dbsize" | b"memory" => Some(self.touch(&self.tags[self.tag])),
+            // It also remembers how a value came about.
+            b"object" if 2 < words.len() => {
+                let key = words[2].clone();
+                Some(match self.random(10) {
+                    0 => vec![b"DEL".to_vec(), key],
+                    _ => vec![b"SET".to_vec(), key, self.value()],
+                })
+            }
+            _ => None,
+        };
+        before.into_iter().chain([words]).collect()
+    }
+
+    /// Meets every key of a tag.
+    pub(crate) fn touch(&self, tag: &str) -> Words {
+        let keys = (0..KEYS_LEN).map(|n| format!("{tag}key:{n}").into_bytes());
+        std::iter::once(b"EXISTS".to_vec()).chain(keys).collect()
+    }
+
+    /// Keys for a command that a proxy splits.
+    fn keys(&mut self) -> Vec<Vec<u8>> {
+        let len = 1 + self.random(4);
+        let is_mixed = self.is_mixed && self.random(2) == 0;
+        let mut keys = Vec::new();
+        for _ in 0..len {
+            if is_mixed {
+                self.tag = self.random(self.tags.len() as u64) as usize;
+            }
+            keys.push(self.key());
+        }
+        keys
+    }
+
     fn command(&mut self) -> Words {
         let name = self.one_of(&[
             "GET",
@@ -453,7 +427,6 @@ impl Generator {
             "TTL",
             "PTTL",
             "PERSIST",
-            "DBSIZE",
             "SET",
             "SET",
             "SETNX",
@@ -490,8 +463,11 @@ impl Generator {
             "OBJECT",
             "MEMORY",
         ]);
-        let flushes = ["FLUSHALL", "FLUSHDB"];
-        let name = if self.random(500) == 0 { self.one_of(&flushes) } else { name };
+        let name = match self.random(500) {
+            0 if self.is_alone => self.one_of(&["FLUSHALL", "FLUSHDB"]),
+            1..=8 if self.is_alone => "DBSIZE",
+            _ => name,
+        };
         let mut words = vec![self.cased(name)];
         match name {
             "SET" => {
@@ -537,10 +513,15 @@ impl Generator {
                 self.spoil(&mut words);
             }
             "DEL" | "EXISTS" | "MGET" | "UNLINK" | "TOUCH" => {
-                let len = 1 + self.random(4);
-                words.extend((0..len).map(|_| self.key()));
+                let keys = self.keys();
+                words.extend(keys);
             }
-            "MSET" | "MSETNX" => {
+            "MSET" => {
+                for key in self.keys() {
+                    words.extend([key, self.value()]);
+                }
+            }
+            "MSETNX" => {
                 let len = 1 + self.random(4);
                 words.extend((0..len).flat_map(|_| [self.key(), self.value()]));
             }
@@ -585,51 +566,17 @@ impl Generator {
     }
 }
 
-/// The store behind the checks that a session makes: known name, arity.
-struct Ours {
-    store: Store,
-    /// Applies the same log, to be equal at any time.
-    replica: Store,
-    now_ms: u64,
-}
-
-impl Ours {
-    /// The reply to a command; reads go through `read`, and through `apply` when `is_applied`.
-    fn run(&mut self, words: &Words, is_applied: bool) -> Vec<u8> {
-        let spec = ringfort_resp::commands::lookup(&words[0]).expect("a command of the table");
-        let args: Vec<&[u8]> = words[1..].iter().map(|word| &word[..]).collect();
-        let mut out = Vec::new();
-        let mut reply = ReplyWriter::new(&mut out, Protocol::Resp2);
-        let is_of_container = !spec.subcommands.is_empty();
-        if !is_of_container && !spec.is_arity_ok(words.len()) {
-            reply.error(&format!("ERR wrong number of arguments for '{}' command", spec.name));
-        } else if spec.is_write || is_applied {
-            let ctx = ApplyContext { log_time_ms: self.now_ms, seed: 0 };
-            self.store.apply(&ctx, spec.command, &args, &mut reply);
-            let mut other = Vec::new();
-            let mut reply = ReplyWriter::new(&mut other, Protocol::Resp2);
-            self.replica.apply(&ctx, spec.command, &args, &mut reply);
-            assert_eq!(out, other, "a replica replies the same to {}", shown(words));
-        } else {
-            let mut expired = Vec::new();
-            self.store.read(self.now_ms, spec.command, &args, &mut reply, &mut expired);
-            assert_eq!(expired, [], "no expiry passes while the test runs");
-        }
-        out
-    }
-}
-
-fn wall_clock_ms() -> u64 {
+pub(crate) fn wall_clock_ms() -> u64 {
     #[expect(clippy::disallowed_methods, reason = "the other side of the comparison reads the clock as well")]
     let now = SystemTime::now();
     now.duration_since(UNIX_EPOCH).expect("the clock is past 1970").as_millis() as u64
 }
 
 /// Replies are equal; the time left nearly so.
-fn is_equal(words: &Words, ours: &[u8], theirs: &[u8]) -> bool {
+pub(crate) fn is_equal(words: &Words, ours: &[u8], theirs: &[u8], slack_s: i64) -> bool {
     let slack = match words[0].to_ascii_lowercase().as_slice() {
-        b"ttl" | b"expiretime" => TTL_SLACK_S,
-        b"pttl" | b"pexpiretime" => TTL_SLACK_MS,
+        b"ttl" | b"expiretime" => slack_s,
+        b"pttl" | b"pexpiretime" => slack_s * 1000,
         // Of another size, but there or not alike.
         b"memory" => i64::MAX,
         _ => return ours == theirs,
@@ -644,119 +591,6 @@ fn is_equal(words: &Words, ours: &[u8], theirs: &[u8]) -> bool {
     }
 }
 
-fn shown(words: &Words) -> String {
+pub(crate) fn shown(words: &Words) -> String {
     words.iter().map(|word| format!("\"{}\" ", word.escape_ascii())).collect()
-}
-
-/// Every key is touched, because Redis counts expired keys in DBSIZE, and measures them, until it meets them.
-fn touch_all() -> Words {
-    let keys = (0..KEYS_LEN).map(|n| format!("key:{n}").into_bytes());
-    std::iter::once(b"EXISTS".to_vec()).chain(keys).collect()
-}
-
-#[test]
-fn random_commands_are_answered_as_redis_answers_them() {
-    let Some(mut redis) = Redis::start() else {
-        println!("skipped: there is no redis-server to compare with");
-        return;
-    };
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_260_711);
-    println!("SEED={seed}");
-    let mut generator = Generator { state: seed, base_s: wall_clock_ms() / 1000, made: 0 };
-    let mut ours = Ours { store: Store::new(0, SLOTS - 1), replica: Store::new(0, SLOTS - 1), now_ms: 0 };
-    let mut errors = 0;
-    let commands_len =
-        std::env::var("COMMANDS").ok().and_then(|len| len.parse().ok()).unwrap_or(COMMANDS_LEN);
-    for batch in 0..commands_len / BATCH_LEN {
-        let mut commands = Vec::with_capacity(2 * BATCH_LEN);
-        for _ in 0..BATCH_LEN {
-            let words = generator.command();
-            if words[0].eq_ignore_ascii_case(b"dbsize") || words[0].eq_ignore_ascii_case(b"memory") {
-                commands.push(touch_all());
-            }
-            if words[0].eq_ignore_ascii_case(b"object")
-                && let Some(key) = words.get(2)
-                && generator.random(10) != 0
-            {
-                commands.push(vec![b"SET".to_vec(), key.clone(), generator.value()]);
-            } else if words[0].eq_ignore_ascii_case(b"object")
-                && let Some(key) = words.get(2)
-            {
-                commands.push(vec![b"DEL".to_vec(), key.clone()]);
-            }
-            commands.push(words);
-        }
-        redis.send(&commands);
-        ours.now_ms = wall_clock_ms();
-        for words in &commands {
-            let (a, b) = (ours.run(words, batch % 2 == 0), redis.reply());
-            assert!(
-                is_equal(words, &a, &b),
-                "SEED={seed}, batch {batch}: {}\n ours: {}\nredis: {}",
-                shown(words),
-                a.escape_ascii(),
-                b.escape_ascii()
-            );
-            errors += usize::from(b[0] == b'-');
-        }
-        ours.store.check_invariants();
-        assert_eq!(ours.store.digest(), ours.replica.digest(), "replicas are equal");
-    }
-    println!("{errors} of the replies were errors");
-    assert!((commands_len / 100..commands_len / 2).contains(&errors), "{errors} errors: a poor mix");
-}
-
-#[test]
-fn floats_are_read_added_and_written_as_redis_does() {
-    let Some(mut redis) = Redis::start() else {
-        println!("skipped: there is no redis-server to compare with");
-        return;
-    };
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_260_712);
-    println!("SEED={seed}");
-    let mut generator = Generator { state: seed, base_s: 0, made: 0 };
-    let mut ours =
-        Ours { store: Store::new(0, SLOTS - 1), replica: Store::new(0, SLOTS - 1), now_ms: wall_clock_ms() };
-    let mut sums = 0;
-    for batch in 0..FLOATS_LEN / BATCH_LEN {
-        let mut commands = Vec::new();
-        for _ in 0..BATCH_LEN {
-            // Sums are added to as well as what a client set.
-            if generator.random(2) == 0 {
-                commands.push(vec![b"SET".to_vec(), b"k".to_vec(), generator.float()]);
-            }
-            commands.push(vec![b"INCRBYFLOAT".to_vec(), b"k".to_vec(), generator.float()]);
-        }
-        redis.send(&commands);
-        for (i, words) in commands.iter().enumerate() {
-            let (a, b) = (ours.run(words, false), redis.reply());
-            let before = i.checked_sub(1).map_or(String::new(), |before| shown(&commands[before]));
-            assert_eq!(
-                a.escape_ascii().to_string(),
-                b.escape_ascii().to_string(),
-                "SEED={seed}, batch {batch}: {} after {before}",
-                shown(words)
-            );
-            sums += usize::from(b[0] == b'$');
-        }
-    }
-    println!("{sums} sums");
-    assert!(FLOATS_LEN / 3 < sums, "{sums} sums: a poor mix");
-}
-
-#[test]
-fn values_end_at_the_same_length() {
-    let Some(mut redis) = Redis::start() else {
-        println!("skipped: there is no redis-server to compare with");
-        return;
-    };
-    let mut ours =
-        Ours { store: Store::new(0, SLOTS - 1), replica: Store::new(0, SLOTS - 1), now_ms: wall_clock_ms() };
-    let half = vec![b'x'; ringfort_store::VALUE_BYTES_MAX / 2];
-    let append = |suffix: &[u8]| vec![b"APPEND".to_vec(), b"k".to_vec(), suffix.to_vec()];
-    for words in [append(&half), append(&half), append(b"x"), append(b""), append(&half)] {
-        redis.send(std::slice::from_ref(&words));
-        let (a, b) = (ours.run(&words, false), redis.reply());
-        assert_eq!(a.escape_ascii().to_string(), b.escape_ascii().to_string());
-    }
 }
