@@ -108,6 +108,10 @@ impl Connection {
             Command::Select => match integer(args.get(1)) {
                 None => return Err("ERR value is not an integer or out of range".to_owned()),
                 Some(0) => out.ok(),
+                Some(n) if i32::try_from(n).is_err() => {
+                    let range = "value must between -2147483648 and 2147483647";
+                    return Err(format!("ERR value is out of range, {range}"));
+                }
                 Some(_) if host.my_node().is_some() => {
                     return Err("ERR SELECT is not allowed in cluster mode".to_owned());
                 }
@@ -192,7 +196,8 @@ pub(super) fn auth(args: Args<'_>) -> Outcome {
                   configuration is correct?"
             .to_owned()),
         3 => check_user(args.get(1)),
-        _ => Err(wrong_arity_error("auth")),
+        1 => Err(wrong_arity_error("auth")),
+        _ => Err("ERR syntax error".to_owned()),
     }
 }
 

@@ -93,6 +93,10 @@ fn connection_commands_answer_as_redis_does() {
         ("mset a 1 b", "-ERR wrong number of arguments for 'mset' command\r\n"),
         ("SELECT 0", "+OK\r\n"),
         ("SELECT 1", "-ERR DB index is out of range\r\n"),
+        (
+            "SELECT 99999999999",
+            "-ERR value is out of range, value must between -2147483648 and 2147483647\r\n",
+        ),
         ("SELECT x", "-ERR value is not an integer or out of range\r\n"),
         ("CLIENT", "-ERR wrong number of arguments for 'client' command\r\n"),
         ("CLIENT FOO", "-ERR unknown subcommand 'FOO'. Try CLIENT HELP.\r\n"),
@@ -110,6 +114,7 @@ fn connection_commands_answer_as_redis_does() {
         ("HELLO 2 FOO", "-ERR Syntax error in HELLO option 'FOO'\r\n"),
         ("HELLO 2 AUTH a b", "-WRONGPASS invalid username-password pair or user is disabled.\r\n"),
         ("AUTH default b", "+OK\r\n"),
+        ("AUTH a b c", "-ERR syntax error\r\n"),
         ("AUTH", "-ERR wrong number of arguments for 'auth' command\r\n"),
         ("CONFIG GET save", "*2\r\n$4\r\nsave\r\n$0\r\n\r\n"),
         ("CONFIG GET append[o]nly* nope", "*2\r\n$10\r\nappendonly\r\n$2\r\nno\r\n"),
