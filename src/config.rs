@@ -120,6 +120,8 @@ pub struct ProxyConfig {
     pub listen: SocketAddr,
     /// Where they connect by TLS.
     pub tls_listen: Option<SocketAddr>,
+    /// Where it answers `/metrics` and `/health`.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// The `[log]` section.

@@ -17,6 +17,8 @@ pub mod peer;
 mod worker;
 
 use crate::clients::{Clients, Place};
+use crate::http::{self, Handler, Response};
+use crate::metrics::{self, Exposition};
 use crate::stream::ClientSocket;
 use crate::tls::{self, Tls};
 use core::net::SocketAddr;
@@ -51,6 +53,8 @@ pub struct ProxyOptions {
     pub deadline: Duration,
     /// Most client connections.
     pub client_connections_max: usize,
+    /// Where metrics and health are told over HTTP.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// A proxy's TLS port.
@@ -72,6 +76,7 @@ impl ProxyOptions {
             workers: 1,
             deadline: Duration::from_secs(5),
             client_connections_max: 10_000,
+            metrics: None,
         }
     }
 }
@@ -149,6 +154,11 @@ impl Running {
         self.shared.addr
     }
 
+    /// Its clients.
+    pub fn clients(&self) -> &Arc<Clients> {
+        &self.shared.clients
+    }
+
     /// The address that TLS clients connect to.
     pub fn tls_addr(&self) -> Option<SocketAddr> {
         self.shared.tls_addr
@@ -203,6 +213,7 @@ pub fn start(options: ProxyOptions) -> Result<Running, ServerError> {
     }
     let (listener, addr) = listen(options.listen)?;
     let tls = options.tls.clone().map(|tls| Ok((tls.tls, listen(tls.listen)?))).transpose()?;
+    let metrics = options.metrics.map(listen).transpose()?;
     let shared = Arc::new(Shared {
         addr,
         tls_addr: tls.as_ref().map(|(_, (_, addr))| *addr),
@@ -232,11 +243,57 @@ pub fn start(options: ProxyOptions) -> Result<Running, ServerError> {
             runtime.block_on(accept_tls(&shared, listener, &tls, &workers, stopped));
         })?);
     }
+    if let Some((listener, _)) = metrics {
+        let (shared, stopped) = (Arc::clone(&shared), stopped.clone());
+        let runtime = runtime().map_err(ServerError::Start)?;
+        running.threads.push(thread("proxy-metrics".to_owned(), move || {
+            runtime.block_on(tell_metrics(shared, listener, stopped));
+        })?);
+    }
     let runtime = runtime().map_err(ServerError::Start)?;
     running.threads.push(thread("proxy-accept".to_owned(), move || {
         runtime.block_on(accept_and_fetch(&shared, listener, &workers, stopped));
     })?);
     Ok(running)
+}
+
+/// The metrics thread, until the proxy stops.
+async fn tell_metrics(
+    shared: Arc<Shared>,
+    listener: std::net::TcpListener,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, "the metrics listener is of no use");
+            return;
+        }
+    };
+    let handler: Handler = Arc::new(move |path| answer_http(&shared, path));
+    tokio::select! {
+        never = http::serve(listener, handler) => match never {},
+        // An error means that the proxy was dropped.
+        _ = stopped.wait_for(|stop| *stop) => {}
+    }
+}
+
+fn answer_http(shared: &Shared, path: &str) -> Option<Response> {
+    let epoch = shared.maps.borrow().as_ref().map_or(0, |map| map.epoch);
+    match path {
+        "/metrics" => {
+            let mut out = Exposition::default();
+            metrics::write_process("proxy", shared.now_us() / 1_000_000, epoch, &mut out);
+            metrics::write_clients(&[("proxy", &shared.clients)], &mut out);
+            Some(Response { status: 200, content_type: metrics::CONTENT_TYPE, body: out.finish() })
+        }
+        "/health" if epoch == 0 => {
+            Some(http::health("loading", Some("no node has given the cluster map yet")))
+        }
+        "/health" => Some(http::health("up", None)),
+        "/health/live" => Some(http::health(if epoch == 0 { "loading" } else { "up" }, None)),
+        _ => None,
+    }
 }
 
 fn listen(addr: SocketAddr) -> Result<(std::net::TcpListener, SocketAddr), ServerError> {

@@ -142,6 +142,11 @@ impl Default for Histogram {
 }
 
 impl Histogram {
+    /// Counts a duration.
+    pub fn record(&mut self, us: u64) {
+        self.buckets[bucket_of(us)] += 1;
+    }
+
     /// How many durations there are.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()

@@ -50,6 +50,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     }
     let workers = args.workers.map_or_else(process::default_workers, |workers| workers.get().into());
     let seeds = config.nodes.iter().map(|node| node.peer.to_string()).collect();
-    run_proxy(ProxyOptions { tls, workers, ..ProxyOptions::new(proxy.listen, seeds) })
+    let metrics = proxy.metrics;
+    run_proxy(ProxyOptions { tls, workers, metrics, ..ProxyOptions::new(proxy.listen, seeds) })
         .with_context(|| format!("the proxy of {}", args.config.display()))
 }

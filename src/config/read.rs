@@ -38,7 +38,7 @@ pub(super) const KEYS: [(&str, &[&str]); 6] = [
         ],
     ),
     (TLS, &["cert_file", "key_file", "ca_file", "auth_clients"]),
-    (PROXY, &["listen", "tls_listen"]),
+    (PROXY, &["listen", "tls_listen", "metrics"]),
     (LOG, &["level", "format"]),
     (NODE, &["id", "client", "tls_client", "peer", "proxy", "tls_proxy", "metrics", "weight", "zone"]),
 ];
@@ -172,8 +172,10 @@ impl Reader<'_> {
         let listen = self.required(section, "listen", address);
         let tls_listen = self.maybe(section, "tls_listen", address);
         self.note_address("listen", "[proxy]", None, listen);
+        let metrics = self.maybe(section, "metrics", address);
         self.note_address("tls_listen", "[proxy]", None, given(tls_listen));
-        Some(ProxyConfig { listen: listen?.value, tls_listen: tls_listen?.value })
+        self.note_address("metrics", "[proxy]", None, given(metrics));
+        Some(ProxyConfig { listen: listen?.value, tls_listen: tls_listen?.value, metrics: metrics?.value })
     }
 
     fn tls(&mut self, section: &Section<'_, '_>) -> Option<TlsConfig> {

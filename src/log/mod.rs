@@ -525,6 +525,12 @@ impl<D: Disk> Log<D> {
         self.segments.values().map(|segment| segment.bytes).sum()
     }
 
+    /// Returns the number of segment files.
+    #[must_use]
+    pub fn segments_len(&self) -> usize {
+        self.segments.len()
+    }
+
     /// Returns the bytes that may still be written to the file system.
     ///
     /// # Errors

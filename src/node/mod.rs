@@ -4,6 +4,7 @@
 
 mod control;
 mod folder;
+mod metrics;
 mod waiting;
 
 use crate::clock::{Clock as _, SystemClock};
@@ -16,6 +17,8 @@ use crate::worker::shell::{self, Inbox, Input, ShellOptions};
 use anyhow::Context as _;
 use control::Control;
 use folder::Folder;
+use metrics::Metrics;
+use ringfort_proxy::http;
 use ringfort_proxy::server::{ProxyOptions, TlsOptions};
 use ringfort_proxy::stream::ClientSocket;
 use ringfort_proxy::tls::{self, Tls};
@@ -26,8 +29,8 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -89,6 +92,16 @@ async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
     };
     let shared =
         Arc::new(Shared::new(id.clone(), store_id, workers, random()?, node.client.port(), CLIENTS_MAX));
+    let metrics = Arc::new(Metrics {
+        shared: Arc::clone(&shared),
+        proxy: OnceLock::new(),
+        started_us: SystemClock.now().boot_us,
+    });
+    if let Some(address) = node.metrics {
+        let listener = bind(address, "metrics").await?;
+        let metrics = Arc::clone(&metrics);
+        spawn_local(http::serve(listener, Arc::new(move |path| metrics.answer(path))));
+    }
     let control = Rc::new(Control {
         config,
         node: id.clone(),
@@ -138,9 +151,6 @@ async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
         (Some(listener), Some(tls)) => Some(start_tls(listener, Arc::clone(tls), door)?),
         _ => None,
     };
-    if let Some(address) = node.metrics {
-        tracing::warn!(node = %id, %address, "this version does not serve metrics yet: nothing listens there");
-    }
     let proxy = node.proxy.map(|listen| {
         let seeds = control.config.nodes.iter().map(|n| n.peer.to_string()).collect();
         let tls = node.tls_proxy.zip(tls).map(|(listen, tls)| TlsOptions { listen, tls });
@@ -148,6 +158,9 @@ async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
         ringfort_proxy::server::start(options).context("the node's own proxy")
     });
     let proxy = proxy.transpose()?;
+    if let Some(proxy) = &proxy {
+        metrics.proxy.get_or_init(|| Arc::clone(proxy.clients()));
+    }
     shared.set_state(NodeState::Up);
     tracing::info!(node = %id, client = %node.client, peer = %node.peer, workers, "ready");
     tokio::select! {

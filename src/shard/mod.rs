@@ -209,6 +209,8 @@ pub struct GroupStatus {
     pub evicted_keys: u64,
     /// What a leader knows of its followers; empty elsewhere.
     pub followers: Vec<FollowerStatus>,
+    /// What it did since its start, and what waits in it.
+    pub activity: Activity,
     /// Who takes part, as far as this replica has applied it.
     pub membership: Membership,
 }
@@ -226,6 +228,25 @@ pub struct Seats {
     pub preferred: u64,
     /// Place of this replica in the order in which the voters campaign.
     pub rank: usize,
+}
+
+/// Counts of a group since its start, and what waits in it now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Activity {
+    /// Times that this replica became the leader.
+    pub elections_won: u64,
+    /// Times that the leader it knows changed to another one.
+    pub leader_changes: u64,
+    /// Reads answered under the lease.
+    pub lease_reads: u64,
+    /// Reads answered after a round to a quorum.
+    pub round_reads: u64,
+    /// Bytes of writes that wait to be proposed.
+    pub queued_bytes: u64,
+    /// Entries proposed and not applied.
+    pub inflight_entries: u64,
+    /// Reads that wait.
+    pub waiting_reads: u64,
 }
 
 /// A follower as its leader sees it.
@@ -266,6 +287,11 @@ pub struct Group {
     snapshot: Option<(u64, u64)>,
     /// Ticks for which this replica has led without a break.
     led_ticks: u64,
+    /// The leader that was known last; 0 = none yet.
+    known_leader: u64,
+    activity: Activity,
+    /// When own entries that are applied were proposed; emptied every turn, so a few.
+    applied_proposals: Vec<u64>,
     seed: u64,
 }
 
@@ -310,6 +336,9 @@ impl Group {
             memory: Memory::new(seed),
             snapshot: None,
             led_ticks: 0,
+            known_leader: 0,
+            activity: Activity::default(),
+            applied_proposals: Vec::new(),
             seed,
         })
     }
@@ -422,7 +451,18 @@ impl Group {
             evicted_keys: self.memory.evicted_keys,
             followers: self.follower_statuses(),
             membership: self.raft.membership().clone(),
+            activity: Activity {
+                queued_bytes: self.queue_bytes as u64,
+                inflight_entries: self.inflight.len() as u64,
+                waiting_reads: self.reads.waiting_len() as u64,
+                ..self.activity
+            },
         }
+    }
+
+    /// When the entries that this leader applied since the last call were proposed, µs.
+    pub fn take_proposed(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.applied_proposals)
     }
 
     /// Digest of its state; equal on all replicas that have applied the same entries. O(bytes held).
@@ -685,6 +725,7 @@ impl Group {
             let front = self.inflight.pop_front().expect("the loop saw one");
             if front.index == entry.index && front.term == entry.term {
                 self.lease.confirm(front.term, front.proposed_us);
+                self.applied_proposals.push(front.proposed_us);
                 return Some(front);
             }
             self.memory.forget(&front.change);
@@ -698,7 +739,12 @@ impl Group {
     /// Answers whoever waits on an office that is lost.
     fn notice_role(&mut self, ports: &mut impl Ports) {
         let led_term = if self.raft.is_leader() { self.raft.term() } else { 0 };
+        if let Some(leader) = self.raft.leader().filter(|leader| *leader != self.known_leader) {
+            self.activity.leader_changes += u64::from(self.known_leader != 0);
+            self.known_leader = leader;
+        }
         if led_term != self.led_term {
+            self.activity.elections_won += u64::from(led_term != 0);
             self.led_term = led_term;
             self.expire_after_index = 0;
             self.reads.forget_rounds();

@@ -85,6 +85,11 @@ enum Attempt {
 }
 
 impl Reads {
+    /// How many reads wait.
+    pub(super) fn waiting_len(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Whether reads wait.
     pub(super) fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()
@@ -291,6 +296,11 @@ impl Group {
         let mut scratch = std::mem::take(&mut self.reads.scratch);
         for read in std::mem::take(&mut self.reads.done) {
             if is_covered || read.is_confirmed {
+                let by = match read.is_confirmed {
+                    true => &mut self.activity.round_reads,
+                    false => &mut self.activity.lease_reads,
+                };
+                *by += 1;
                 ports.reply(read.origin, Status::Done(&scratch[read.reply.0..read.reply.1]));
             } else if is_leader {
                 self.reads.keep(ReadCommand {

@@ -28,6 +28,7 @@ pub use snapshots::{SnapshotReceive, SnapshotSend};
 
 use super::ports::PortTable;
 use super::shared::{Shared, View};
+use super::status::WorkerStatus;
 use crate::clock::{Clock, Now};
 use crate::log::{Disk, Log, LogEntry, LogError, LogOptions, Mark, SnapshotFiles, SnapshotWriter, SyncJob};
 use crate::shard::membership::Membership;
@@ -128,6 +129,7 @@ pub struct WorkerCore<D: Disk> {
     /// Received snapshots (group, index) that Raft has not judged yet.
     received: Vec<(u16, u64)>,
     ticks: u64,
+    status: WorkerStatus,
     /// When the rate of commands was last reckoned (µs), and their count then.
     rated: (u64, u64),
     is_disk_low: bool,
@@ -272,6 +274,11 @@ impl<D: Disk> WorkerCore<D> {
         }
         // One reading of the clock after all reads were executed serves them all.
         let after = clock.now();
+        for &id in &touched {
+            for proposed_us in self.groups.get_mut(&id).map(Group::take_proposed).unwrap_or_default() {
+                self.status.commits.record(after.boot_us.saturating_sub(proposed_us));
+            }
+        }
         self.clients.set_now(after.boot_us);
         for &id in &touched {
             if let Some(group) = self.groups.get_mut(&id)
@@ -494,6 +501,7 @@ impl<D: Disk> WorkerCore<D> {
         if self.ticks.is_multiple_of(PUBLISH_TICKS) {
             self.reconcile();
             self.publish();
+            self.publish_status(now);
             // Frees dead segments, a bounded piece at a time, at up to 10 MiB/s.
             if !self.log.borrow().has_staged() {
                 let maintained = self.log.borrow_mut().maintain();
@@ -541,6 +549,26 @@ impl<D: Disk> WorkerCore<D> {
         // `buffered` is synced every second; `fsync` has nothing left to sync.
         self.sync();
         Ok(())
+    }
+
+    /// The log thread has taken so long for a sync.
+    pub fn sync_took(&mut self, us: u64) {
+        self.status.syncs.record(us);
+    }
+
+    fn publish_status(&mut self, now: Now) {
+        let log = self.log.borrow();
+        let links = &self.ports.links;
+        let status = WorkerStatus {
+            published_us: now.boot_us,
+            log_bytes: log.disk_bytes(),
+            log_segments: log.segments_len() as u64,
+            links: links.len() as u64,
+            link_requests: links.values().map(|link| link.unanswered as u64).sum(),
+            is_disk_full: self.is_disk_low || self.is_write_failing,
+            ..self.status.clone()
+        };
+        self.shared.publish_worker(self.options.worker, status);
     }
 
     fn publish(&mut self) {

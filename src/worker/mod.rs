@@ -4,6 +4,7 @@ pub mod core;
 mod ports;
 pub mod shared;
 pub mod shell;
+pub mod status;
 
 pub use core::{Job, JobDone, SnapshotReceive, SnapshotSend, WorkerCore, WorkerOptions};
 pub use ports::{PEER_BYTES_MAX, WorkerMessage, worker_of};

@@ -1,5 +1,6 @@
 //! What the workers of one node share: the cluster map, who leads, counters. Written seldom, read by all.
 
+use super::status::WorkerStatus;
 use crate::shard::GroupStatus;
 use parking_lot::{Mutex, RwLock};
 use ringfort_proxy::clients::Clients;
@@ -60,6 +61,7 @@ pub struct Shared {
     epochs: watch::Sender<u64>,
     leaders: Vec<AtomicU16>,
     statuses: Vec<Mutex<Vec<GroupStatus>>>,
+    worker_statuses: Vec<Mutex<WorkerStatus>>,
     /// The clients of the node's own port; one part for each worker, and the last for those of a node that does not serve yet.
     pub clients: Arc<Clients>,
     /// How often somebody asked for the replicas' digests.
@@ -95,6 +97,7 @@ impl Shared {
             epochs: watch::Sender::new(0),
             leaders: (0..1024).map(|_| AtomicU16::new(NOT_HERE)).collect(),
             statuses: (0..workers).map(|_| Mutex::new(Vec::new())).collect(),
+            worker_statuses: (0..workers).map(|_| Mutex::default()).collect(),
             clients: Clients::new(usize::from(workers) + 1),
             digests_asked: AtomicU64::new(0),
             digests: (0..workers).map(|_| Mutex::new(Vec::new())).collect(),
@@ -169,6 +172,18 @@ impl Shared {
         if let Some(place) = self.digests.get(usize::from(worker)) {
             *place.lock() = digests;
         }
+    }
+
+    /// Publishes what a worker tells of itself.
+    pub fn publish_worker(&self, worker: u16, status: WorkerStatus) {
+        if let Some(place) = self.worker_statuses.get(usize::from(worker)) {
+            *place.lock() = status;
+        }
+    }
+
+    /// What the workers tell of themselves.
+    pub fn worker_statuses(&self) -> Vec<WorkerStatus> {
+        self.worker_statuses.iter().map(|status| status.lock().clone()).collect()
     }
 
     /// What all workers know of their groups.

@@ -68,8 +68,8 @@ pub enum Input {
     Worker(WorkerMessage),
     /// A change of the cluster map, and where its answer goes. It waits for the meta group, whose queue is bounded.
     MetaWrite(Vec<u8>, oneshot::Sender<MetaAnswer>),
-    /// The log thread is done.
-    Job(JobDone),
+    /// The log thread is done, and has taken so many µs.
+    Job(JobDone, u64),
     /// Hand every leadership over; the flag of [`Inbox`] tells when it is done.
     Leave,
     /// Make the log durable and end.
@@ -166,7 +166,9 @@ fn job_thread(
     let inbox = Arc::clone(inbox);
     let thread = std::thread::Builder::new().name(name).spawn(move || {
         for job in queue {
-            inbox.push(Input::Job(job.run()));
+            let started_us = SystemClock.now().boot_us;
+            let done = job.run();
+            inbox.push(Input::Job(done, SystemClock.now().boot_us.saturating_sub(started_us)));
         }
     })?;
     Ok((sender, thread))
@@ -261,7 +263,10 @@ impl Shell {
                 Input::Link(stream, channel) => self.accept_link(stream, channel)?,
                 Input::Worker(message) => self.core.borrow_mut().worker_message(message, self.clock.now()),
                 Input::MetaWrite(body, sender) => self.take_meta_write(&body, sender),
-                Input::Job(done) => {
+                Input::Job(done, took_us) => {
+                    if let JobDone::Synced(_) = &done {
+                        self.core.borrow_mut().sync_took(took_us);
+                    }
                     if let JobDone::Received(group, header, _, result) = &done
                         && let Some(sender) = self.received.borrow_mut().remove(&(*group, header.index))
                     {

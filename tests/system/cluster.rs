@@ -44,6 +44,8 @@ pub(crate) struct Addresses {
     pub(crate) peer: SocketAddr,
     /// The proxy within the node.
     pub(crate) proxy: SocketAddr,
+    /// Metrics and health.
+    pub(crate) metrics: SocketAddr,
 }
 
 /// A folder that is removed at the end.
@@ -85,6 +87,8 @@ pub(crate) struct Cluster {
     proxy: Option<Process>,
     pub(crate) addresses: Vec<Addresses>,
     pub(crate) proxy_address: SocketAddr,
+    /// The proxy's metrics and health.
+    pub(crate) proxy_metrics: SocketAddr,
     pub(crate) options: Options,
     /// Holds the logs and, unless a test says otherwise, the nodes' data.
     pub(crate) folder: TempFolder,
@@ -96,12 +100,16 @@ impl Cluster {
     /// Chooses addresses and writes the config file; starts nothing.
     pub(crate) fn prepare(options: Options) -> Self {
         let folder = TempFolder::new();
-        let ports = free_ports(3 * options.nodes + 1);
-        let addresses =
-            ports[1..].chunks(3).map(|p| Addresses { client: p[0], peer: p[1], proxy: p[2] }).collect();
+        let ports = free_ports(4 * options.nodes + 2);
+        let addresses = ports[2..]
+            .chunks(4)
+            .map(|p| Addresses { client: p[0], peer: p[1], proxy: p[2], metrics: p[3] })
+            .collect();
         let nodes = (0..options.nodes).map(|_| None).collect();
         let data = folder.0.clone();
-        let cluster = Self { nodes, proxy: None, addresses, proxy_address: ports[0], options, folder, data };
+        let (proxy_address, proxy_metrics) = (ports[0], ports[1]);
+        let cluster =
+            Self { nodes, proxy: None, addresses, proxy_address, proxy_metrics, options, folder, data };
         fs::write(cluster.config_path(), cluster.config_text()).expect("the config file is written");
         cluster
     }
@@ -173,12 +181,13 @@ impl Cluster {
         let Options { name, partitions, replicas, durability, .. } = &self.options;
         let mut text = format!(
             "[cluster]\nname = \"{name}\"\npartitions = {partitions}\nreplicas = {replicas}\n\
-             durability = \"{durability}\"\n[proxy]\nlisten = \"{}\"\n",
-            self.proxy_address
+             durability = \"{durability}\"\n[proxy]\nlisten = \"{}\"\nmetrics = \"{}\"\n",
+            self.proxy_address, self.proxy_metrics
         );
-        for (n, Addresses { client, peer, proxy }) in self.addresses.iter().enumerate() {
+        for (n, Addresses { client, peer, proxy, metrics }) in self.addresses.iter().enumerate() {
             text += &format!(
-                "[[node]]\nid = \"n{}\"\nclient = \"{client}\"\npeer = \"{peer}\"\nproxy = \"{proxy}\"\n",
+                "[[node]]\nid = \"n{}\"\nclient = \"{client}\"\npeer = \"{peer}\"\nproxy = \"{proxy}\"\n\
+                 metrics = \"{metrics}\"\n",
                 n + 1
             );
         }

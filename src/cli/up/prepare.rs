@@ -96,7 +96,8 @@ struct Port {
 fn ports(config: &Config) -> Vec<Port> {
     let mut ports = Vec::new();
     if let Some(proxy) = &config.proxy {
-        let all = [("listen", Some(proxy.listen)), ("tls_listen", proxy.tls_listen)];
+        let all =
+            [("listen", Some(proxy.listen)), ("tls_listen", proxy.tls_listen), ("metrics", proxy.metrics)];
         let of = || "[proxy]".to_owned();
         ports.extend(
             all.into_iter().filter_map(|(key, address)| Some(Port { address: address?, key, of: of() })),

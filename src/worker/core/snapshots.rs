@@ -68,6 +68,7 @@ impl<D: Disk> WorkerCore<D> {
 
     /// A snapshot was delivered, or could not be.
     pub fn snapshot_sent(&mut self, group: GroupId, replica: u64, is_delivered: bool) {
+        self.status.snapshots_sent += u64::from(is_delivered);
         if let Some(state) = self.groups.get_mut(&group.0) {
             state.snapshot_sent(replica, is_delivered);
             self.touch(group.0);
@@ -131,7 +132,10 @@ impl<D: Disk> WorkerCore<D> {
                 conf: members.into(),
             };
             match self.snapshots.create(header) {
-                Ok(writer) => self.building = Some((id, writer)),
+                Ok(writer) => {
+                    self.status.snapshots_written += 1;
+                    self.building = Some((id, writer));
+                }
                 Err(error) => {
                     group.snapshot_abort();
                     return no_room(error);
@@ -169,6 +173,7 @@ impl<D: Disk> WorkerCore<D> {
     }
 
     pub(super) fn install(&mut self, id: u16, index: u64, term: u64) -> anyhow::Result<()> {
+        self.status.snapshots_installed += 1;
         self.snapshots.complete(id, index)?;
         self.received.retain(|&received| received != (id, index));
         let reader = self

@@ -9,6 +9,7 @@ use crate::shard::raft::Start;
 use crate::shard::{Group, GroupStart, Machine, Seats};
 use crate::worker::ports::{PortTable, worker_of};
 use crate::worker::shared::{Shared, View};
+use crate::worker::status::WorkerStatus;
 use ringfort_proxy::errands::Errands;
 use ringfort_proxy::random::Random;
 use ringfort_wire::map::MapGroup;
@@ -57,6 +58,7 @@ impl<D: Disk> WorkerCore<D> {
             snapshots_wanted: VecDeque::new(),
             received: Vec::new(),
             ticks: 0,
+            status: WorkerStatus::default(),
             rated: (0, 0),
             is_disk_low: false,
             is_write_failing: false,
