@@ -88,7 +88,16 @@ pub fn map_json<'a>(map: &ClusterMap, leader_of: impl Fn(PartitionId) -> Option<
     json.to_string()
 }
 
-/// The nodes that replicate a partition.
+/// Consecutive partitions with the same leader, as clients are to see them.
+struct Range<'a> {
+    first_slot: u16,
+    last_slot: u16,
+    replicas: Replicas<'a>,
+}
+
+/// A leader and its followers. Clients know only whole nodes as masters or replicas, and one that they see in both roles
+/// they take for a replica, never to send SCAN, KEYS or FLUSHALL to it: so a node that leads anything follows nobody here,
+/// and one that leads nothing follows the leader of its first partition.
 #[derive(PartialEq, Eq)]
 struct Replicas<'a> {
     /// The leader first; when nobody is known to lead, the node that is to.
@@ -96,33 +105,36 @@ struct Replicas<'a> {
     has_leader: bool,
 }
 
-/// Consecutive partitions with the same leader and the same followers.
-struct Range<'a> {
-    first_slot: u16,
-    last_slot: u16,
-    replicas: Replicas<'a>,
-}
-
-fn replicas<'a>(map: &'a ClusterMap, host: &dyn Host, partition: PartitionId) -> Replicas<'a> {
-    let leader = host.leader_of(partition);
-    let has_leader = leader.is_some();
-    let Some(group) = map.groups.get(usize::from(partition.0)) else {
-        return Replicas { nodes: Vec::new(), has_leader };
-    };
-    let leader = leader.unwrap_or(&group.leader);
-    let followers = group.seats.iter().map(|seat| &seat.node).filter(|node| *node != leader);
-    let nodes = core::iter::once(leader).chain(followers).filter_map(|node| map.node(node)).collect();
-    Replicas { nodes, has_leader }
-}
-
 fn ranges<'a>(map: &'a ClusterMap, host: &dyn Host) -> Vec<Range<'a>> {
+    let leader_of = |partition: PartitionId| {
+        let wanted = &map.groups.get(usize::from(partition.0))?.leader;
+        map.node(host.leader_of(partition).unwrap_or(wanted))
+    };
+    let leaders: Vec<_> = map.partitions.iter().map(leader_of).collect();
+    let followers: Vec<(&MapNode, &MapNode)> = map
+        .nodes
+        .iter()
+        .filter(|node| !leaders.contains(&Some(node)))
+        .filter_map(|node| {
+            let first = map.groups.iter().position(|group| group.replica_on(&node.id).is_some())?;
+            Some((node, leaders[first]?))
+        })
+        .collect();
     let mut ranges: Vec<Range<'a>> = Vec::new();
-    for partition in map.partitions.iter() {
-        let replicas = replicas(map, host, partition);
+    for (partition, leader) in map.partitions.iter().zip(leaders) {
+        let has_leader = host.leader_of(partition).is_some();
         let (first, last) = map.partitions.slots(partition);
+        let is_led_alike = |r: &Range<'_>| {
+            (r.replicas.nodes.first().copied(), r.replicas.has_leader) == (leader, has_leader)
+        };
         match ranges.last_mut() {
-            Some(range) if range.replicas == replicas => range.last_slot = last.0,
-            _ => ranges.push(Range { first_slot: first.0, last_slot: last.0, replicas }),
+            Some(range) if is_led_alike(range) => range.last_slot = last.0,
+            _ => {
+                let of_leader = followers.iter().filter(|(_, master)| Some(*master) == leader);
+                let nodes = leader.into_iter().chain(of_leader.map(|(node, _)| *node)).collect();
+                let replicas = Replicas { nodes, has_leader };
+                ranges.push(Range { first_slot: first.0, last_slot: last.0, replicas });
+            }
         }
     }
     ranges
@@ -231,14 +243,12 @@ fn info(map: &ClusterMap, host: &dyn Host) -> String {
     text
 }
 
-/// The node that leads the first partition of a node that leads nothing: Redis knows only whole nodes as masters or
-/// replicas. `None` for a node that leads.
+/// Whom a node follows; `None` for a node that leads.
 fn master_of<'a>(node: &MapNode, ranges: &[Range<'a>]) -> Option<&'a MapNode> {
     if ranges.iter().any(|r| r.replicas.nodes.first() == Some(&node)) {
         return None;
     }
-    let followed = ranges.iter().find(|r| r.replicas.nodes.contains(&node))?;
-    followed.replicas.nodes.first().copied()
+    ranges.iter().find(|r| r.replicas.nodes.contains(&node))?.replicas.nodes.first().copied()
 }
 
 /// A node's line of CLUSTER NODES: a node that leads anything is a master with the slots that it leads.

@@ -229,7 +229,7 @@ fn info_has_the_sections_asked_for() {
 fn cluster_shows_the_nodes_with_their_own_addresses() {
     let slots = reply(&proxy(), "CLUSTER SLOTS");
     assert!(
-        slots.starts_with("*16\r\n*5\r\n:0\r\n:1023\r\n*4\r\n$9\r\n127.0.0.1\r\n:7001\r\n$40\r\n"),
+        slots.starts_with("*16\r\n*3\r\n:0\r\n:1023\r\n*4\r\n$9\r\n127.0.0.1\r\n:7001\r\n$40\r\n"),
         "{slots}"
     );
     let shards = reply(&node(), "CLUSTER SHARDS");
@@ -279,6 +279,10 @@ fn a_node_that_leads_nothing_is_a_replica() {
         reply(&host, "CLUSTER MYID")[5..45].to_owned()
     };
     let (n1, n2) = (id("n1"), id("n2"));
+    // A node that leads is nobody's replica, as clients want it.
+    assert!(!reply(&node(), "CLUSTER SHARDS").contains("replica\r\n"));
+    assert!(reply(&host, "CLUSTER SLOTS").starts_with("*1\r\n*5\r\n:0\r\n:16383\r\n*4\r\n"));
+    assert_eq!(reply(&host, "CLUSTER SHARDS").matches("replica\r\n").count(), 2);
     assert_eq!(reply(&host, "CLUSTER MYSHARDID"), format!("$40\r\n{n1}\r\n"));
     assert_eq!(reply(&node(), "CLUSTER MYSHARDID"), format!("$40\r\n{n2}\r\n"));
     for command in ["REPLICAS", "SLAVES"] {
