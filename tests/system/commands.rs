@@ -177,7 +177,7 @@ fn slots(client: &mut Client) -> Vec<(i64, i64, String)> {
     let Value::Array(ranges) = client.value("CLUSTER SLOTS") else { panic!("no array") };
     let read = |range: Value| {
         let Value::Array(range) = range else { panic!("no array") };
-        let [first, last, leader, _, _] = &range[..] else { panic!("not three replicas: {range:?}") };
+        let [first, last, leader] = &range[..] else { panic!("a node that leads follows nobody: {range:?}") };
         let Value::Array(leader) = leader else { panic!("no array") };
         let ip = String::from_utf8_lossy(leader[0].as_bytes().expect("an ip")).into_owned();
         let port = leader[1].as_integer().expect("a port");
