@@ -7,6 +7,7 @@
 //! ```
 
 mod read;
+mod secret;
 mod tls;
 
 use std::net::SocketAddr;

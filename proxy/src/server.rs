@@ -23,6 +23,7 @@ use crate::stream::ClientSocket;
 use crate::tls::{self, Tls};
 use core::net::SocketAddr;
 use core::time::Duration;
+use ringfort_wire::PeerSecret;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
 use std::sync::Arc;
@@ -49,6 +50,8 @@ pub struct ProxyOptions {
     pub seeds: Vec<String>,
     /// Worker threads.
     pub workers: usize,
+    /// What the nodes and proxies of the cluster prove to each other; `None` when it has no peer secret.
+    pub secret: Option<PeerSecret>,
     /// How long a command may take before its client gets an error.
     pub deadline: Duration,
     /// Most client connections.
@@ -74,6 +77,7 @@ impl ProxyOptions {
             tls: None,
             seeds,
             workers: 1,
+            secret: None,
             deadline: Duration::from_secs(5),
             client_connections_max: 10_000,
             metrics: None,

@@ -5,9 +5,10 @@
 use ringfort_proxy::{ProxyOptions, Running, ServerError, start};
 use ringfort_resp::{Command, ReplyWriter, reply};
 use ringfort_ring::{NodeId, PartitionCount};
-use ringfort_wire::hello::{Channel, Hello, HelloAck};
+use ringfort_wire::hello::{Channel, Hello, HelloAck, Responder};
 use ringfort_wire::map::{MapGroup, MapNode, MapSeat};
 use ringfort_wire::request::CommandBody;
+use ringfort_wire::secret::NONCE_BYTES;
 use ringfort_wire::{ClusterMap, FEATURE_LEVEL, Kind, Reply, Request, RequestKind, Status, frame};
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -106,14 +107,14 @@ impl Node {
                         let hello = Hello::decode(frame.body).unwrap();
                         assert!(hello.to_worker < NODE_WORKERS);
                         channel = Some((hello.channel, hello.to_worker));
-                        HelloAck {
+                        let ack = HelloAck {
                             feature_level: FEATURE_LEVEL,
                             cluster_id: 9,
                             store_id: 1,
                             workers: NODE_WORKERS,
                             node: "n1".to_owned(),
-                        }
-                        .encode(&mut out);
+                        };
+                        Responder::new(None, [0; NONCE_BYTES]).accept(&ack, &mut out);
                     }
                     (Kind::MapGet, Some((Channel::Control, _))) => {
                         let epoch = u64::from_le_bytes(frame.body[..8].try_into().unwrap());

@@ -23,7 +23,16 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     // A certificate that will soon expire is said in the log.
     process::LogArgs::default().start(&LogConfig::default())?;
     config.load_tls(&args.file)?;
+    // The secret is only on the machines that run the cluster.
+    let is_here = |file: &std::path::Path| file.try_exists().unwrap_or(true);
+    let missing = config.cluster.peer_secret_file.as_deref().filter(|file| !is_here(file));
+    if missing.is_none() {
+        config.load_peer_secret()?;
+    }
     out(&format!("{}: ok: {}", args.file.display(), summary(&config)));
+    if let Some(file) = missing {
+        out(&format!("not checked: the peer secret {} is not on this machine", file.display()));
+    }
     Ok(())
 }
 

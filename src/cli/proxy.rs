@@ -44,6 +44,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         Some(listen) => config.load_tls(&args.config)?.map(|tls| TlsOptions { listen, tls: Arc::new(tls) }),
         None => None,
     };
+    let secret = config.load_peer_secret()?;
     process::raise_open_files();
     if args.parent_pipe {
         process::stop_with_parent()?;
@@ -51,6 +52,6 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let workers = args.workers.map_or_else(process::default_workers, |workers| workers.get().into());
     let seeds = config.nodes.iter().map(|node| node.peer.to_string()).collect();
     let metrics = proxy.metrics;
-    run_proxy(ProxyOptions { tls, workers, metrics, ..ProxyOptions::new(proxy.listen, seeds) })
+    run_proxy(ProxyOptions { tls, workers, metrics, secret, ..ProxyOptions::new(proxy.listen, seeds) })
         .with_context(|| format!("the proxy of {}", args.config.display()))
 }

@@ -66,6 +66,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         format!("{} has no [proxy] section: add it with listen = \"127.0.0.1:6379\"", file.display())
     })?;
     config.load_tls(&file)?;
+    config.load_peer_secret()?;
     let data_dir = args.data_dir.unwrap_or_else(|| default_data_dir(&config.cluster.name));
     let _lock = prepare::lock(&data_dir)?;
     prepare::check_ports(&config, &file)?;

@@ -1,6 +1,7 @@
 //! The peer port: greets every link, hands it to its worker, and answers probes and questions for the cluster map.
 
 use super::folder::Folder;
+use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::meta::form::{self, Own, Step};
 use crate::worker::WorkerMessage;
@@ -10,9 +11,10 @@ use ringfort_proxy::server::meta;
 use ringfort_proxy::server::peer::{self, read_frame};
 use ringfort_ring::NodeId;
 use ringfort_wire::frame::{self, Kind, MAP_WAIT_MS_MAX};
-use ringfort_wire::hello::{Channel, Hello, HelloAck, ProbeAck};
-use ringfort_wire::{ClusterMap, FEATURE_LEVEL, MetaAnswer, MetaWrite};
-use std::cell::RefCell;
+use ringfort_wire::hello::{self, Channel, Hello, HelloAck, ProbeAck, Responder};
+use ringfort_wire::{ClusterMap, FEATURE_LEVEL, MetaAnswer, MetaWrite, PeerSecret};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +25,8 @@ use tokio::task::spawn_local;
 
 /// Time in which a link must say who it is.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Least time between two warnings of refused links, µs.
+const WARNING_US: u64 = 5_000_000;
 /// Time for another node to answer a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Wait between two rounds of probes.
@@ -45,6 +49,10 @@ pub(super) struct Control {
     pub(super) store_id: u128,
     pub(super) folder: Folder,
     pub(super) shared: Arc<Shared>,
+    /// What every link must prove.
+    pub(super) secret: Option<PeerSecret>,
+    /// When a refused link was last worth a warning, µs since boot.
+    pub(super) warned_us: Cell<u64>,
     /// The workers' queues, once they run.
     pub(super) inboxes: RefCell<Vec<Arc<Inbox>>>,
 }
@@ -71,13 +79,13 @@ impl Control {
 
     async fn answer(&self, mut stream: TcpStream) -> anyhow::Result<()> {
         stream.set_nodelay(true)?;
-        let mut body = Vec::new();
-        let kind = tokio::time::timeout(GREETING_TIMEOUT, read_frame(&mut stream, &mut body)).await??;
-        anyhow::ensure!(kind == Kind::Hello, "a link must begin with a greeting");
-        let hello = Hello::decode(&body)?;
+        let mut responder = Responder::new(self.secret.as_ref(), peer::nonce()?);
+        let greeted =
+            tokio::time::timeout(GREETING_TIMEOUT, peer::greet(&mut stream, &mut responder)).await?;
+        let hello = greeted.inspect_err(|error| self.note_refusal(&stream, error))?;
         let mut out = Vec::new();
         if let Err(reason) = self.judge(&hello) {
-            frame::put(&mut out, Kind::HelloRefuse, |o| o.extend_from_slice(reason.as_bytes()));
+            hello::refuse(&reason, &mut out);
             stream.write_all(&out).await?;
             return Ok(());
         }
@@ -88,7 +96,7 @@ impl Control {
             workers: self.shared.workers,
             node: self.node.0.clone(),
         };
-        ack.encode(&mut out);
+        responder.accept(&ack, &mut out);
         stream.write_all(&out).await?;
         if hello.channel == Channel::Control {
             return self.answer_questions(stream).await;
@@ -97,6 +105,16 @@ impl Control {
         let Some(inbox) = inbox else { anyhow::bail!("worker {} does not run", hello.to_worker) };
         inbox.push(Input::Link(stream.into_std()?, hello.channel));
         Ok(())
+    }
+
+    /// Says at times that links are refused; there may be many.
+    fn note_refusal(&self, stream: &TcpStream, error: &std::io::Error) {
+        let now_us = SystemClock.now().boot_us;
+        if peer::is_refusal(error) && self.warned_us.get() + WARNING_US <= now_us {
+            self.warned_us.set(now_us);
+            let from = stream.peer_addr().map_or_else(|_| String::new(), |address| address.to_string());
+            tracing::warn!(node = %self.node, %from, %error, "a link to the peer port is refused");
+        }
     }
 
     /// Whether a link may open; the error is what its other side is told.
@@ -230,13 +248,13 @@ impl Control {
             store_id: self.store_id,
             worker: 0,
             to_worker: 0,
-            proof: Vec::new(),
+            nonce: None,
         }
     }
 
     /// Asks a node one question on a link of its own.
     async fn ask(&self, address: &str, question: &[u8], answer: &mut Vec<u8>) -> anyhow::Result<Kind> {
-        let (mut stream, _) = peer::connect(address, &self.hello()).await?;
+        let (mut stream, _) = peer::connect(address, self.hello(), self.secret.as_ref()).await?;
         stream.write_all(question).await?;
         Ok(read_frame(&mut stream, answer).await?)
     }
@@ -264,12 +282,22 @@ impl Control {
                 last_wait = why;
             }
         };
+        let mut refusals = BTreeMap::new();
         loop {
             let mut answers = Vec::new();
             for node in self.config.nodes.iter().filter(|n| n.id != self.node) {
                 let address = node.peer.to_string();
                 let answer = tokio::time::timeout(PROBE_TIMEOUT, self.probe(&address)).await;
-                let answer = answer.ok().and_then(Result::ok);
+                let answer = match answer {
+                    Ok(Err(error)) if error.downcast_ref().is_some_and(peer::is_refusal) => {
+                        let said = refusals.insert(node.id.clone(), error.to_string());
+                        if said != Some(error.to_string()) {
+                            tracing::warn!(node = %self.node, peer = %node.id, %error, "a peer refuses the link");
+                        }
+                        None
+                    }
+                    answer => answer.ok().and_then(Result::ok),
+                };
                 answers.push((node.id.clone(), answer.filter(|a| a.node == node.id.0)));
             }
             let own = Own { id: &self.node, store_id: self.store_id, cluster_id };
@@ -357,7 +385,7 @@ impl Control {
         while let Some(map) = self.shared.map()
             && map.node(&self.node).is_some_and(|node| node.tls_client != wanted)
         {
-            match meta::write(&map, &self.hello(), &write, META_WRITE_TIMEOUT).await {
+            match meta::write(&map, &self.hello(), self.secret.as_ref(), &write, META_WRITE_TIMEOUT).await {
                 Ok(map) => drop(self.shared.set_map(&map)),
                 Err(error) => {
                     tracing::debug!(%error, "the cluster map does not name this node's TLS address yet");

@@ -24,7 +24,7 @@ use ringfort_proxy::stream::ClientSocket;
 use ringfort_proxy::tls::{self, Tls};
 use ringfort_ring::NodeId;
 use ringfort_wire::ClusterMap;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -77,10 +77,7 @@ type Ended = (u16, anyhow::Result<()>);
 async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
     let NodeOptions { config, id, data_dir, workers, tls, accept_loss } = options;
     let node = config.node(&id).with_context(|| format!("no node '{id}' in the config file"))?.clone();
-    anyhow::ensure!(
-        config.cluster.peer_secret_file.is_none(),
-        "peer_secret_file is not supported by this version yet: keep all addresses on loopback and leave it empty"
-    );
+    let secret = config.load_peer_secret()?;
     let workers = u16::try_from(workers.max(1)).context("too many workers")?;
     let folder = Folder::open(&data_dir, &id, workers, random()?)?;
     let store_id = folder.store_id()?;
@@ -108,6 +105,8 @@ async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
         store_id,
         folder,
         shared: Arc::clone(&shared),
+        secret,
+        warned_us: Cell::new(0),
         inboxes: RefCell::new(Vec::new()),
     });
     spawn_local(Rc::clone(&control).serve(peer_listener));
@@ -154,7 +153,12 @@ async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
     let proxy = node.proxy.map(|listen| {
         let seeds = control.config.nodes.iter().map(|n| n.peer.to_string()).collect();
         let tls = node.tls_proxy.zip(tls).map(|(listen, tls)| TlsOptions { listen, tls });
-        let options = ProxyOptions { tls, workers: usize::from(workers), ..ProxyOptions::new(listen, seeds) };
+        let options = ProxyOptions {
+            tls,
+            workers: usize::from(workers),
+            secret: control.secret.clone(),
+            ..ProxyOptions::new(listen, seeds)
+        };
         ringfort_proxy::server::start(options).context("the node's own proxy")
     });
     let proxy = proxy.transpose()?;
@@ -241,6 +245,7 @@ async fn start_workers(
             folder: control.folder.worker_path(worker),
             map: Arc::clone(&map),
             shared: Arc::clone(shared),
+            secret: control.secret.clone(),
             inboxes: inboxes.clone(),
         };
         let (ready, end) = (ready.clone(), end.clone());

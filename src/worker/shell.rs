@@ -19,7 +19,7 @@ use ringfort_proxy::stream::{ClientSocket, ClientStream};
 use ringfort_ring::NodeId;
 use ringfort_wire::frame::{self, Kind, Reader, put_bytes};
 use ringfort_wire::hello::{Channel, Hello, HelloAck};
-use ringfort_wire::{ClusterMap, FEATURE_LEVEL, MetaAnswer, MetaWrite};
+use ringfort_wire::{ClusterMap, FEATURE_LEVEL, MetaAnswer, MetaWrite, PeerSecret};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
@@ -108,6 +108,8 @@ pub struct ShellOptions {
     pub map: Arc<ClusterMap>,
     /// What all workers share.
     pub shared: Arc<Shared>,
+    /// What is proven on every link to another node.
+    pub secret: Option<PeerSecret>,
     /// The queues of all workers of the node, this one's included.
     pub inboxes: Vec<Arc<Inbox>>,
 }
@@ -131,6 +133,7 @@ pub fn run(options: ShellOptions, ready: impl FnOnce()) -> anyhow::Result<()> {
         inbox,
         inboxes: options.inboxes,
         shared: options.shared,
+        secret: options.secret,
         syncs,
         snapshots,
         received: RefCell::new(BTreeMap::new()),
@@ -204,6 +207,7 @@ struct Shell {
     inbox: Arc<Inbox>,
     inboxes: Vec<Arc<Inbox>>,
     shared: Arc<Shared>,
+    secret: Option<PeerSecret>,
     syncs: crossbeam::channel::Sender<Job<FsDisk>>,
     snapshots: crossbeam::channel::Sender<Job<FsDisk>>,
     /// Received snapshots (group, index) whose sender waits to hear that they are durable.
@@ -371,8 +375,18 @@ impl Shell {
     /// Keeps a link to one worker of a peer for as long as this worker lives.
     async fn keep_peer(self: Rc<Self>, key: (NodeId, u16), address: String, link: Rc<PeerLink>) {
         let mut wait = RECONNECT.0;
+        // The same refusal is said once.
+        let mut said = String::new();
         loop {
-            if let Ok((stream, ack)) = self.connect(&address, Channel::Raft, key.1).await {
+            let connected = self.connect(&address, Channel::Raft, key.1).await;
+            if let Err(error) = &connected
+                && peer::is_refusal(error)
+                && said != error.to_string()
+            {
+                said = error.to_string();
+                tracing::warn!(peer = %key.0, %error, "a peer refuses the link");
+            }
+            if let Ok((stream, ack)) = connected {
                 wait = RECONNECT.0;
                 self.core.borrow_mut().peer_up(key.0.clone(), ack.workers);
                 self.inbox.wake.notify_one();
@@ -418,9 +432,9 @@ impl Shell {
         address: &str,
         channel: Channel,
         to_worker: u16,
-    ) -> anyhow::Result<(TcpStream, HelloAck)> {
+    ) -> io::Result<(TcpStream, HelloAck)> {
         let hello = self.hello(channel, to_worker);
-        Ok(tokio::time::timeout(CONNECT_TIMEOUT, peer::connect(address, &hello)).await??)
+        tokio::time::timeout(CONNECT_TIMEOUT, peer::connect(address, hello, self.secret.as_ref())).await?
     }
 
     fn hello(&self, channel: Channel, to_worker: u16) -> Hello {
@@ -432,7 +446,7 @@ impl Shell {
             store_id: self.shared.store_id,
             worker: self.worker,
             to_worker,
-            proof: Vec::new(),
+            nonce: None,
         }
     }
 
@@ -441,7 +455,7 @@ impl Shell {
         let outcome = match self.shared.map() {
             Some(map) => {
                 let hello = self.hello(Channel::Control, 0);
-                meta::write(&map, &hello, &write, ERRAND_TIMEOUT).await
+                meta::write(&map, &hello, self.secret.as_ref(), &write, ERRAND_TIMEOUT).await
             }
             None => Err("LOADING the cluster has not formed yet".to_owned()),
         };

@@ -109,7 +109,7 @@ fn garbage(cluster_id: u128) -> Vec<Vec<u8>> {
             store_id: 0,
             worker: 0,
             to_worker,
-            proof: Vec::new(),
+            nonce: None,
         }
         .encode(&mut out);
         out
@@ -186,7 +186,7 @@ fn damaged_raft_frames(cluster: &Cluster, cluster_id: u128) -> Vec<Vec<u8>> {
             store_id,
             worker: 0,
             to_worker: 0,
-            proof: Vec::new(),
+            nonce: None,
         }
         .encode(&mut out);
         out

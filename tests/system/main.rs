@@ -17,6 +17,7 @@ mod process;
 mod recovery;
 mod restart;
 mod scan;
+mod secret;
 mod settings;
 mod snapshot;
 mod tls;

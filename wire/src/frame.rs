@@ -19,6 +19,10 @@ pub enum Kind {
     HelloAck = 2,
     /// Refuses it; the body is a sentence.
     HelloRefuse = 3,
+    /// Asks the side that connects to prove that it knows the peer secret; see [`crate::hello`].
+    Challenge = 4,
+    /// That proof.
+    Proof = 5,
     /// A command for a partition ([`crate::Request`]).
     Request = 10,
     /// Its answer ([`crate::Reply`]).
@@ -56,6 +60,8 @@ impl Kind {
             1 => Self::Hello,
             2 => Self::HelloAck,
             3 => Self::HelloRefuse,
+            4 => Self::Challenge,
+            5 => Self::Proof,
             10 => Self::Request,
             11 => Self::Reply,
             20 => Self::MapGet,

@@ -14,6 +14,7 @@
 //! - [`entry`]: what a Raft log entry of a partition holds.
 //! - [`map`]: the cluster map with its epoch.
 //! - [`meta`]: changes that a client asks of the meta group.
+//! - [`secret`]: the peer secret and its proofs.
 //! - [`settings`]: the table of the cluster's settings.
 
 pub mod entry;
@@ -22,12 +23,14 @@ pub mod hello;
 pub mod map;
 pub mod meta;
 pub mod request;
+pub mod secret;
 pub mod settings;
 
 pub use frame::{FRAME_BYTES_MAX, Kind, WireError};
 pub use map::ClusterMap;
 pub use meta::{MetaAnswer, MetaWrite};
 pub use request::{Reply, Request, RequestKind, Status};
+pub use secret::PeerSecret;
 
 /// Number of a Raft group: 0 is the meta group, partition p is group p + 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -5,6 +5,7 @@ use super::{Shared, peer};
 use core::time::Duration;
 use ringfort_wire::hello::Channel;
 use ringfort_wire::{ClusterMap, Kind, frame};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use tokio::io::AsyncWriteExt as _;
@@ -24,12 +25,17 @@ pub(super) type Maps = watch::Sender<Option<Arc<ClusterMap>>>;
 /// Asks one node after the other for maps, each as long as it answers. Never ends.
 pub(super) async fn fetch_maps(shared: &Shared) {
     let mut turn = 0;
+    // What was said of each address last: the same is not said again.
+    let mut said = BTreeMap::new();
     loop {
         let addresses = addresses(shared);
         let address = &addresses[turn % addresses.len()];
         turn += 1;
         let error = fetch_from(address, shared).await;
-        if shared.maps.borrow().is_none() {
+        let is_news = said.insert(address.clone(), error.to_string()) != Some(error.to_string());
+        if is_news && peer::is_refusal(&error) {
+            tracing::warn!(node = %address, %error, "this node refuses the proxy");
+        } else if is_news && shared.maps.borrow().is_none() {
             tracing::info!(node = %address, %error, "no cluster map yet");
         } else {
             tracing::debug!(node = %address, %error, "this node gives no map");
@@ -62,7 +68,8 @@ async fn fetch_from(address: &str, shared: &Shared) -> io::Error {
 async fn try_fetch_from(address: &str, shared: &Shared) -> io::Result<core::convert::Infallible> {
     let cluster_id = shared.maps.borrow().as_ref().map_or(0, |map| map.cluster_id);
     let hello = hello(Channel::Control, cluster_id, 0, 0);
-    let (mut stream, _) = timeout(MAP_TIMEOUT, peer::connect(address, &hello)).await??;
+    let (mut stream, _) =
+        timeout(MAP_TIMEOUT, peer::connect(address, hello, shared.options.secret.as_ref())).await??;
     let mut body = Vec::new();
     loop {
         let epoch = shared.maps.borrow().as_ref().map_or(0, |map| map.epoch);

@@ -140,7 +140,9 @@ pub(super) async fn hold(worker: Rc<Worker>, link: Rc<LinkShell>) {
 async fn connect(worker: &Worker, link: &LinkShell) -> io::Result<(TcpStream, HelloAck)> {
     let cluster_id = worker.core.borrow().map().map_or(0, |map| map.cluster_id);
     let hello = hello(Channel::Requests, cluster_id, worker.number, link.wanted.link.worker);
-    let (stream, ack) = timeout(CONNECT_TIMEOUT, peer::connect(&link.peer, &hello)).await??;
+    let (stream, ack) =
+        timeout(CONNECT_TIMEOUT, peer::connect(&link.peer, hello, worker.shared.options.secret.as_ref()))
+            .await??;
     socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
     Ok((stream, ack))
 }
@@ -155,7 +157,7 @@ pub(super) fn hello(channel: Channel, cluster_id: u128, worker: u16, to_worker: 
         store_id: 0,
         worker,
         to_worker,
-        proof: Vec::new(),
+        nonce: None,
     }
 }
 

@@ -5,7 +5,7 @@ use core::cell::Cell;
 use core::time::Duration;
 use ringfort_wire::hello::Hello;
 use ringfort_wire::map::MapNode;
-use ringfort_wire::{ClusterMap, Kind, MetaAnswer, MetaWrite, frame};
+use ringfort_wire::{ClusterMap, Kind, MetaAnswer, MetaWrite, PeerSecret, frame};
 use std::collections::VecDeque;
 use std::io;
 use tokio::io::AsyncWriteExt as _;
@@ -32,11 +32,12 @@ const IN_DOUBT: &str = "ERR outcome unknown: the meta group did not confirm the 
 pub async fn write(
     map: &ClusterMap,
     hello: &Hello,
+    secret: Option<&PeerSecret>,
     write: &MetaWrite,
     time: Duration,
 ) -> Result<ClusterMap, String> {
     let is_in_doubt = Cell::new(false);
-    match timeout(time, ask_all(map, hello, write, &is_in_doubt)).await {
+    match timeout(time, ask_all(map, hello, secret, write, &is_in_doubt)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(if is_in_doubt.get() { IN_DOUBT } else { UNREACHABLE }.to_owned()),
     }
@@ -46,6 +47,7 @@ pub async fn write(
 async fn ask_all(
     map: &ClusterMap,
     hello: &Hello,
+    secret: Option<&PeerSecret>,
     write: &MetaWrite,
     is_in_doubt: &Cell<bool>,
 ) -> Result<ClusterMap, String> {
@@ -58,7 +60,7 @@ async fn ask_all(
     loop {
         let Some(node) = nodes.front().copied() else { return Err(UNREACHABLE.to_owned()) };
         nodes.rotate_left(1);
-        let answer = timeout(ATTEMPT_TIMEOUT, ask(&node.peer, hello, &question, is_in_doubt)).await;
+        let answer = timeout(ATTEMPT_TIMEOUT, ask(&node.peer, hello, secret, &question, is_in_doubt)).await;
         match answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(MetaAnswer::Done(map)) => {
                 return ClusterMap::from_json(&map).map_err(|error| format!("ERR {error}"));
@@ -89,10 +91,11 @@ async fn ask_all(
 async fn ask(
     address: &str,
     hello: &Hello,
+    secret: Option<&PeerSecret>,
     question: &[u8],
     is_in_doubt: &Cell<bool>,
 ) -> io::Result<MetaAnswer> {
-    let (mut stream, _) = peer::connect(address, hello).await?;
+    let (mut stream, _) = peer::connect(address, hello.clone(), secret).await?;
     let was_in_doubt = is_in_doubt.replace(true);
     stream.write_all(question).await?;
     let mut body = Vec::new();

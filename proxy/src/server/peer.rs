@@ -1,27 +1,72 @@
 //! Links to the peer port of a node: the handshake, and frames one at a time. Nodes use it too.
 
-use ringfort_wire::hello::{Hello, HelloAck};
-use ringfort_wire::{FRAME_BYTES_MAX, Kind, frame};
+use ringfort_wire::hello::{HANDSHAKE_BYTES_MAX, Hello, HelloAck, Initiator, Responder};
+use ringfort_wire::secret::{NONCE_BYTES, Nonce};
+use ringfort_wire::{FRAME_BYTES_MAX, Kind, PeerSecret, frame};
 use std::io;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// Connects to a node's peer address and says hello. It takes as long as the other side does: give it a timeout.
+/// Connects to a node's peer address, says hello, and proves to know the peer secret if there is one. It takes as long as
+/// the other side does: give it a timeout.
 ///
 /// # Errors
-/// Nobody answers, or the node refuses: the error is its sentence.
-pub async fn connect(address: &str, hello: &Hello) -> io::Result<(TcpStream, HelloAck)> {
+/// Nobody answers; or the link is refused, by the node or because it does not prove the secret: [`is_refusal`] tells, and
+/// the error is a sentence that says what to do.
+pub async fn connect(
+    address: &str,
+    hello: Hello,
+    secret: Option<&PeerSecret>,
+) -> io::Result<(TcpStream, HelloAck)> {
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let mut out = Vec::new();
-    hello.encode(&mut out);
-    stream.write_all(&out).await?;
+    let mut initiator = Initiator::new(hello, secret, nonce()?, &mut out);
     let mut body = Vec::new();
-    match read_frame(&mut stream, &mut body).await? {
-        Kind::HelloAck => Ok((stream, HelloAck::decode(&body).map_err(invalid)?)),
-        Kind::HelloRefuse => Err(io::Error::other(String::from_utf8_lossy(&body).into_owned())),
-        _ => Err(invalid("the peer does not speak this protocol")),
+    loop {
+        stream.write_all(&out).await?;
+        out.clear();
+        let kind = read_short(&mut stream, &mut body).await?;
+        let refused = |why| io::Error::new(io::ErrorKind::PermissionDenied, why);
+        if let Some(ack) = initiator.take(kind, &body, &mut out).map_err(refused)? {
+            return Ok((stream, ack));
+        }
     }
+}
+
+/// Whether a link was refused, rather than not answered.
+pub fn is_refusal(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
+}
+
+/// The node's side of [`connect`]: returns when the other side has proven what it must. Judge the hello, then let the
+/// responder accept the link, or refuse it.
+///
+/// # Errors
+/// The link ends, or it is refused ([`is_refusal`]): the other side has been told why.
+pub async fn greet(stream: &mut TcpStream, responder: &mut Responder<'_>) -> io::Result<Hello> {
+    let (mut body, mut out) = (Vec::new(), Vec::new());
+    loop {
+        let kind = read_short(stream, &mut body).await?;
+        let outcome = responder.take(kind, &body, &mut out);
+        stream.write_all(&out).await?;
+        out.clear();
+        match outcome {
+            Ok(Some(hello)) => return Ok(hello),
+            Ok(None) => {}
+            Err(why) => return Err(io::Error::new(io::ErrorKind::PermissionDenied, why)),
+        }
+    }
+}
+
+/// A number that nobody can foresee, for one handshake.
+///
+/// # Errors
+/// The system gives no random bytes.
+pub fn nonce() -> io::Result<Nonce> {
+    let mut nonce = [0; NONCE_BYTES];
+    getrandom::fill(&mut nonce).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(nonce)
 }
 
 /// Reads one frame: its body into `body`, which is cleared first.
@@ -29,10 +74,19 @@ pub async fn connect(address: &str, hello: &Hello) -> io::Result<(TcpStream, Hel
 /// # Errors
 /// The stream ends, or what comes is no frame.
 pub async fn read_frame(stream: &mut TcpStream, body: &mut Vec<u8>) -> io::Result<Kind> {
+    read_frame_up_to(FRAME_BYTES_MAX, stream, body).await
+}
+
+/// Reads a frame of the handshake.
+async fn read_short(stream: &mut TcpStream, body: &mut Vec<u8>) -> io::Result<Kind> {
+    read_frame_up_to(HANDSHAKE_BYTES_MAX, stream, body).await
+}
+
+async fn read_frame_up_to(max: usize, stream: &mut TcpStream, body: &mut Vec<u8>) -> io::Result<Kind> {
     let mut head = [0; frame::FRAME_HEADER_BYTES];
     stream.read_exact(&mut head).await?;
     let len = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
-    if !(1..=FRAME_BYTES_MAX).contains(&len) {
+    if !(1..=max).contains(&len) {
         return Err(invalid(format!("frame of {len} bytes is out of range")));
     }
     let kind = Kind::from_u8(head[4]).ok_or_else(|| invalid(format!("frame of unknown kind {}", head[4])))?;

@@ -114,7 +114,8 @@ impl Worker {
         let outcome = match map {
             Some(map) => {
                 let hello = link::hello(Channel::Control, map.cluster_id, self.number, 0);
-                meta::write(&map, &hello, &write, self.shared.options.deadline).await
+                let options = &self.shared.options;
+                meta::write(&map, &hello, options.secret.as_ref(), &write, options.deadline).await
             }
             None => Err("LOADING Ringfort is starting: no cluster map yet".to_owned()),
         };
