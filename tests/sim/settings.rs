@@ -21,6 +21,7 @@ struct Asked {
 #[derive(Debug, Default)]
 pub(crate) struct Settings {
     asked: Vec<Asked>,
+    healed_at: Option<u64>,
 }
 
 impl Settings {
@@ -30,6 +31,17 @@ impl Settings {
         let number = self.asked.len();
         let pairs = ["timeout", "slowlog-max-len"].map(|name| (name.to_owned(), number.to_string()));
         (number as u64, MetaWrite::Set(pairs.into()).to_json())
+    }
+
+    /// From here on a change must be made.
+    pub(crate) fn heal(&mut self, now: u64) {
+        self.healed_at = Some(now);
+    }
+
+    /// Whether a change was made that was asked after the last fault.
+    pub(crate) fn is_alive(&self) -> bool {
+        let healed_at = self.healed_at.unwrap_or(u64::MAX);
+        self.asked.iter().any(|a| healed_at <= a.at && a.acknowledged_at.is_some())
     }
 
     /// An answer: `Done` must bring a map that shows this change or a later one in its place.

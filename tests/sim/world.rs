@@ -759,19 +759,22 @@ impl World {
         Ok(())
     }
 
-    /// Asks one node for a change; only the leader of the meta group makes it.
+    /// Asks one node for a change, after the last fault every one; only the leader of the meta group makes it.
     fn change_settings(&mut self) {
-        let node = self.rng.index(NODES);
-        if let Some(core) = &mut self.nodes[node].workers[0].core {
+        if self.settings.is_alive() {
+            return;
+        }
+        let first = self.rng.index(NODES);
+        let asked = if self.is_healed { NODES } else { 1 };
+        for node in (first..first + asked).map(|n| n % NODES) {
+            let Some(core) = &mut self.nodes[node].workers[0].core else { continue };
             let (number, body) = self.settings.ask(self.now);
             core.meta_write(number, &body);
             self.want_turn(node, 0);
             self.want_flush(node, 0);
         }
-        if !self.is_healed {
-            let after = self.rng.below(settings::EVERY_US);
-            self.after(after, Event::Setting);
-        }
+        let after = self.rng.below(settings::EVERY_US);
+        self.after(after, Event::Setting);
     }
 
     fn mail(&mut self, node: usize, worker: usize) {
@@ -1629,6 +1632,7 @@ impl World {
     fn heal(&mut self) -> Result<(), String> {
         self.line(|| "healed".to_owned());
         self.is_healed = true;
+        self.settings.heal(self.now);
         self.healed_at = self.now;
         for node in 0..NODES {
             self.give_room(node);
@@ -1743,6 +1747,9 @@ impl World {
                 }
                 return Err(format!("liveness: replicas of group {g} stand at {tops:?}; {}", self.leaders()));
             }
+        }
+        if settings::is_in(self.options.seed) && !self.settings.is_alive() {
+            return Err(format!("liveness: no change of the settings is made; {}", self.leaders()));
         }
         for node in &self.nodes {
             let Some(core) = &node.workers[0].core else { continue };

@@ -8,7 +8,7 @@ use ringfort_wire::hello::{Channel, Hello};
 use ringfort_wire::{FEATURE_LEVEL, Kind, frame};
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -86,7 +86,8 @@ fn a_cluster_with_a_secret_lets_in_only_who_proves_it() {
     ] {
         let text = fs::read_to_string(file).expect("read");
         let listen = cluster.proxy_address.to_string();
-        let free = SocketAddr::new(cluster.proxy_address.ip(), 0).to_string();
+        let free = TcpListener::bind((cluster.proxy_address.ip(), 0)).and_then(|socket| socket.local_addr());
+        let free = free.expect("a free port").to_string();
         fs::write(file, text.replacen(&listen, &free, 1)).expect("written");
         let config = file.to_str().expect("text");
         let log = cluster.folder.0.join(name);
