@@ -44,7 +44,7 @@ def handshake(r):
     node = r if MODE == "proxy" else r.get_redis_connection(r.get_default_node())
     info = node.client_info()
     assert info["lib-name"].startswith("redis-py") and info["lib-ver"] and info["resp"] == str(PROTOCOL), info
-    assert any(c["id"] == info["id"] for c in node.client_list())
+    assert any(str(c["id"]) == str(info["id"]) for c in node.client_list())
     assert node.client_setname("tester") and node.client_getname() == "tester"
 
 
