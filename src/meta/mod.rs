@@ -213,13 +213,13 @@ mod tests {
         let mut machine = MetaMachine::default();
         assert!(!is_done(&mut machine, &set(&[("timeout", "5")])), "there is no map yet");
         assert!(is_done(&mut machine, &entry(0, 1)));
-        assert!(is_done(&mut machine, &set(&[("timeout", "5"), ("loglevel", "debug")])));
+        assert!(is_done(&mut machine, &set(&[("timeout", "5"), ("slowlog-max-len", "7")])));
         assert!(is_done(&mut machine, &set(&[("timeout", "6")])));
         let digest = machine.digest();
         assert!(is_done(&mut machine, &set(&[("timeout", "6")])));
         assert_eq!(machine.digest(), digest);
         let map = machine.map().unwrap();
-        assert_eq!((map.epoch, map.setting("timeout"), map.setting("loglevel")), (3, "6", "debug"));
+        assert_eq!((map.epoch, map.setting("timeout"), map.setting("slowlog-max-len")), (3, "6", "7"));
         assert!(!is_done(&mut machine, &entry(1, 2)), "a plan from before is void");
     }
 

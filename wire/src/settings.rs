@@ -33,8 +33,6 @@ pub const SLOWLOG_MAX_LEN: &str = "slowlog-max-len";
 pub const LATENCY_TRACKING: &str = "latency-tracking";
 /// Percentiles that INFO latencystats shows.
 pub const LATENCY_TRACKING_INFO_PERCENTILES: &str = "latency-tracking-info-percentiles";
-/// What the log shows.
-pub const LOGLEVEL: &str = "loglevel";
 
 /// Longest value of one setting, bytes.
 pub const VALUE_BYTES_MAX: usize = 512;
@@ -280,7 +278,7 @@ mod tests {
         assert_eq!(set("MaxMemory 10mB").unwrap(), pairs(&[("maxmemory", "10485760")]));
         assert_eq!(set("maxmemory ").unwrap(), pairs(&[("maxmemory", "0")]));
         assert_eq!(set("maxmemory 1k").unwrap(), pairs(&[("maxmemory", "1000")]));
-        assert_eq!(set("loglevel DEBUG").unwrap(), pairs(&[("loglevel", "debug")]));
+        assert_eq!(set("maxmemory-policy NoEviction").unwrap(), pairs(&[("maxmemory-policy", "noeviction")]));
         assert_eq!(
             set("latency-tracking YES timeout 5").unwrap(),
             pairs(&[("latency-tracking", "yes"), ("timeout", "5")])

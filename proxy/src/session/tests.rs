@@ -553,10 +553,10 @@ fn commands_are_counted_with_the_time_to_their_answer() {
 fn what_follows_a_change_of_settings_waits_for_it() {
     let mut host = proxy();
     let mut session = session(Mode::Proxy);
-    session.push_input(b"config set timeout 5 loglevel debug\r\nCONFIG GET timeout\r\nGET k\r\n");
+    session.push_input(b"config set timeout 5 slowlog-max-len 7\r\nCONFIG GET timeout\r\nGET k\r\n");
     assert!(session.next(&host).is_none());
     let (ticket, write) = session.take_errand().unwrap();
-    let pairs = [("timeout", "5"), ("loglevel", "debug")].map(|(n, v)| (n.to_owned(), v.to_owned()));
+    let pairs = [("timeout", "5"), ("slowlog-max-len", "7")].map(|(n, v)| (n.to_owned(), v.to_owned()));
     assert_eq!(write, MetaWrite::Set(pairs.clone().into()));
     assert!(session.take_errand().is_none() && !session.wants_next() && !session.wants_input());
     assert!(session.next(&host).is_none() && session.output().is_empty());

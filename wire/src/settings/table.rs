@@ -91,12 +91,7 @@ pub static ALL: &[Setting] = &[
     fixed("list-max-listpack-size", "-2", TYPES),
     fixed("list-max-ziplist-size", "-2", TYPES),
     fixed("logfile", "", "logs go to stderr"),
-    own(
-        "loglevel",
-        Kind::Enum(&["debug", "verbose", "notice", "warning"]),
-        "notice",
-        "what the processes of the cluster log",
-    ),
+    fixed("loglevel", "notice", "`ringfort log-level` changes it, for each module"),
     fixed("lua-time-limit", "5000", NO_PART),
     own(
         "maxclients",
