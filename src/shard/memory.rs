@@ -137,11 +137,18 @@ impl Group {
         }
     }
 
-    /// Puts the evictions that make room for a batch in front of it. `None`: it must wait until the entries under way are
-    /// applied.
+    /// Puts the evictions that make room for a batch in front of it.
+    ///
+    /// # Errors
+    /// It is given back: it must wait until what is in the log is applied.
     pub(super) fn make_room(&mut self, batch: Batch, now: Now) -> Result<(Batch, Change), Batch> {
         let Machine::Partition(machine) = &self.machine else { return Ok((batch, Change::default())) };
         let Some(quota) = evicting(machine) else { return Ok((batch, Change::default())) };
+        if !self.raft.is_own_term_applied() {
+            // What the predecessor wrote last is not counted yet.
+            self.memory.await_index = self.raft.last_index();
+            return Err(batch);
+        }
         let store = machine.store();
         let grown: u64 = self.inflight.iter().map(|i| i.change.growth).sum();
         let freed: u64 = self.inflight.iter().map(|i| i.change.freed).sum();

@@ -91,6 +91,15 @@ impl Workload {
         self.values
     }
 
+    /// The next operation of a client, where memory is short: half of them write a new key.
+    pub(crate) fn draw_large(&mut self, rng: &mut Rng, client: &mut Client) -> Ask {
+        if rng.one_in(2) {
+            return self.draw(rng, client);
+        }
+        self.ephemerals += 1;
+        Ask::SetExpiring(Key::Ephemeral(self.ephemerals), rng.range(1_000, 60_000))
+    }
+
     /// The next operation of a client.
     pub(crate) fn draw(&mut self, rng: &mut Rng, client: &mut Client) -> Ask {
         let register = |rng: &mut Rng| Key::Register(rng.below(REGISTERS));
@@ -150,8 +159,9 @@ pub(crate) fn encode(ask: &Ask, is_hot: bool) -> Vec<u8> {
 /// What a reply says.
 pub(crate) fn judge(reply: &Value) -> Result<Outcome, String> {
     if let Some(error) = reply.as_error() {
-        let is_failed =
-            ["CLUSTERDOWN", "MOVED", "TRYAGAIN", "LOADING", "MISCONF"].iter().any(|e| error.starts_with(e));
+        let is_failed = ["CLUSTERDOWN", "MOVED", "TRYAGAIN", "LOADING", "MISCONF", "OOM"]
+            .iter()
+            .any(|e| error.starts_with(e));
         return match () {
             () if is_failed => Ok(Outcome::Failed),
             () if error.contains("outcome unknown") => Ok(Outcome::Unknown),

@@ -4,12 +4,16 @@
 
 use crate::rng::Rng;
 use ringfort::shard::{Group, Machine};
+use ringfort_store::Policy;
 use ringfort_wire::GroupId;
 use std::collections::BTreeMap;
 use twox_hash::XxHash3_64;
 
 /// Digests are compared at every so manieth index: they cost more than all the other checks.
 const DIGEST_EVERY: u64 = 16;
+
+/// Most logical bytes by which one command of the workload grows a partition: MSET of two keys.
+const COMMAND_BYTES_MAX: u64 = 2 * 80;
 
 /// What was seen of a replica.
 #[derive(Debug, Clone, Copy, Default)]
@@ -162,6 +166,22 @@ impl Invariants {
                 group.id(),
                 node + 1
             ));
+        }
+        Ok(())
+    }
+
+    /// A partition is above its quota by one command at most, or by what was judged and then changed.
+    pub(crate) fn check_memory(node: usize, group: &Group, quota: u64, policy: Policy) -> Result<(), String> {
+        let Machine::Partition(machine) = group.machine() else { return Ok(()) };
+        let store = machine.store();
+        if store.limit().quota_bytes == 0 {
+            return Ok(()); // the limit is on its way
+        }
+        // A list that was judged and grew stays for one entry more.
+        let slack = COMMAND_BYTES_MAX + if policy.evicts() { quota } else { 0 };
+        if quota + slack < store.logical_bytes() {
+            let bytes = store.logical_bytes();
+            return Err(format!("n{}: {} holds {bytes} bytes of {quota} ({policy:?})", node + 1, group.id()));
         }
         Ok(())
     }

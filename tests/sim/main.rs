@@ -36,6 +36,8 @@ const SEEDS: u64 = 150;
 /// Runs with lost data folders beyond those among [`SEEDS`], when SEEDS and FIRST do not say otherwise.
 const LOST_FOLDERS_SEEDS: u64 = 30;
 const LOST_FOLDERS_FIRST: u64 = SEEDS.div_ceil(4);
+/// Seeds with little memory that are run when SEEDS does not say otherwise.
+const MEMORY_SEEDS_LEN: u64 = 24;
 /// Lines of the trace that are printed when LINES does not say otherwise.
 const LINES: u64 = 60;
 
@@ -125,6 +127,14 @@ fn lost_folders() {
     let seeds = first..first + variable("SEEDS").unwrap_or(LOST_FOLDERS_SEEDS);
     let report = run_all(&seeds.map(|n| 4 * n + 2).collect::<Vec<_>>());
     assert!(report.wipes > 0, "no data folder was lost");
+}
+
+/// Little memory: replicas stay equal and within their quota, whatever goes; under `noeviction` nothing is lost.
+#[test]
+fn memory_limits() {
+    let first = options::MEMORY_SEEDS + variable("FIRST").unwrap_or(0);
+    let seeds: Vec<u64> = (first..first + variable("SEEDS").unwrap_or(MEMORY_SEEDS_LEN)).collect();
+    run_all(&seeds);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What a run is like: everything is drawn from its seed.
 
 use crate::rng::Rng;
+use ringfort_store::Policy;
 
 /// One second of virtual time.
 pub(crate) const SECOND: u64 = 1_000_000;
@@ -8,6 +9,9 @@ pub(crate) const SECOND: u64 = 1_000_000;
 pub(crate) const NODES: usize = 3;
 /// Partitions: the fewest that the product allows.
 pub(crate) const PARTITIONS: u16 = 16;
+
+/// Seeds from here on run with little memory; the others with as much as they want.
+pub(crate) const MEMORY_SEEDS: u64 = 1 << 32;
 
 /// How often each fault is drawn relative to the others; 0 = never.
 #[derive(Debug, Clone, Copy)]
@@ -74,6 +78,8 @@ pub(crate) struct Options {
     /// Size of a partition's log at which it is compacted.
     pub(crate) compact_bytes: u64,
     pub(crate) segment_bytes: u64,
+    /// Logical bytes of each partition, and what gives way beyond.
+    pub(crate) memory: Option<(u64, Policy)>,
 }
 
 impl Options {
@@ -100,7 +106,8 @@ impl Options {
         if mix.partition + mix.cut + mix.pause + mix.kill + mix.crash == 0 {
             mix.kill = 3;
         }
-        let is_hot = rng.one_in(3);
+        let has_memory_limit = MEMORY_SEEDS <= seed;
+        let is_hot = rng.one_in(3) || has_memory_limit;
         let replicas = if rng.one_in(8) { 1 } else { 3 };
         // Not drawn, so that the other seeds stay as they were.
         if seed % 4 == 2 && replicas == 3 {
@@ -128,7 +135,14 @@ impl Options {
             skew_ms: rng.spread(1, 8_000),
             compact_bytes: rng.spread(2_000, 200_000),
             segment_bytes: rng.spread(8 << 10, 1 << 20),
+            memory: has_memory_limit
+                .then(|| (rng.range(300, 2_000), Policy::ALL[rng.index(Policy::ALL.len())].1)),
         }
+    }
+
+    /// Whether an acknowledged write may be gone because its key was evicted.
+    pub(crate) fn evicts(&self) -> bool {
+        self.memory.is_some_and(|(_, policy)| policy.evicts())
     }
 
     /// The cluster's config file.
@@ -138,6 +152,10 @@ impl Options {
             "[cluster]\nname = \"sim\"\npartitions = {PARTITIONS}\nreplicas = {}\ndurability = \"{durability}\"\n",
             self.replicas
         );
+        if let Some((quota, policy)) = self.memory {
+            let bytes = quota * u64::from(PARTITIONS);
+            toml += &format!("maxmemory = {bytes}\nmaxmemory_policy = \"{}\"\n", policy.name());
+        }
         for n in 1..=NODES {
             toml += &format!(
                 "[[node]]\nid = \"n{n}\"\nclient = \"127.0.0.1:{}\"\npeer = \"127.0.0.1:{}\"\n",

@@ -187,6 +187,10 @@ pub(crate) struct Report {
     pub(crate) snapshots: u64,
     pub(crate) restarts: u64,
     pub(crate) wipes: u64,
+    /// Keys evicted by the last processes.
+    pub(crate) evicted: u64,
+    /// Writes refused for want of memory.
+    pub(crate) refused: u64,
 }
 
 pub(crate) struct World {
@@ -366,6 +370,9 @@ impl World {
         self.report.failed = self.history.failed;
         self.report.unknown = self.history.unknown;
         self.report.elections = self.invariants.elections;
+        let groups = self.nodes.iter().flat_map(|n| n.workers.iter().filter_map(|w| w.core.as_ref()));
+        self.report.evicted =
+            groups.flat_map(|core| core.groups()).map(|group| group.status().evicted_keys).sum();
         Ok(self.report.clone())
     }
 
@@ -676,6 +683,9 @@ impl World {
         let Some(core) = &self.nodes[node].workers[worker].core else { return Ok(()) };
         for group in core.groups() {
             self.invariants.check(node, group)?;
+            if let Some((quota, policy)) = self.options.memory {
+                Invariants::check_memory(node, group, quota, policy)?;
+            }
         }
         if self.turns.is_multiple_of(MATCHING_EVERY) {
             let id = GroupId(self.rng.below(u64::from(PARTITIONS) + 1) as u16);
@@ -1286,6 +1296,9 @@ impl World {
                 Some(ask) => ask.clone(),
                 None => return Ok(()),
             },
+            None if self.options.memory.is_some() => {
+                self.workload.draw_large(&mut self.rng, &mut self.clients[client])
+            }
             None => self.workload.draw(&mut self.rng, &mut self.clients[client]),
         };
         let bytes = encode(&ask, self.options.is_hot);
@@ -1363,8 +1376,12 @@ impl World {
                     self.clients[client].guess[usize::from(partition.0)] = guess.unwrap_or(other);
                 }
             }
-            self.history.record(&ask, &outcome, invoke, self.now)?;
-            if matches!(outcome, Outcome::Done(_))
+            self.record(&ask, &outcome, invoke)?;
+            let is_full = reply.as_error().is_some_and(|error| error.starts_with("OOM "));
+            if is_full {
+                self.report.refused += 1;
+            }
+            if (is_full || matches!(outcome, Outcome::Done(_)))
                 && let Some(probes) = self.probes.get_mut(&client)
                 && probes.last() == Some(&ask)
             {
@@ -1386,9 +1403,23 @@ impl World {
         c.last_tokens.clear();
         c.asked += 1;
         for Pending { ask, invoke } in pending {
-            self.history.record(&ask, &Outcome::Unknown, invoke, self.now)?;
+            self.record(&ask, &Outcome::Unknown, invoke)?;
         }
         Ok(())
+    }
+
+    /// Notes what became of an operation.
+    fn record(&mut self, ask: &Ask, outcome: &Outcome, invoke: u64) -> Result<(), String> {
+        if self.options.evicts() {
+            // Any key may be gone at any time: there is no history to be explained, but everything must be answered.
+            match outcome {
+                Outcome::Done(_) => self.history.done += 1,
+                Outcome::Failed => self.history.failed += 1,
+                Outcome::Unknown => self.history.unknown += 1,
+            }
+            return Ok(());
+        }
+        self.history.record(ask, outcome, invoke, self.now)
     }
 
     fn time_out(&mut self, client: usize, asked: u64) -> Result<(), String> {
@@ -1793,6 +1824,8 @@ impl Report {
         self.snapshots += other.snapshots;
         self.restarts += other.restarts;
         self.wipes += other.wipes;
+        self.evicted += other.evicted;
+        self.refused += other.refused;
     }
 }
 
@@ -1801,7 +1834,8 @@ impl std::fmt::Display for Report {
         write!(
             f,
             "{} events in {} virtual s; {} operations done, {} failed, {} unknown; {} faults, {} restarts, {} data \
-             folders lost, {} elections, {} snapshots sent",
+             folders lost, {} elections, {} snapshots sent, {} keys evicted by the last processes, {} writes refused for \
+             want of memory",
             self.events,
             self.virtual_us / SECOND,
             self.done,
@@ -1811,7 +1845,9 @@ impl std::fmt::Display for Report {
             self.restarts,
             self.wipes,
             self.elections,
-            self.snapshots
+            self.snapshots,
+            self.evicted,
+            self.refused
         )
     }
 }
