@@ -99,7 +99,7 @@ const SUMS: &[OfGroups] = &[
         "ringfort_quota_bytes",
         Kind::Gauge,
         "Logical bytes that the partitions led here may hold; 0 is no limit.",
-        |g| led(g, g.quota),
+        |g| led(g, g.limit.quota_bytes),
     ),
     ("ringfort_evicted_keys_total", Kind::Counter, "Keys that this node evicted as a leader.", |g| {
         g.evicted_keys

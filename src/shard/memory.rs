@@ -5,8 +5,8 @@
 //!
 //! Under a policy that evicts, an entry begins with the deletions that make room for its own writes: bytes that are applied
 //! and the growth of all entries under way, less what these delete, stay within the quota. Growth is an upper bound
-//! ([`Store::growth_max`](ringfort_store::Store::growth_max)); a victim that a write under way changed stays, and its bytes
-//! are freed by a later entry. When nothing more may go, the entries under way are awaited, for what they write may go next.
+//! ([`Store::growth_max`](ringfort_store::Store::growth_max)); a victim that a write under way changed stays. When that has
+//! left the partition above its quota, or nothing more may go, the entries under way are awaited before the next one.
 
 use super::{Batch, ENTRY_BYTES, Group, Machine, OPS_MAX, Origin, machine::PartitionMachine};
 use crate::clock::Now;
@@ -144,12 +144,14 @@ impl Group {
     pub(super) fn make_room(&mut self, batch: Batch, now: Now) -> Result<(Batch, Change), Batch> {
         let Machine::Partition(machine) = &self.machine else { return Ok((batch, Change::default())) };
         let Some(quota) = evicting(machine) else { return Ok((batch, Change::default())) };
-        if !self.raft.is_own_term_applied() {
-            // What the predecessor wrote last is not counted yet.
+        let store = machine.store();
+        // What a predecessor wrote last is not counted yet; or a victim stayed because a write under way changed it, and
+        // would again: without any under way it goes.
+        let is_over = quota < store.logical_bytes() && !self.inflight.is_empty();
+        if is_over || !self.raft.is_own_term_applied() {
             self.memory.await_index = self.raft.last_index();
             return Err(batch);
         }
-        let store = machine.store();
         let grown: u64 = self.inflight.iter().map(|i| i.change.growth).sum();
         let freed: u64 = self.inflight.iter().map(|i| i.change.freed).sum();
         let expected = (store.logical_bytes() + grown).saturating_sub(freed) + batch.growth;

@@ -34,6 +34,7 @@ use raft::{EntryReader, Follower, Message, Raft, Start};
 use reads::Reads;
 use ringfort_proxy::session::Ticket;
 use ringfort_ring::{NodeId, Slot};
+use ringfort_store::MemoryLimit;
 use ringfort_wire::GroupId;
 use ringfort_wire::entry::{EntryBuilder, OPS_MAX, Op, OpKind};
 use ringfort_wire::request::Status;
@@ -203,8 +204,8 @@ pub struct GroupStatus {
     pub expires: u64,
     /// Logical bytes held.
     pub bytes: u64,
-    /// Most logical bytes that it may hold; 0 = no limit.
-    pub quota: u64,
+    /// How much it may hold, and what happens beyond.
+    pub limit: MemoryLimit,
     /// Keys that this replica evicted while it led.
     pub evicted_keys: u64,
     /// What a leader knows of its followers; empty elsewhere.
@@ -447,7 +448,7 @@ impl Group {
             keys: store.map_or(0, |s| s.len() as u64),
             expires: store.map_or(0, |s| s.expires_len() as u64),
             bytes: store.map_or(0, |s| s.logical_bytes()),
-            quota: store.map_or(0, |s| s.limit().quota_bytes),
+            limit: store.map(|s| *s.limit()).unwrap_or_default(),
             evicted_keys: self.memory.evicted_keys,
             followers: self.follower_statuses(),
             membership: self.raft.membership().clone(),

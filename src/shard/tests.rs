@@ -7,7 +7,7 @@ use super::raft::tests::{NoDisk, start};
 use super::raft::{ELECTION_TICKS_MAX, Message, ProposeError, TICK_MS};
 use super::*;
 use ringfort_resp::{Command, Protocol};
-use ringfort_store::{MemoryLimit, Policy};
+use ringfort_store::Policy;
 use ringfort_wire::request::CommandBody;
 
 /// What a replica has sent and answered.
@@ -286,7 +286,7 @@ fn limited(policy: Policy) -> Trio {
     trio.settle();
     trio.tick(10);
     for group in &mut trio.groups {
-        assert_eq!(group.status().quota, 10_000, "every replica has it");
+        assert_eq!(group.status().limit.quota_bytes, 10_000, "every replica has it");
         group.follow_limit(&limit);
         assert!(!group.has_proposable(), "it is proposed once");
     }
@@ -506,4 +506,18 @@ fn a_lease_from_before_a_change_of_the_members_is_none() {
     assert!(!trio.groups[0].has_done_reads(), "it needs a round of the present members");
     trio.tick(2);
     assert_eq!(trio.answers(3), ["$1\r\nv"]);
+}
+
+#[test]
+fn a_key_that_is_written_all_the_time_is_evicted_as_well() {
+    let mut trio = limited(Policy::AllKeysLru);
+    for _ in 0..1_000 {
+        for _ in 0..INFLIGHT_MAX + 2 {
+            trio.write(1, 1, &[b"log", &[b'x'; 50]], Command::Append);
+            let now = trio.now;
+            trio.groups[0].propose(now, &mut trio.ports[0]);
+        }
+        trio.settle();
+        assert!(bytes(&trio)[0] <= 11_000, "{:?}", bytes(&trio));
+    }
 }

@@ -303,7 +303,8 @@ impl View {
                     "role": if s.is_leader { "leader" } else { "follower" },
                     "leader": s.leader.as_ref().map(|n| n.0.as_str()),
                     "term": s.term, "commit": s.commit, "applied": s.applied, "last": s.last,
-                    "keys": s.keys, "bytes": s.bytes, "quota": s.quota, "evicted_keys": s.evicted_keys,
+                    "keys": s.keys, "bytes": s.bytes, "quota": s.limit.quota_bytes, "policy": s.limit.policy.name(),
+                    "evicted_keys": s.evicted_keys,
                     "followers": s.followers.iter().map(|f| serde_json::json!({
                         "node": f.node.0, "behind": f.behind, "in_sync": f.in_sync,
                     })).collect::<Vec<_>>(),

@@ -29,11 +29,21 @@ pub(crate) struct Options {
     pub(crate) name: &'static str,
     /// Workers of each node.
     pub(crate) workers: u8,
+    /// `maxmemory`, bytes.
+    pub(crate) maxmemory: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: 3, replicas: 3, partitions: 16, durability: "buffered", name: "test", workers: 1 }
+        Self {
+            nodes: 3,
+            replicas: 3,
+            partitions: 16,
+            durability: "buffered",
+            name: "test",
+            workers: 1,
+            maxmemory: 1 << 30,
+        }
     }
 }
 
@@ -178,10 +188,10 @@ impl Cluster {
 
     /// Its text.
     pub(crate) fn config_text(&self) -> String {
-        let Options { name, partitions, replicas, durability, .. } = &self.options;
+        let Options { name, partitions, replicas, durability, maxmemory, .. } = &self.options;
         let mut text = format!(
             "[cluster]\nname = \"{name}\"\npartitions = {partitions}\nreplicas = {replicas}\n\
-             durability = \"{durability}\"\n[proxy]\nlisten = \"{}\"\nmetrics = \"{}\"\n",
+             durability = \"{durability}\"\nmaxmemory = {maxmemory}\n[proxy]\nlisten = \"{}\"\nmetrics = \"{}\"\n",
             self.proxy_address, self.proxy_metrics
         );
         for (n, Addresses { client, peer, proxy, metrics }) in self.addresses.iter().enumerate() {

@@ -11,6 +11,7 @@ mod disk_full;
 mod expiry;
 mod failover;
 mod limits;
+mod memory;
 mod metrics;
 mod operator;
 mod process;
