@@ -28,7 +28,7 @@ const WRITES_MAX: usize = (OPS_MAX - VICTIMS_MAX) / (VICTIMS_PER_WRITE + 1);
 /// An entry's writes are at most one part in so many of the quota.
 const ENTRIES_PER_QUOTA: u64 = 16;
 /// But at least so many bytes.
-const ENTRY_BYTES_MIN: u64 = 4096;
+const ENTRY_BYTES_MIN: u64 = 256;
 
 /// What a leader remembers of its evictions.
 #[derive(Debug)]

@@ -177,7 +177,7 @@ impl Invariants {
         if store.limit().quota_bytes == 0 {
             return Ok(()); // the limit is on its way
         }
-        // A list that was judged and grew stays for one entry more.
+        // An entry's growth, and what was judged and then changed, stay for one entry more.
         let slack = COMMAND_BYTES_MAX + if policy.evicts() { quota } else { 0 };
         if quota + slack < store.logical_bytes() {
             let bytes = store.logical_bytes();
