@@ -8,7 +8,7 @@
 //!
 //! Equal inputs in equal order give equal outputs: there is no clock and no other source of randomness than the seed.
 
-use crate::clients::{Place, WorkerClients};
+use crate::clients::{Address, Place, WorkerClients};
 use crate::errands::{self, Errands};
 use crate::gather::{Gather, Join};
 use crate::lane::WriteNumber;
@@ -21,6 +21,8 @@ use std::collections::BTreeMap;
 
 /// Interval at which deadlines and silence are looked at, µs.
 const SWEEP_US: u64 = 10_000;
+/// Interval at which silent clients are looked for, µs.
+const IDLE_LOOK_US: u64 = 1_000_000;
 
 /// A client connection of one [`Proxy`]; never used again for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -78,6 +80,9 @@ pub struct Proxy {
     touched: Vec<ClientId>,
     /// Clients whose sessions may hold a command.
     to_decode: Vec<u64>,
+    /// Clients whose next command waits for the end of CLIENT PAUSE.
+    paused: Vec<u64>,
+    next_idle_look_us: u64,
     next_sweep_us: u64,
 }
 
@@ -93,23 +98,29 @@ impl Proxy {
             upstream: Upstream::new(seed, deadline_us),
             touched: Vec::new(),
             to_decode: Vec::new(),
+            paused: Vec::new(),
+            next_idle_look_us: 0,
             next_sweep_us: 0,
         }
     }
 
     // The client side.
 
-    /// A client connected. `addr` is its address.
-    pub fn client_open(&mut self, place: Place, addr: String) -> ClientId {
-        ClientId(self.clients.insert(Client {
-            session: Session::new(Mode::Proxy, place, addr, self.shared.clone()),
+    /// A client connected.
+    pub fn client_open(&mut self, place: Place, address: &Address) -> ClientId {
+        let id = self.clients.insert(Client {
+            session: Session::new(Mode::Proxy, place, address, self.shared.clone()),
             last_writes: BTreeMap::new(),
             reads: PendingReads::default(),
             is_blocked: false,
             is_held: false,
             is_touched: false,
             is_to_decode: false,
-        }))
+        });
+        if let Some(client) = self.clients.get_mut(id) {
+            client.session.set_key(id);
+        }
+        ClientId(id)
     }
 
     /// A client came by TLS: it is told the nodes' TLS addresses.
@@ -205,7 +216,11 @@ impl Proxy {
     /// Takes a cluster map; one that is not newer than the known one, or is of another cluster, is ignored. Returns whether
     /// it was taken.
     pub fn update_map(&mut self, map: ClusterMap) -> bool {
-        self.upstream.update_map(map)
+        let is_taken = self.upstream.update_map(map);
+        if let Some(map) = self.map().filter(|_| is_taken) {
+            self.shared.all().follow(map);
+        }
+        is_taken
     }
 
     /// The cluster map.
@@ -306,6 +321,7 @@ impl Proxy {
                 self.deliver_failure(p, origin, failure);
             }
         }
+        self.attend_clients(now_us);
         let mut unblocked = Vec::new();
         loop {
             for id in core::mem::take(&mut self.to_decode) {
@@ -325,6 +341,35 @@ impl Proxy {
         }
     }
 
+    /// Does what others asked of clients here, lets go on who was paused, and cuts who was silent for too long.
+    fn attend_clients(&mut self, now_us: u64) {
+        for id in self.shared.take_noted() {
+            if let Some(client) = self.clients.get_mut(id) {
+                client.session.attend();
+                self.touch(id);
+            }
+        }
+        if !self.paused.is_empty() && !self.shared.is_paused() {
+            for id in core::mem::take(&mut self.paused) {
+                if let Some(client) = self.clients.get_mut(id) {
+                    client.session.resume();
+                    self.plan_decode(id);
+                }
+            }
+        }
+        if self.shared.idle_max_s().is_some() && self.next_idle_look_us <= now_us {
+            self.next_idle_look_us = now_us + IDLE_LOOK_US;
+            for id in self.clients.keys() {
+                if let Some(client) = self.clients.get_mut(id) {
+                    client.session.cut_if_idle();
+                    if client.session.is_over() {
+                        self.touch(id);
+                    }
+                }
+            }
+        }
+    }
+
     /// Whether a turn has something to do at once.
     pub fn has_work(&self) -> bool {
         !self.to_decode.is_empty()
@@ -333,7 +378,10 @@ impl Proxy {
     /// The latest time for the next turn; `None`: not before something comes.
     pub fn next_wakeup_us(&self) -> Option<u64> {
         let sweep = (self.upstream.calls() > 0).then_some(self.next_sweep_us);
-        sweep.into_iter().chain(self.upstream.next_wakeup_us()).min()
+        let pause_end = self.shared.pause_end_us().filter(|_| !self.paused.is_empty());
+        let may_be_idle = self.shared.idle_max_s().is_some() && self.clients.len() > 0;
+        let idle_look = may_be_idle.then_some(self.next_idle_look_us);
+        [sweep, pause_end, idle_look, self.upstream.next_wakeup_us()].into_iter().flatten().min()
     }
 
     fn plan_decode(&mut self, id: u64) {
@@ -373,6 +421,8 @@ impl Proxy {
         {
             client.session.answer_error(ticket, errands::TOO_MANY);
             self.plan_decode(id);
+        } else if client.session.is_paused() {
+            self.paused.push(id);
         }
         self.touch(id);
     }

@@ -10,7 +10,7 @@
 //! - `lane`: the requests for one partition, exactly once.
 //! - `upstream`: which node a lane talks to, and what it makes of the replies.
 //! - [`random`]: randomness from a seed.
-//! - [`server`]: threads, sockets and time.
+//! - [`server`]: threads, sockets and time; [`process`]: what the process uses of the machine.
 
 pub mod clients;
 pub mod core;
@@ -20,6 +20,7 @@ pub mod http;
 mod lane;
 pub mod logging;
 pub mod metrics;
+pub mod process;
 pub mod random;
 pub mod route;
 pub mod server;

@@ -10,18 +10,25 @@
 //!  socket <--sent------- output <---------------- replies in request order <-------+
 //! ```
 
+mod auth;
 mod client;
+mod client_list;
 mod cluster;
 mod command;
 mod config;
 mod connection;
 mod info;
+mod latency;
+mod monitor;
 mod pending_reads;
+mod recent_args;
 mod replies;
 mod server;
+mod slow_log;
 
-use crate::clients::{Place, WorkerClients};
-use connection::Connection;
+use crate::clients::{Address, Held, Place, WorkerClients};
+use connection::{Connection, Silence};
+use recent_args::RecentArgs;
 use replies::{Asked, ReplyQueue};
 use ringfort_resp::commands::unknown_command_error;
 use ringfort_resp::{
@@ -29,9 +36,10 @@ use ringfort_resp::{
 };
 use ringfort_ring::{NodeId, PartitionId, SLOTS, Slot, slot_of};
 use ringfort_wire::{ClusterMap, MetaWrite};
+use std::collections::BTreeMap;
 
 pub use cluster::map_json;
-pub use info::{Facts, Keyspace};
+pub use info::{Facts, Keyspace, Usage};
 pub use pending_reads::PendingReads;
 
 /// Most unanswered commands of one session (fewer while its replies are large); at the limit it stops decoding and its caller stops reading the socket.
@@ -107,13 +115,18 @@ pub trait Host {
 pub struct Args<'a> {
     decoder: &'a CommandDecoder,
     buf: &'a [u8],
+    len: usize,
 }
 
 impl<'a> Args<'a> {
+    fn new(decoder: &'a CommandDecoder, buf: &'a [u8]) -> Self {
+        Self { decoder, buf, len: decoder.args().len() }
+    }
+
     /// How many there are, the name included; never 0.
     #[expect(clippy::len_without_is_empty, reason = "a command has at least its name")]
     pub fn len(&self) -> usize {
-        self.decoder.args().len()
+        self.len
     }
 
     /// Argument `i`; 0 is the name.
@@ -126,8 +139,8 @@ impl<'a> Args<'a> {
 
     /// All of them in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone + use<'a> {
-        let Self { decoder, buf } = *self;
-        (0..self.len()).map(move |i| decoder.arg(buf, i))
+        let Self { decoder, buf, len } = *self;
+        (0..len).map(move |i| decoder.arg(buf, i))
     }
 }
 
@@ -136,7 +149,7 @@ impl<'a> Args<'a> {
 pub struct Ask<'a> {
     /// Its place among the replies.
     pub ticket: Ticket,
-    /// Which command it is, of a container which subcommand; its arity is right.
+    /// Which command it is; its arity is right.
     pub spec: &'static CommandSpec,
     /// The form of its reply.
     pub protocol: Protocol,
@@ -176,16 +189,26 @@ pub struct Session {
     /// The command behind the errand that is under way: until it is answered nothing more is decoded, so that what
     /// follows sees the change.
     on_errand: Option<Ticket>,
+    /// Whether its next command waits for the end of CLIENT PAUSE.
+    is_paused: bool,
+    /// Whether its next command was given out before and taken back.
+    is_put_back: bool,
+    /// Whether the reply of the command decoded last is dropped (CLIENT REPLY).
+    is_silent: bool,
+    /// Whether somebody ended it.
+    is_cut: bool,
     replies: ReplyQueue,
+    recent_args: RecentArgs,
+    /// The text of each INFO that waits for the number of keys, with the form of its reply.
+    infos: BTreeMap<Ticket, (Protocol, String)>,
 }
 
 impl Session {
-    /// A session for a connection just accepted; `addr` is the client's address for CLIENT INFO,
-    /// `clients` what it shares with the others.
-    pub fn new(mode: Mode, place: Place, addr: String, clients: WorkerClients) -> Self {
+    /// A session for a connection just accepted; `clients` is what it shares with the others.
+    pub fn new(mode: Mode, place: Place, address: &Address, clients: WorkerClients) -> Self {
         Self {
             mode,
-            connection: Connection::new(place, addr, clients),
+            connection: Connection::new(place, address, clients),
             input: Vec::new(),
             start: 0,
             last_start: 0,
@@ -195,7 +218,13 @@ impl Session {
             is_input_ended: false,
             errand: None,
             on_errand: None,
+            is_paused: false,
+            is_put_back: false,
+            is_silent: false,
+            is_cut: false,
             replies: ReplyQueue::default(),
+            recent_args: RecentArgs::default(),
+            infos: BTreeMap::new(),
         }
     }
 
@@ -242,6 +271,7 @@ impl Session {
     fn has_room(&self) -> bool {
         !self.is_closing
             && self.on_errand.is_none()
+            && !self.is_paused
             && self.replies.unanswered() < PIPELINE_MAX
             && self.replies.output().len() < OUTPUT_PAUSE_BYTES
             && self.replies.has_room()
@@ -252,15 +282,27 @@ impl Session {
     /// `None`: more input is needed, or the session is at a limit ([`Session::wants_next`] tells when to go on), or it is
     /// closing, or there is an errand to take ([`Session::take_errand`]).
     pub fn next(&mut self, host: &dyn Host) -> Option<Ask<'_>> {
-        let (start, spec, slots) = self.next_for_host(host)?;
+        let Some((start, spec, slots)) = self.next_for_host(host) else {
+            self.note_held();
+            return None;
+        };
         self.last_start = start;
+        let ticket = self.expect(spec, start);
+        let mut args = Args::new(&self.decoder, &self.input[start..]);
+        let mut asked = spec;
+        if spec.command == Command::Info {
+            let text = info::text(args.iter().skip(1), host, &self.connection.clients);
+            self.infos.insert(ticket, (self.connection.protocol(), text));
+            asked = Command::DbSize.spec();
+            args.len = 1;
+        }
         Some(Ask {
-            ticket: self.replies.expect_one(Asked { spec, at_us: self.connection.clients.now_us() }),
-            spec,
+            ticket,
+            spec: asked,
             protocol: self.connection.protocol(),
             slots,
             is_readonly: self.connection.is_readonly(),
-            args: Args { decoder: &self.decoder, buf: &self.input[start..] },
+            args,
         })
     }
 
@@ -268,6 +310,7 @@ impl Session {
     /// same ticket.
     pub fn put_back(&mut self) {
         self.start = self.last_start;
+        self.is_put_back = true;
         self.replies.expect_one_less();
     }
 
@@ -295,38 +338,144 @@ impl Session {
             if self.decoder.args().is_empty() {
                 continue;
             }
-            let args = Args { decoder: &self.decoder, buf: &self.input[start..] };
-            match judge(self.mode, args, host) {
-                Verdict::Host(spec, slots) => return Some((start, spec, slots)),
-                Verdict::Ok => self.replies.write(self.connection.protocol(), |w| w.ok()),
-                Verdict::Reply(spec, reply) => {
-                    self.connection.clients.stats().answered(spec, 0, false);
-                    self.replies.write(self.connection.protocol(), |w| w.raw(reply));
-                }
-                Verdict::Error(spec, error) => {
-                    if let Some(spec) = spec {
-                        self.connection.clients.stats().rejected(spec);
+            let args = Args::new(&self.decoder, &self.input[start..]);
+            let verdict = judge(self.mode, args, &mut self.connection, host);
+            if !core::mem::take(&mut self.is_put_back) {
+                if let Some(spec) = verdict.executes() {
+                    if self.connection.is_paused(spec) {
+                        self.start = start;
+                        self.is_paused = true;
+                        break;
                     }
-                    self.replies.write(self.connection.protocol(), |w| w.error(&error));
+                    self.connection.asked(spec, args);
                 }
+                self.is_silent = self.connection.take_silence();
+            }
+            match verdict {
+                Verdict::Host(spec, slots) => return Some((start, spec, slots)),
                 Verdict::Errand(spec, write) => {
-                    let asked = Asked { spec, at_us: self.connection.clients.now_us() };
-                    let ticket = self.replies.expect_one(asked);
+                    let ticket = self.expect(spec, start);
                     self.errand = Some((ticket, write));
                     self.on_errand = Some(ticket);
                 }
-                Verdict::Connection(spec) => {
-                    let connection = &mut self.connection;
-                    let result = self.replies.write_raw(|out| connection.execute(spec, args, host, out));
-                    self.connection.clients.stats().answered(spec, 0, result.is_err());
-                    if spec.command == Command::Quit {
-                        self.close();
-                    }
+                Verdict::Reply(spec, reply) => {
+                    let ticket = self.expect(spec, start);
+                    self.answer(ticket, reply);
                 }
+                Verdict::Error(spec, error) => self.refuse(spec, &error),
+                Verdict::Connection(spec) => self.execute(spec, start, host),
             }
         }
         self.drop_decoded();
         None
+    }
+
+    /// Makes room for the reply to the command that starts at `start`.
+    fn expect(&mut self, spec: &'static CommandSpec, start: usize) -> Ticket {
+        let (args, at_us) = (self.keep_args(start, spec), self.connection.clients.now_us());
+        self.replies.expect_one(Asked { spec, at_us, args, is_silent: self.is_silent })
+    }
+
+    /// Answers a command that nobody executes.
+    fn refuse(&mut self, spec: Option<&'static CommandSpec>, error: &str) {
+        let stats = self.connection.clients.stats();
+        if let Some(spec) = spec {
+            stats.rejected(spec);
+        }
+        stats.failed_with(error.as_bytes());
+        if !self.is_silent {
+            self.replies.write(self.connection.protocol(), |w| w.error(error));
+        }
+    }
+
+    /// Executes a command of the connection itself, whose arguments start at `start`.
+    fn execute(&mut self, spec: &'static CommandSpec, start: usize, host: &dyn Host) {
+        let connection = &mut self.connection;
+        let args = Args::new(&self.decoder, &self.input[start..]);
+        let mut unseen = Vec::new();
+        let result = if self.is_silent {
+            connection.execute(spec, args, host, &mut unseen)
+        } else {
+            self.replies.write_raw(|out| connection.execute(spec, args, host, out))
+        };
+        let stats = connection.clients.stats();
+        stats.answered(spec, 0, result.is_err());
+        if let Err(error) = &result {
+            stats.failed_with(error.as_bytes());
+        }
+        if connection.clients.is_slow(0) {
+            let args = self.keep_args(start, spec);
+            self.log_slow(Asked { spec, at_us: 0, args, is_silent: self.is_silent }, 0);
+        }
+        let is_on_again = self.connection.take_reply_on();
+        if self.is_silent && is_on_again {
+            self.replies.write_raw(|out| out.append(&mut unseen));
+        }
+        if spec.command == Command::Quit || self.connection.is_killed() {
+            self.close();
+        }
+    }
+
+    /// Keeps the arguments of the command that starts at `start` for the slow log.
+    fn keep_args(&mut self, start: usize, spec: &CommandSpec) -> recent_args::Place {
+        if !self.connection.clients.has_slow_log() {
+            return recent_args::Place::default();
+        }
+        let args = Args::new(&self.decoder, &self.input[start..]);
+        match monitor::first_secret(spec, args) {
+            None => self.recent_args.push(args.iter()),
+            Some(_) => self.recent_args.push(monitor::redacted(spec, args).into_iter()),
+        }
+    }
+
+    fn log_slow(&self, asked: Asked, us: u64) {
+        let args = self.recent_args.get(asked.args);
+        self.connection.log_slow(us, || args.unwrap_or_else(|| vec![asked.spec.name.into()]));
+    }
+
+    /// Tells CLIENT LIST how much memory the session holds.
+    fn note_held(&self) {
+        self.connection.hold(Held {
+            input: self.input.len() - self.start,
+            input_free: self.input.capacity() - self.input.len(),
+            output: self.replies.output().len(),
+            waiting: self.replies.waiting_bytes(),
+        });
+    }
+
+    /// Takes the number under which the host knows it: [`WorkerClients::take_noted`] names it so.
+    pub fn set_key(&mut self, key: u64) {
+        self.connection.set_key(key);
+        self.attend();
+    }
+
+    /// Does what others asked of this connection: CLIENT KILL, lines of MONITOR.
+    pub fn attend(&mut self) {
+        if self.connection.is_killed() {
+            self.is_cut = true;
+        }
+        let lines = self.connection.take_lines();
+        if !lines.is_empty() {
+            self.replies.write_raw(|out| out.extend_from_slice(&lines));
+        }
+    }
+
+    /// Whether its next command waits for the end of CLIENT PAUSE; [`Session::resume`] lets it go on.
+    pub fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    /// The pause is over.
+    pub fn resume(&mut self) {
+        self.is_paused = false;
+        self.connection.set_paused(false);
+    }
+
+    /// Ends the session if the client was silent for too long (the setting `timeout`).
+    pub fn cut_if_idle(&mut self) {
+        if self.replies.unanswered() == 0 && !self.is_paused && self.connection.is_idle() {
+            self.is_cut = true;
+        }
     }
 
     /// Forgets the input that is decoded; what is left moves to the front.
@@ -343,9 +492,31 @@ impl Session {
     /// Answers a command that [`Session::next`] gave out. A ticket that is answered already is ignored.
     pub fn answer(&mut self, ticket: Ticket, reply: &[u8]) {
         self.on_errand = self.on_errand.filter(|errand| *errand != ticket);
-        if let Some(asked) = self.replies.answer(ticket, reply) {
-            let us = self.connection.clients.now_us().saturating_sub(asked.at_us);
-            self.connection.clients.stats().answered(asked.spec, us, reply.starts_with(b"-"));
+        if !self.infos.is_empty()
+            && let Some((protocol, text)) = self.infos.remove(&ticket)
+        {
+            let mut whole = Vec::new();
+            info::write(
+                text,
+                ringfort_resp::reply::integer(reply),
+                &mut ReplyWriter::new(&mut whole, protocol),
+            );
+            return self.answer(ticket, &whole);
+        }
+        let Some(asked) = self.replies.answer(ticket, reply) else { return };
+        let (clients, us) =
+            (&self.connection.clients, self.connection.clients.now_us().saturating_sub(asked.at_us));
+        let error = reply.strip_prefix(b"-");
+        clients.stats().answered(asked.spec, us, error.is_some());
+        if let Some(error) = error {
+            clients.stats().failed_with(error);
+        }
+        if clients.is_slow(us) {
+            self.log_slow(asked, us);
+        }
+        match self.replies.oldest() {
+            Some(oldest) => self.recent_args.forget_before(oldest.args),
+            None => self.recent_args.clear(),
         }
     }
 
@@ -375,19 +546,21 @@ impl Session {
 
     /// Bytes to send to the client.
     pub fn output(&self) -> &[u8] {
-        self.replies.output()
+        if self.is_cut { &[] } else { self.replies.output() }
     }
 
     /// Forgets `count` bytes of the output, which have been sent.
     pub fn sent(&mut self, count: usize) {
         self.connection.clients.stats().sent(count);
         self.replies.sent(count);
+        self.note_held();
     }
 
     /// Whether the connection is to be closed now: all is said, or the client passed [`OUTPUT_BYTES_MAX`].
     pub fn is_over(&self) -> bool {
         let is_last = self.is_closing || (self.is_input_ended && self.is_starved);
-        self.replies.has_overflowed()
+        self.is_cut
+            || self.replies.has_overflowed()
             || (is_last && self.replies.unanswered() == 0 && self.replies.output().is_empty())
     }
 }
@@ -398,28 +571,36 @@ enum Verdict {
     Connection(&'static CommandSpec),
     /// The meta group.
     Errand(&'static CommandSpec, MetaWrite),
-    /// Nobody: the answer is OK.
-    Ok,
     /// Nobody: the answer is this.
     Reply(&'static CommandSpec, &'static [u8]),
     /// Nobody: the answer is this error.
     Error(Option<&'static CommandSpec>, String),
 }
 
-fn judge(mode: Mode, args: Args<'_>, host: &dyn Host) -> Verdict {
+impl Verdict {
+    /// The command, if anybody executes it.
+    fn executes(&self) -> Option<&'static CommandSpec> {
+        match self {
+            Self::Host(spec, _) | Self::Errand(spec, _) | Self::Reply(spec, _) | Self::Connection(spec) => {
+                Some(spec)
+            }
+            Self::Error(..) => None,
+        }
+    }
+}
+
+fn judge(mode: Mode, args: Args<'_>, connection: &mut Connection, host: &dyn Host) -> Verdict {
     let name = args.get(0);
     let Some(spec) = commands::lookup(name) else {
-        // AUTH is no command of the table: without passwords it does nothing.
-        return if name.eq_ignore_ascii_case(b"auth") {
-            connection::auth(args).map_or_else(|error| Verdict::Error(None, error), |()| Verdict::Ok)
-        } else {
-            Verdict::Error(None, unknown_command_error(name, args.iter().skip(1)))
-        };
+        return Verdict::Error(None, unknown_command_error(name, args.iter().skip(1)));
     };
     let spec = match spec.judge(args.iter().skip(1)) {
         Ok(spec) => spec,
         Err(error) => return Verdict::Error(Some(spec), error),
     };
+    if let Err(error) = connection.admit(spec, host) {
+        return Verdict::Error(Some(spec), error);
+    }
     if spec.command == Command::Config {
         return match config::change(spec, args, host) {
             Ok(Some(write)) => Verdict::Errand(spec, write),
@@ -430,11 +611,21 @@ fn judge(mode: Mode, args: Args<'_>, host: &dyn Host) -> Verdict {
     if let Some(question) = cluster::slot_question(spec) {
         return judge_slot_question(question, args, host);
     }
+    if spec.command == Command::Info
+        && mode == Mode::Proxy
+        && host.map().is_some()
+        && info::is_with_keyspace(args.iter().skip(1))
+    {
+        return Verdict::Host(spec, Slots::None);
+    }
     if spec.scope == Scope::Connection {
         return Verdict::Connection(spec);
     }
     if host.map().is_none() {
         return Verdict::Error(Some(spec), NO_MAP.to_owned());
+    }
+    if connection.is_monitor {
+        return Verdict::Error(Some(spec), "ERR Replica can't interact with the keyspace".to_owned());
     }
     if spec.scope == Scope::Cursor {
         return match ScanArgs::parse(&args.iter().skip(1).collect::<Vec<_>>()) {
@@ -444,10 +635,8 @@ fn judge(mode: Mode, args: Args<'_>, host: &dyn Host) -> Verdict {
     }
     let slots = slots_of(spec, args);
     if slots == Slots::Many && (mode == Mode::Node || spec.scope != Scope::Split) {
-        return Verdict::Error(
-            Some(spec),
-            "CROSSSLOT Keys in request don't hash to the same slot".to_owned(),
-        );
+        let error = "CROSSSLOT Keys in request don't hash to the same slot";
+        return Verdict::Error(Some(spec), error.to_owned());
     }
     Verdict::Host(spec, slots)
 }

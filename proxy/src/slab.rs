@@ -48,6 +48,14 @@ impl<T> Slab<T> {
         self.places[place].1.as_mut()
     }
 
+    /// All keys, in the order of the places.
+    pub fn keys(&self) -> Vec<u64> {
+        let key = |(place, (uses, held)): (usize, &(u32, Option<T>))| {
+            held.is_some().then_some(u64::from(*uses) << 32 | place as u64)
+        };
+        self.places.iter().enumerate().filter_map(key).collect()
+    }
+
     /// Removes a value.
     pub fn remove(&mut self, key: u64) -> Option<T> {
         let place = self.place(key)?;

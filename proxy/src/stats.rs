@@ -5,7 +5,9 @@
 //! ([`Snapshot::since`]).
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use parking_lot::Mutex;
 use ringfort_resp::{CommandSpec, commands};
+use std::collections::BTreeMap;
 
 /// Powers of two of the latency histogram, from 1 µs on: the last one ends at 16.8 s.
 const OCTAVES: usize = 24;
@@ -13,6 +15,11 @@ const OCTAVES: usize = 24;
 const OCTAVE_BUCKETS: usize = 4;
 /// Buckets of a latency histogram: one below 1 µs, those of the powers of two, and one for all that is longer.
 pub const BUCKETS: usize = 1 + OCTAVES * OCTAVE_BUCKETS + 1;
+
+/// Most different first words of errors that are counted.
+pub const ERRORS_MAX: usize = 128;
+/// Longest of them, bytes.
+const ERROR_BYTES_MAX: usize = 64;
 
 /// The bucket of a duration.
 fn bucket_of(us: u64) -> usize {
@@ -70,20 +77,23 @@ impl Default for CommandCounts {
 /// The counts of one worker. Only the worker's own thread may call what changes them.
 #[derive(Debug)]
 pub struct Stats {
-    /// One for each row of the table of commands.
+    /// One for each command and subcommand.
     commands: Box<[CommandCounts]>,
     proxy_requests: Count,
     bytes_in: Count,
     bytes_out: Count,
+    /// Error replies by their first word.
+    errors: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Default for Stats {
     fn default() -> Self {
         Self {
-            commands: commands::all().iter().map(|_| CommandCounts::default()).collect(),
+            commands: commands::rows().map(|_| CommandCounts::default()).collect(),
             proxy_requests: Count::default(),
             bytes_in: Count::default(),
             bytes_out: Count::default(),
+            errors: Mutex::default(),
         }
     }
 }
@@ -104,6 +114,19 @@ impl Stats {
     pub fn rejected(&self, spec: &CommandSpec) {
         if let Some(counts) = self.commands.get(spec.row()) {
             counts.rejected.add(1);
+        }
+    }
+
+    /// An error was the answer; `text` is what follows the minus. Its first word is counted; of more than
+    /// [`ERRORS_MAX`] different ones the further ones are not.
+    pub fn failed_with(&self, text: &[u8]) {
+        let end = text.iter().position(|byte| byte.is_ascii_whitespace()).unwrap_or(text.len());
+        let Ok(word) = core::str::from_utf8(&text[..end.min(ERROR_BYTES_MAX)]) else { return };
+        let mut errors = self.errors.lock();
+        if let Some(count) = errors.get_mut(word) {
+            *count += 1;
+        } else if errors.len() < ERRORS_MAX {
+            errors.insert(word.to_owned(), 1);
         }
     }
 
@@ -184,7 +207,7 @@ pub struct CommandSnapshot {
 /// The counts at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Snapshot {
-    /// One for each row of the table of commands ([`commands::all`]).
+    /// One for each command and subcommand ([`commands::rows`]).
     pub commands: Vec<CommandSnapshot>,
     /// Commands, and parts of commands, that proxies asked this node for; they are in no other count.
     pub proxy_requests: u64,
@@ -192,6 +215,8 @@ pub struct Snapshot {
     pub bytes_in: u64,
     /// Bytes that went to clients.
     pub bytes_out: u64,
+    /// Error replies by their first word.
+    pub errors: BTreeMap<String, u64>,
     /// Connections accepted, those that were turned away included.
     pub connections: u64,
     /// Connections turned away because there were too many.
@@ -214,6 +239,9 @@ impl Snapshot {
         self.proxy_requests += stats.proxy_requests.get();
         self.bytes_in += stats.bytes_in.get();
         self.bytes_out += stats.bytes_out.get();
+        for (word, count) in &*stats.errors.lock() {
+            *self.errors.entry(word.clone()).or_default() += count;
+        }
     }
 
     /// What was counted since `base`.
@@ -231,6 +259,9 @@ impl Snapshot {
         self.proxy_requests = self.proxy_requests.saturating_sub(base.proxy_requests);
         self.bytes_in = self.bytes_in.saturating_sub(base.bytes_in);
         self.bytes_out = self.bytes_out.saturating_sub(base.bytes_out);
+        for (word, count) in &mut self.errors {
+            *count = count.saturating_sub(base.errors.get(word).copied().unwrap_or(0));
+        }
         self.connections = self.connections.saturating_sub(base.connections);
         self.rejected_connections = self.rejected_connections.saturating_sub(base.rejected_connections);
         self
@@ -243,7 +274,7 @@ impl Snapshot {
 
     /// The commands that were answered or refused, in the order of the table.
     pub fn used(&self) -> impl Iterator<Item = (&'static CommandSpec, &CommandSnapshot)> {
-        commands::all().iter().zip(&self.commands).filter(|(_, c)| c.calls + c.rejected > 0)
+        commands::rows().zip(&self.commands).filter(|(_, c)| c.calls + c.rejected > 0)
     }
 }
 

@@ -85,11 +85,16 @@ pub enum Command {
     ReadOnly = 1011,
     ReadWrite = 1012,
     Ringfort = 1013,
+    Auth = 1014,
     Time = 1015,
     Lolwut = 1016,
+    SlowLog = 1017,
+    Monitor = 1018,
     Wait = 1019,
     Asking = 1022,
+    Latency = 1023,
     Role = 1024,
+    Acl = 1025,
     LastSave = 1028,
     WaitAof = 1030,
 }
@@ -119,6 +124,11 @@ pub fn find(name: &[u8]) -> Option<&'static CommandSpec> {
 /// Every command, ordered by name.
 pub fn all() -> &'static [CommandSpec] {
     &SPECS
+}
+
+/// Every command, each followed by its subcommands: the one at [`CommandSpec::row`], and so on.
+pub fn rows() -> impl Iterator<Item = &'static CommandSpec> {
+    SPECS.iter().flat_map(|spec| core::iter::once(spec).chain(spec.subcommands))
 }
 
 impl Command {
@@ -187,6 +197,17 @@ static ROWS: [u8; NUMBERS] = {
     rows
 };
 
+/// Place in [`rows`] of each row of `SPECS`.
+static FIRST_ROWS: [u16; SPECS.len()] = {
+    let mut first = [0; SPECS.len()];
+    let mut i = 1;
+    while i < first.len() {
+        first[i] = first[i - 1] + 1 + SPECS[i - 1].subcommands.len() as u16;
+        i += 1;
+    }
+    first
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,14 +222,17 @@ mod tests {
                 assert_eq!((sub.command, sub.name.split('|').next()), (spec.command, Some(spec.name)));
             }
             assert_eq!(Command::from_u16(spec.command as u16), Some(spec.command));
-            assert_eq!((spec.command.spec(), &all()[spec.row()]), (spec, spec));
+            assert_eq!(spec.command.spec(), spec);
+        }
+        for (i, spec) in rows().enumerate() {
+            assert_eq!(spec.row(), i, "{}", spec.name);
         }
         // Numbers that have a row; a variant without one would end its `spec()` in a panic.
         let known: Vec<u16> = (0..=u16::MAX).filter(|n| Command::from_u16(*n).is_some()).collect();
         assert_eq!(known.len(), all().len() + INTERNAL.len());
         for spec in &INTERNAL {
             assert_eq!((spec.command.spec(), lookup(spec.name.as_bytes())), (spec, None));
-            assert_eq!(all()[spec.row()].command, Command::Cluster);
+            assert_eq!(rows().nth(spec.row()).map(|row| row.name), Some(spec.name));
         }
     }
 

@@ -8,7 +8,18 @@ use std::collections::BTreeMap;
 
 /// Commands that are there, but not quite as in Redis.
 const PARTLY: &[(&str, &str)] = &[
+    ("acl|users", "always `default`, the one user"),
+    ("acl|whoami", "always `default`, the one user"),
     ("asking", "does nothing: slots do not migrate one by one"),
+    ("auth", "one user, `default`, with the password of the setting `requirepass`"),
+    ("client|caching", "always refused: there is no client-side caching"),
+    ("client|kill", "the connections of the process that is asked; MAXAGE as in Redis 7.4"),
+    ("client|list", "the connections of the process that is asked; argv-mem, multi-mem and oll are 0"),
+    ("client|no-evict", "shown by CLIENT LIST; no client is evicted anyway"),
+    ("client|no-touch", "shown by CLIENT LIST, and nothing else yet"),
+    ("client|pause", "the clients of the process that is asked; CLIENT UNPAUSE is never held up"),
+    ("client|tracking", "ON is refused: there is no client-side caching"),
+    ("client|unblock", "always 0: no command blocks"),
     ("cluster|count-failure-reports", "always 0: the voters of each partition find out by themselves"),
     ("cluster|links", "direction, node and events only; a proxy has none"),
     (
@@ -28,16 +39,26 @@ const PARTLY: &[(&str, &str)] = &[
     ("del", "over several partitions not one step"),
     ("flushall", "partition by partition, not one step"),
     ("flushdb", "as FLUSHALL"),
-    ("info", "the sections and fields that are known"),
+    (
+        "info",
+        "of the process that is asked, the keys through a proxy those of the cluster; the fields that are known",
+    ),
     ("lastsave", "the present time: nothing that was answered waits to be saved"),
     (
         "keys",
         "through a proxy over the whole cluster, partition by partition; on a node over the partitions that it leads",
     ),
+    ("latency|doctor", "says where to look instead: no events are watched"),
+    ("latency|graph", "no events are watched"),
+    ("latency|histogram", "of the process that is asked; up to powers of two of µs, from decoding to answer"),
+    ("latency|history", "always empty: no events are watched"),
+    ("latency|latest", "always empty: no events are watched"),
+    ("latency|reset", "always 0: no events are watched"),
     ("lcs", "keys of one slot"),
     ("lolwut", "art of its own"),
     ("memory|usage", "the bytes that Ringfort counts for key, value and expiry; SAMPLES has no effect"),
     ("mget", "over several partitions not one step; through a node keys of one slot"),
+    ("monitor", "the commands of the process that is asked"),
     ("mset", "over several partitions not one step; through a node keys of one slot"),
     ("msetnx", "keys of one slot"),
     ("object|encoding", "as after a SET: APPEND and the like leave no trace"),
@@ -47,6 +68,10 @@ const PARTLY: &[(&str, &str)] = &[
     ("role", "always a master without replicas: roles belong to partitions, see `ringfort status`"),
     ("scan", "through a proxy over the whole cluster; on a node over the partitions that it leads"),
     ("select", "database 0 only"),
+    (
+        "slowlog|get",
+        "of the process that is asked; times from decoding to answer, at most 100 entries a second and worker",
+    ),
     ("unlink", "over several partitions not one step"),
     (
         "wait",
@@ -58,13 +83,7 @@ const PARTLY: &[(&str, &str)] = &[
 /// Why commands are not there yet, as long as they are not; the others have the reason of their group.
 const NOT_YET: &[(&str, &str)] = &[
     ("acl", "there is one user, `default`"),
-    ("client|caching", "client-side caching is to come"),
-    ("client|getredir", "client-side caching is to come"),
-    ("client|tracking", "client-side caching is to come"),
-    ("client|trackinginfo", "client-side caching is to come"),
-    ("client|unblock", "no command blocks yet"),
     ("dump", "to come, to move keys between clusters"),
-    ("latency", "SLOWLOG and INFO latencystats come first"),
     ("pfdebug", "internal to Redis"),
     ("pfselftest", "internal to Redis"),
     ("restore", "to come, to move keys between clusters"),

@@ -10,6 +10,9 @@ use ringfort_resp::reply::{FrameScanner, Value, parse};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::reason;
 
+/// Environment variable with the cluster's password (`requirepass`). A cluster without one takes any.
+const PASSWORD: &str = "RINGFORT_PASSWORD";
+
 /// Longest a connect, a write or a whole reply may take.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -24,15 +27,19 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Connects.
+    /// Connects; authenticates with the password of the environment variable [`PASSWORD`] if there is one.
     ///
     /// # Errors
-    /// Nobody listens at `address`, or does not accept in time.
+    /// Nobody listens at `address`, does not accept in time, or wants another password.
     pub(super) fn connect(address: SocketAddr) -> anyhow::Result<Self> {
         let plain = |error: std::io::Error| anyhow::anyhow!(reason(&error));
         let stream = TcpStream::connect_timeout(&address, TIMEOUT).map_err(plain)?;
         stream.set_write_timeout(Some(TIMEOUT)).map_err(plain)?;
-        Ok(Self { stream, input: Vec::new() })
+        let mut client = Self { stream, input: Vec::new() };
+        if let Ok(password) = std::env::var(PASSWORD) {
+            client.call(&["AUTH", "default", &password])?;
+        }
+        Ok(client)
     }
 
     /// Sends one command and reads its reply.

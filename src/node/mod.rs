@@ -42,6 +42,8 @@ pub const CLIENTS_MAX: u64 = 10_000;
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Wait between two looks at whether it has.
 const LEAVE_POLL: Duration = Duration::from_millis(10);
+/// Wait between two looks at what the process uses.
+const WATCH: Duration = Duration::from_secs(1);
 /// Pause after a failed accept (no file descriptors left), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -110,6 +112,7 @@ async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
         inboxes: RefCell::new(Vec::new()),
     });
     spawn_local(Rc::clone(&control).serve(peer_listener));
+    spawn_local(watch_process(Arc::clone(&shared)));
     let mut stop = Stop::new()?;
     let mut waiting = Box::pin(waiting::serve(&client_listener, &shared));
     let map = tokio::select! {
@@ -277,32 +280,29 @@ struct Door {
 }
 
 impl Door {
-    fn admit(&self, socket: ClientSocket, address: SocketAddr) {
+    fn admit(&self, socket: ClientSocket) {
         let Some(place) = self.shared.clients.accept(self.shared.clients_max) else {
             return socket.turn_away(b"-ERR max number of clients reached\r\n");
         };
         let next = self.next.fetch_add(1, Ordering::Relaxed);
-        self.inboxes[next % self.inboxes.len()].push(Input::Client(socket, place, address.to_string()));
+        self.inboxes[next % self.inboxes.len()].push(Input::Client(socket, place));
     }
 }
 
 /// Takes plain clients for as long as the node runs.
 async fn accept_clients(listener: TcpListener, door: Arc<Door>) {
-    let started = SystemClock.now();
     loop {
-        let (stream, address) = match listener.accept().await {
-            Ok(accepted) => accepted,
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::warn!(%error, "the client port cannot accept");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let uptime_us = SystemClock.now().boot_us - started.boot_us;
-        door.shared.uptime_s.store(uptime_us / 1_000_000, Ordering::Relaxed);
         let _ = stream.set_nodelay(true);
         if let Ok(stream) = stream.into_std() {
-            door.admit(ClientSocket::plain(stream), address);
+            door.admit(ClientSocket::plain(stream));
         }
     }
 }
@@ -319,7 +319,7 @@ fn start_tls(
     let serve = async move {
         let listener = TcpListener::from_std(listener)?;
         tokio::select! {
-            never = tls::serve(&listener, &tls, |socket, address| door.admit(socket, address)) => match never {},
+            never = tls::serve(&listener, &tls, |socket, _| door.admit(socket)) => match never {},
             _ = stopped => Ok::<_, std::io::Error>(()),
         }
     };
@@ -329,6 +329,17 @@ fn start_tls(
         }
     })?;
     Ok(running)
+}
+
+/// Keeps what INFO shows of the process up to date.
+async fn watch_process(shared: Arc<Shared>) {
+    let started = SystemClock.now();
+    loop {
+        let now = SystemClock.now();
+        shared.uptime_s.store((now.boot_us - started.boot_us) / 1_000_000, Ordering::Relaxed);
+        *shared.usage.lock() = ringfort_proxy::process::usage();
+        tokio::time::sleep(WATCH).await;
+    }
 }
 
 async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {

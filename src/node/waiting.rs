@@ -2,7 +2,7 @@
 
 use crate::clock::{Clock as _, SystemClock};
 use crate::worker::shared::{Shared, View};
-use ringfort_proxy::clients::WorkerClients;
+use ringfort_proxy::clients::{Address, WorkerClients};
 use ringfort_proxy::session::{Mode, Session};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -28,7 +28,8 @@ pub(super) async fn serve(listener: &TcpListener, shared: &Arc<Shared>) -> Infal
                     // Their number is bounded above.
                     let Some(place) = shared.clients.accept(u64::MAX) else { continue };
                     let worker = shared.clients.worker(usize::from(shared.workers));
-                    let session = Session::new(Mode::Node, place, address.to_string(), worker.clone());
+                    let address = Address { peer: address.to_string(), ..Address::default() };
+                    let session = Session::new(Mode::Node, place, &address, worker.clone());
                     clients.spawn_local(answer(stream, session, worker, View::new(Arc::clone(shared))));
                 }
                 Err(error) => {

@@ -111,6 +111,8 @@ pub struct WorkerCore<D: Disk> {
     shared: Arc<Shared>,
     view: View,
     clients: WorkerClients,
+    /// Clients whose next command waits for the end of CLIENT PAUSE.
+    paused_clients: Vec<u64>,
     groups: BTreeMap<u16, Group>,
     log: Rc<RefCell<Log<D>>>,
     snapshots: SnapshotFiles<D>,
@@ -151,6 +153,11 @@ impl<D: Disk> std::fmt::Debug for WorkerCore<D> {
 }
 
 impl<D: Disk> WorkerCore<D> {
+    /// Tells how to wake the worker for a turn, from any thread.
+    pub fn set_wake(&self, wake: impl Fn() + Send + Sync + 'static) {
+        self.clients.set_wake(wake);
+    }
+
     /// Facts that all workers share.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
@@ -245,6 +252,7 @@ impl<D: Disk> WorkerCore<D> {
         }
         let now = clock.now();
         self.clients.set_now(now.boot_us);
+        self.attend_clients(now);
         let mut touched = Vec::new();
         for _ in 0..ROUNDS_MAX {
             if self.dirty.is_empty() {
@@ -538,6 +546,7 @@ impl<D: Disk> WorkerCore<D> {
                 tracing::info!("the disk has room again: writes are accepted");
             }
         }
+        self.cut_idle_clients();
         for (&id, group) in &self.groups {
             let bytes = self.log.borrow().group_bytes(id);
             if group.is_compaction_due(bytes, self.options.compact_bytes_min)

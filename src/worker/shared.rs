@@ -4,7 +4,7 @@ use super::status::WorkerStatus;
 use crate::shard::GroupStatus;
 use parking_lot::{Mutex, RwLock};
 use ringfort_proxy::clients::Clients;
-use ringfort_proxy::session::{Facts, Host, Keyspace, RingfortQuery, map_json};
+use ringfort_proxy::session::{Facts, Host, Keyspace, RingfortQuery, Usage, map_json};
 use ringfort_ring::{NodeId, PartitionId, Slot};
 use ringfort_wire::{ClusterMap, GroupId};
 use std::sync::Arc;
@@ -72,6 +72,8 @@ pub struct Shared {
     pub commands_per_s: AtomicU64,
     /// Seconds since the start.
     pub uptime_s: AtomicU64,
+    /// What the process uses of the machine.
+    pub usage: Mutex<Usage>,
 }
 
 impl Shared {
@@ -103,6 +105,7 @@ impl Shared {
             digests: (0..workers).map(|_| Mutex::new(Vec::new())).collect(),
             commands_per_s: AtomicU64::new(0),
             uptime_s: AtomicU64::new(0),
+            usage: Mutex::default(),
         }
     }
 
@@ -137,6 +140,7 @@ impl Shared {
             return false;
         }
         *current = Some(Arc::new(map.clone()));
+        self.clients.follow(map);
         self.epoch.store(map.epoch, Ordering::Release);
         drop(current);
         self.epochs.send_replace(map.epoch);
@@ -258,6 +262,7 @@ impl Host for View {
             tcp_port: self.shared.client_port,
             uptime_s: self.shared.uptime_s.load(Ordering::Relaxed),
             clients_max: self.shared.clients_max,
+            usage: *self.shared.usage.lock(),
             keyspace: Some(Keyspace {
                 keys: led().map(|s| s.keys).sum(),
                 expires: led().map(|s| s.expires).sum(),

@@ -11,7 +11,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::log::FsDisk;
 use crate::shard::raft::TICK_MS;
 use crossbeam::queue::SegQueue;
-use ringfort_proxy::clients::Place;
+use ringfort_proxy::clients::{Address, Place};
 use ringfort_proxy::errands::TOO_MANY;
 use ringfort_proxy::server::peer::read_frame;
 use ringfort_proxy::server::{meta, peer};
@@ -60,8 +60,8 @@ const RECONNECT: (Duration, Duration) = (Duration::from_millis(20), Duration::fr
     reason = "only the log thread's rare answers are large; they are moved once"
 )]
 pub enum Input {
-    /// A client of the node's own port, with its address.
-    Client(ClientSocket, Place, String),
+    /// A client of the node's own port.
+    Client(ClientSocket, Place),
     /// A link that was greeted: its first bytes are read.
     Link(std::net::TcpStream, Channel),
     /// A message of another worker. A client has at most a bounded number of commands under way, so these are bounded.
@@ -124,6 +124,10 @@ pub fn run(options: ShellOptions, ready: impl FnOnce()) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let worker = options.core.worker;
     let inbox = Arc::clone(&options.inboxes[usize::from(worker)]);
+    core.set_wake({
+        let inbox = Arc::clone(&inbox);
+        move || inbox.wake.notify_one()
+    });
     let (syncs, sync_thread) = job_thread(format!("log-{worker}"), &inbox)?;
     // Snapshots may be large: the log's syncs, for which writes wait, must not queue behind them.
     let (snapshots, snapshot_thread) = job_thread(format!("snapshot-{worker}"), &inbox)?;
@@ -263,7 +267,7 @@ impl Shell {
     fn take_inputs(self: &Rc<Self>) -> anyhow::Result<bool> {
         while let Some(input) = self.inbox.queue.pop() {
             match input {
-                Input::Client(stream, place, addr) => self.accept_client(stream, place, addr)?,
+                Input::Client(socket, place) => self.accept_client(socket, place)?,
                 Input::Link(stream, channel) => self.accept_link(stream, channel)?,
                 Input::Worker(message) => self.core.borrow_mut().worker_message(message, self.clock.now()),
                 Input::MetaWrite(body, sender) => self.take_meta_write(&body, sender),
@@ -569,14 +573,14 @@ impl Shell {
 
     // --- Clients ---------------------------------------------------------------------------------------------------
 
-    fn accept_client(self: &Rc<Self>, socket: ClientSocket, place: Place, addr: String) -> io::Result<()> {
+    fn accept_client(self: &Rc<Self>, socket: ClientSocket, place: Place) -> io::Result<()> {
         let stream = ClientStream::new(socket)?;
-        spawn_local(Rc::clone(self).serve_client(stream, place, addr));
+        spawn_local(Rc::clone(self).serve_client(stream, place));
         Ok(())
     }
 
-    async fn serve_client(self: Rc<Self>, stream: ClientStream, place: Place, addr: String) {
-        let client = self.core.borrow_mut().client_open(place, addr);
+    async fn serve_client(self: Rc<Self>, stream: ClientStream, place: Place) {
+        let client = self.core.borrow_mut().client_open(place, &Address::of(stream.tcp()));
         if stream.is_tls() {
             self.core.borrow_mut().client_set_tls(client);
         }

@@ -16,7 +16,7 @@ use ringfort::meta::form::first_map;
 use ringfort::shard::raft::Message;
 use ringfort::shard::{Group, Machine};
 use ringfort::worker::{JobDone, SnapshotSend};
-use ringfort_proxy::clients::Clients;
+use ringfort_proxy::clients::{Address, Clients};
 use ringfort_proxy::{LinkId, Proxy};
 use ringfort_ring::{PartitionId, slot_of};
 use ringfort_wire::frame::{self, Kind};
@@ -1192,7 +1192,7 @@ impl World {
                 let core = self.nodes[b].workers[usize::from(worker)].core.as_mut();
                 self.conns[conn].number = core.map_or(0, |core| {
                     let place = core.shared().clients.accept(u64::MAX).expect("there is no limit");
-                    core.client_open(place, "sim".to_owned())
+                    core.client_open(place, &Address::default())
                 });
             }
         }
@@ -1350,7 +1350,7 @@ impl World {
                 return false;
             }
             let place = Clients::new(1).accept(u64::MAX).expect("there is no limit");
-            c.id = Some(self.proxies[proxy].core.client_open(place, "sim".to_owned()));
+            c.id = Some(self.proxies[proxy].core.client_open(place, &Address::default()));
         }
         true
     }

@@ -5,6 +5,7 @@
 mod bad_input;
 mod bootstrap;
 mod client;
+mod clients;
 mod cluster;
 mod commands;
 mod disk_full;

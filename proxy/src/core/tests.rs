@@ -148,7 +148,7 @@ impl Sim {
         let groups = groups.collect();
         let clients = (0..clients)
             .map(|_| ClientModel {
-                id: proxy.client_open(proxy.shared.all().accept(u64::MAX).unwrap(), String::new()),
+                id: proxy.client_open(proxy.shared.all().accept(u64::MAX).unwrap(), &Address::default()),
                 asked: VecDeque::new(),
                 history: Vec::new(),
                 received: Vec::new(),
@@ -939,14 +939,15 @@ fn an_errand_is_answered_when_it_is_over() {
         proxy.client_data(id, b"CONFIG SET timeout 7\r\nCONFIG GET timeout\r\n");
         proxy.turn(1);
     };
-    let first = proxy.client_open(place(), String::new());
+    let first = proxy.client_open(place(), &Address::default());
     ask(&mut proxy, first);
     let errands = proxy.take_errands();
     assert_eq!(errands.len(), 1);
     assert!(proxy.take_errands().is_empty() && proxy.client_output(first).is_empty());
 
     // The others up to the bound wait, the next is told.
-    let others: Vec<ClientId> = (0..ERRANDS_MAX).map(|_| proxy.client_open(place(), String::new())).collect();
+    let others: Vec<ClientId> =
+        (0..ERRANDS_MAX).map(|_| proxy.client_open(place(), &Address::default())).collect();
     others.iter().for_each(|id| ask(&mut proxy, *id));
     assert_eq!(proxy.take_errands().len(), ERRANDS_MAX - 1);
     proxy.turn(2);

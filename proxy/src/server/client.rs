@@ -3,6 +3,7 @@
 use super::Accepted;
 use super::worker::Worker;
 use crate::ClientId;
+use crate::clients::Address;
 use crate::stream::{ClientSocket, ClientStream};
 use core::cell::{Cell, RefCell};
 use core::future::poll_fn;
@@ -47,8 +48,7 @@ impl ClientShell {
                 return;
             }
         };
-        let addr = stream.tcp().peer_addr().map_or_else(|_| String::new(), |addr| addr.to_string());
-        let id = worker.core.borrow_mut().client_open(place, addr);
+        let id = worker.core.borrow_mut().client_open(place, &Address::of(stream.tcp()));
         if stream.is_tls() {
             worker.core.borrow_mut().client_set_tls(id);
         }

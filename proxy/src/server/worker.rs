@@ -28,7 +28,7 @@ pub(super) struct Worker {
     pub(super) number: u16,
     pub(super) core: RefCell<Proxy>,
     /// Asks for a turn.
-    pub(super) turn: Notify,
+    pub(super) turn: Arc<Notify>,
     pub(super) clients: RefCell<BTreeMap<ClientId, Rc<ClientShell>>>,
     pub(super) links: RefCell<BTreeMap<LinkId, Rc<LinkShell>>>,
     /// What every task reads into; nobody holds it across an await.
@@ -46,10 +46,16 @@ pub(super) fn run(
 ) {
     let deadline_us =
         u64::try_from(shared.options.deadline.as_micros()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4);
+    let turn = Arc::new(Notify::new());
+    let clients = shared.clients.worker(usize::from(number));
+    clients.set_wake({
+        let turn = Arc::clone(&turn);
+        move || turn.notify_one()
+    });
     let worker = Rc::new(Worker {
         number,
-        core: RefCell::new(Proxy::new(random(), deadline_us, shared.clients.worker(usize::from(number)))),
-        turn: Notify::new(),
+        core: RefCell::new(Proxy::new(random(), deadline_us, clients)),
+        turn: Arc::clone(&turn),
         clients: RefCell::default(),
         links: RefCell::default(),
         read_buffer: RefCell::new(vec![0; READ_BYTES].into_boxed_slice()),
@@ -199,6 +205,7 @@ impl Worker {
             tcp_port: shared.addr.port(),
             uptime_s: now_us / 1_000_000,
             clients_max: shared.options.client_connections_max as u64,
+            usage: crate::process::usage(),
             keyspace: None,
         });
     }

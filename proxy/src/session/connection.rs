@@ -1,10 +1,27 @@
 //! The commands that a connection answers by itself.
 
-use super::{Args, Host, RingfortQuery, cluster, command, config, info, server};
-use crate::clients::{Place, WorkerClients};
+use super::{
+    Args, Host, RingfortQuery, auth, cluster, command, config, info, latency, monitor, server, slow_log,
+};
+use crate::clients::{Address, Held, Place, Record, SlowEntry, WorkerClients};
 use crate::logging;
+use core::sync::atomic::Ordering::Relaxed;
 use ringfort_resp::commands::{write_help, wrong_arity_error};
 use ringfort_resp::{Command, CommandSpec, Protocol, ReplyWriter};
+use std::sync::Arc;
+
+const HELLO_BEFORE_AUTH: &str = "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO \
+                                 <proto> AUTH <user> <pass> option can be used to authenticate the client and select \
+                                 the RESP protocol version at the same time";
+
+/// Which replies CLIENT REPLY drops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Silence {
+    No,
+    /// That of the next command.
+    Next,
+    All,
+}
 
 /// The state that connection commands change.
 #[derive(Debug)]
@@ -12,36 +29,127 @@ pub(super) struct Connection {
     /// What it shares with the other connections of the process.
     pub(super) clients: WorkerClients,
     place: Place,
-    pub(super) addr: String,
-    pub(super) protocol: Protocol,
-    pub(super) name: String,
-    pub(super) lib_name: String,
-    pub(super) lib_version: String,
-    pub(super) is_readonly: bool,
+    /// What the others see of it.
+    pub(super) record: Arc<Record>,
+    protocol: Protocol,
+    is_readonly: bool,
     /// Whether the client came by TLS, so that it is sent to TLS addresses.
     pub(super) is_tls: bool,
+    /// Whether it said MONITOR.
+    pub(super) is_monitor: bool,
+    pub(super) is_authenticated: bool,
+    /// Whether it has been seen if there is a password; before the first map nobody knows.
+    pub(super) knows_password: bool,
+    pub(super) silence: Silence,
+    /// Whether the last command was CLIENT REPLY ON.
+    pub(super) is_reply_on: bool,
 }
 
 /// A reply is written, or the text of an error reply.
 pub(super) type Outcome = Result<(), String>;
 
 impl Connection {
-    pub(super) fn new(place: Place, addr: String, clients: WorkerClients) -> Self {
+    pub(super) fn new(place: Place, address: &Address, clients: WorkerClients) -> Self {
         Self {
+            record: clients.register(&place, address),
             clients,
             place,
-            addr,
             protocol: Protocol::Resp2,
-            name: String::new(),
-            lib_name: String::new(),
-            lib_version: String::new(),
             is_readonly: false,
             is_tls: false,
+            is_monitor: false,
+            is_authenticated: false,
+            knows_password: false,
+            silence: Silence::No,
+            is_reply_on: false,
         }
     }
 
     pub(super) fn id(&self) -> u64 {
         self.place.id()
+    }
+
+    pub(super) fn name(&self) -> String {
+        self.record.names.lock().name.clone()
+    }
+
+    pub(super) fn set_name(&self, name: String) {
+        self.record.names.lock().name = name;
+    }
+
+    pub(super) fn set_key(&self, key: u64) {
+        self.record.set_key(key);
+    }
+
+    pub(super) fn is_killed(&self) -> bool {
+        self.record.is_killed.load(Relaxed)
+    }
+
+    pub(super) fn take_lines(&self) -> Vec<u8> {
+        if self.is_monitor { self.record.take_lines() } else { Vec::new() }
+    }
+
+    pub(super) fn hold(&self, held: Held) {
+        self.record.hold(held, self.clients.now_us());
+    }
+
+    /// Whether it was silent for longer than the setting `timeout` allows; a monitor may be.
+    pub(super) fn is_idle(&self) -> bool {
+        let idle_s = self.record.idle_s(self.clients.now_us());
+        !self.is_monitor && self.clients.idle_max_s().is_some_and(|max_s| idle_s > max_s)
+    }
+
+    /// Whether CLIENT PAUSE holds a command up; CLIENT LIST shows it then. CLIENT UNPAUSE is never held up (in Redis it
+    /// is), so that a pause that is too long can be ended.
+    pub(super) fn is_paused(&self, spec: &CommandSpec) -> bool {
+        let is_paused = self.clients.all().pause().holds(spec.is_write, self.clients.now_us())
+            && spec.name != "client|unpause";
+        if is_paused {
+            self.set_paused(true);
+        }
+        is_paused
+    }
+
+    pub(super) fn set_paused(&self, is_paused: bool) {
+        self.record.is_paused.store(is_paused, Relaxed);
+    }
+
+    /// A command is to be executed.
+    pub(super) fn asked(&self, spec: &'static CommandSpec, args: Args<'_>) {
+        self.record.asked(spec, self.clients.now_us());
+        if self.clients.all().is_monitored() && monitor::shows(spec) {
+            let line = monitor::line(
+                self.clients.wall_us(),
+                &self.record.address.peer,
+                &monitor::redacted(spec, args),
+            );
+            self.clients.all().monitor(&line);
+        }
+    }
+
+    /// Whether the reply of the command that comes now is dropped.
+    pub(super) fn take_silence(&mut self) -> bool {
+        let silence = self.silence;
+        if silence == Silence::Next {
+            self.silence = Silence::No;
+        }
+        silence != Silence::No
+    }
+
+    /// Whether the last command was CLIENT REPLY ON, whose own reply is always seen.
+    pub(super) fn take_reply_on(&mut self) -> bool {
+        core::mem::take(&mut self.is_reply_on)
+    }
+
+    pub(super) fn log_slow(&self, us: u64, args: impl FnOnce() -> Vec<Vec<u8>>) {
+        self.clients.log_slow(|| SlowEntry {
+            id: 0,
+            unix_s: self.clients.wall_us() / 1_000_000,
+            us,
+            args: args(),
+            addr: self.record.address.peer.clone(),
+            name: self.name(),
+        });
     }
 
     pub(super) fn protocol(&self) -> Protocol {
@@ -52,7 +160,7 @@ impl Connection {
         self.is_readonly
     }
 
-    /// Executes a command or subcommand of [`ringfort_resp::Scope::Connection`] whose arity is right; appends its reply.
+    /// Executes a command of [`ringfort_resp::Scope::Connection`] whose arity is right and appends its reply.
     ///
     /// # Errors
     /// The text of the error reply, which is appended too.
@@ -79,9 +187,7 @@ impl Connection {
         match spec.command {
             Command::Hello => return self.hello(args, host, out),
             Command::Reset => {
-                self.protocol = Protocol::Resp2;
-                self.name.clear();
-                self.is_readonly = false;
+                self.reset();
                 ReplyWriter::new(out, self.protocol).simple("RESET");
                 return Ok(());
             }
@@ -97,14 +203,22 @@ impl Connection {
             Command::Echo => out.bulk(args.get(1)),
             // Slots do not migrate one by one, so that nobody is sent here to ask.
             Command::Quit | Command::Asking => out.ok(),
-            Command::ReadOnly => {
-                self.is_readonly = true;
+            Command::ReadOnly | Command::ReadWrite => {
+                self.set_readonly(spec.command == Command::ReadOnly);
                 out.ok();
             }
-            Command::ReadWrite => {
-                self.is_readonly = false;
+            Command::Auth => {
+                self.auth(args, host)?;
                 out.ok();
             }
+            Command::Monitor => {
+                self.is_monitor = true;
+                self.clients.all().add_monitor(&self.record);
+                out.ok();
+            }
+            Command::SlowLog => return slow_log::execute(spec, args, self.clients.all(), out),
+            Command::Latency => return latency::execute(spec, args, self.clients.all(), out),
+            Command::Acl => auth::acl(spec, out),
             Command::Select => match integer(args.get(1)) {
                 None => return Err("ERR value is not an integer or out of range".to_owned()),
                 Some(0) => out.ok(),
@@ -117,7 +231,7 @@ impl Connection {
                 }
                 Some(_) => return Err("ERR DB index is out of range".to_owned()),
             },
-            Command::Info => text(out, &info::text(args.iter().skip(1), host, self.clients.all())),
+            Command::Info => info::write(info::text(args.iter().skip(1), host, &self.clients), None, out),
             container if spec.name.ends_with("|help") => write_help(container.spec(), out),
             Command::Time
             | Command::LastSave
@@ -137,9 +251,35 @@ impl Connection {
         Ok(())
     }
 
+    /// RESET: as a new connection, of the same id.
+    fn reset(&mut self) {
+        self.set_protocol(Protocol::Resp2);
+        self.set_name(String::new());
+        self.set_readonly(false);
+        self.is_authenticated = false;
+        self.knows_password = false;
+        self.silence = Silence::No;
+        if core::mem::take(&mut self.is_monitor) {
+            self.clients.all().remove_monitor(self.id());
+            self.record.take_lines();
+        }
+        self.record.is_no_evict.store(false, Relaxed);
+        self.record.is_no_touch.store(false, Relaxed);
+    }
+
+    fn set_protocol(&mut self, protocol: Protocol) {
+        self.protocol = protocol;
+        self.record.is_resp3.store(protocol == Protocol::Resp3, Relaxed);
+    }
+
+    fn set_readonly(&mut self, is_readonly: bool) {
+        self.is_readonly = is_readonly;
+        self.record.is_readonly.store(is_readonly, Relaxed);
+    }
+
     fn hello(&mut self, args: Args<'_>, host: &dyn Host, out: &mut Vec<u8>) -> Outcome {
         let mut protocol = self.protocol;
-        let mut name = None;
+        let (mut user, mut name) = (None, None);
         if args.len() > 1 {
             protocol = match integer(args.get(1)) {
                 None => return Err("ERR Protocol version is not an integer or out of range".to_owned()),
@@ -152,7 +292,7 @@ impl Connection {
         while i < args.len() {
             let (option, left) = (args.get(i), args.len() - i - 1);
             if option.eq_ignore_ascii_case(b"auth") && left >= 2 {
-                check_user(args.get(i + 1))?;
+                user = Some((args.get(i + 1), args.get(i + 2)));
                 i += 3;
             } else if option.eq_ignore_ascii_case(b"setname") && left >= 1 {
                 name = Some(plain_text(args.get(i + 1), "Client names")?);
@@ -164,9 +304,14 @@ impl Connection {
                 ));
             }
         }
-        self.protocol = protocol;
+        match user {
+            Some((user, password)) => self.authenticate(user, password, host)?,
+            None if self.needs_password(host) => return Err(HELLO_BEFORE_AUTH.to_owned()),
+            None => {}
+        }
+        self.set_protocol(protocol);
         if let Some(name) = name {
-            self.name = name;
+            self.set_name(name);
         }
         let out = &mut ReplyWriter::new(out, protocol);
         let mode: &[u8] = if host.my_node().is_some() { b"cluster" } else { b"standalone" };
@@ -186,27 +331,6 @@ impl Connection {
         out.bulk(b"modules");
         out.array(0);
         Ok(())
-    }
-}
-
-/// AUTH on a server without passwords, whose only user is `default`; the text of the error reply, if it is one.
-pub(super) fn auth(args: Args<'_>) -> Outcome {
-    match args.len() {
-        2 => Err("ERR AUTH <password> called without any password configured for the default user. Are you sure your \
-                  configuration is correct?"
-            .to_owned()),
-        3 => check_user(args.get(1)),
-        1 => Err(wrong_arity_error("auth")),
-        _ => Err("ERR syntax error".to_owned()),
-    }
-}
-
-/// The one user there is needs no password, so that any is right.
-fn check_user(user: &[u8]) -> Outcome {
-    if user == b"default" {
-        Ok(())
-    } else {
-        Err("WRONGPASS invalid username-password pair or user is disabled.".to_owned())
     }
 }
 

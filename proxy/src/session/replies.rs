@@ -1,5 +1,6 @@
 //! Replies in request order, whatever order the answers come in.
 
+use super::recent_args::Place;
 use super::{OUTPUT_BYTES_MAX, Ticket};
 use ringfort_resp::{CommandSpec, Protocol, ReplyWriter};
 use std::collections::VecDeque;
@@ -26,6 +27,10 @@ pub(super) struct Asked {
     pub(super) spec: &'static CommandSpec,
     /// When it was decoded, µs.
     pub(super) at_us: u64,
+    /// Its arguments, for the slow log.
+    pub(super) args: Place,
+    /// Whether its reply is dropped (CLIENT REPLY).
+    pub(super) is_silent: bool,
 }
 
 /// The replies of one session.
@@ -74,6 +79,16 @@ impl ReplyQueue {
     /// Replies that are still to be written to the output.
     pub(super) fn unanswered(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// The oldest command without its answer.
+    pub(super) fn oldest(&self) -> Option<Asked> {
+        self.waiting.front()?.asked
+    }
+
+    /// Bytes of replies that wait for the replies before them.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
     }
 
     /// Bytes to send.
@@ -126,6 +141,7 @@ impl ReplyQueue {
         let i = usize::try_from(ticket.0.checked_sub(self.first)?).ok()?;
         let waiting = self.waiting.get_mut(i).filter(|waiting| waiting.reply.is_none())?;
         let asked = waiting.asked;
+        let reply = if asked.is_some_and(|asked| asked.is_silent) { &[] } else { reply };
         let faded = self.large_reply_bytes - self.large_reply_bytes / REPLIES_REMEMBERED;
         self.large_reply_bytes = faded.max(reply.len());
         if i == 0 {
@@ -180,7 +196,7 @@ mod tests {
     use ringfort_resp::Command;
 
     fn asked() -> Asked {
-        Asked { spec: Command::Get.spec(), at_us: 0 }
+        Asked { spec: Command::Get.spec(), at_us: 0, args: Place::default(), is_silent: false }
     }
 
     #[test]
@@ -201,6 +217,17 @@ mod tests {
         let next = queue.expect_one(asked());
         queue.answer(next, b"+5\r\n");
         assert_eq!(queue.output(), b"+5\r\n");
+    }
+
+    #[test]
+    fn a_silent_command_has_an_answer_that_nobody_sees() {
+        let mut queue = ReplyQueue::default();
+        let silent = Asked { is_silent: true, ..asked() };
+        let tickets = [queue.expect_one(silent), queue.expect_one(asked()), queue.expect_one(silent)];
+        for (ticket, reply) in tickets.into_iter().zip([b"+1\r\n", b"+2\r\n", b"+3\r\n"]).rev() {
+            assert!(queue.answer(ticket, reply).is_some() && queue.answer(ticket, reply).is_none());
+        }
+        assert_eq!((queue.output(), queue.unanswered()), (&b"+2\r\n"[..], 0));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::clients::Clients;
+use crate::clients::{Address, Clients};
 use crate::testing;
 
 struct Fake {
@@ -27,7 +27,7 @@ impl Host for Fake {
         Facts {
             run_id: "r".repeat(40),
             tcp_port: 6379,
-            keyspace: Some(Keyspace { keys: 5, expires: 1, ..Keyspace::default() }),
+            keyspace: self.me.as_ref().map(|_| Keyspace { keys: 5, expires: 1, ..Keyspace::default() }),
             ..Facts::default()
         }
     }
@@ -48,10 +48,14 @@ fn node() -> Fake {
     Fake { map: Some(testing::map(3, 16)), me: Some(NodeId("n2".to_owned())), has_leaders: true }
 }
 
+fn address() -> Address {
+    Address { peer: "127.0.0.1:5".to_owned(), local: "127.0.0.1:6".to_owned(), fd: 7 }
+}
+
 fn session(mode: Mode) -> Session {
     let clients = Clients::new(1);
     let place = clients.accept(u64::MAX).unwrap();
-    Session::new(mode, place, "127.0.0.1:5".to_owned(), clients.worker(0))
+    Session::new(mode, place, &address(), clients.worker(0))
 }
 
 /// Feeds `input`; answers each ask with its arguments joined by blanks; returns the output and whether it is over.
@@ -309,7 +313,7 @@ fn time_is_that_of_the_host() {
     worker.set_now(5_000_000);
     worker.set_wall(1_700_000_000_000_123);
     worker.set_now(6_000_000);
-    let mut session = Session::new(Mode::Proxy, clients.accept(1).unwrap(), String::new(), worker);
+    let mut session = Session::new(Mode::Proxy, clients.accept(1).unwrap(), &address(), worker);
     session.push_input(b"TIME\r\nLASTSAVE\r\nLOLWUT VERSION 1\r\n");
     assert!(session.next(&proxy()).is_none());
     let output = String::from_utf8_lossy(session.output());
@@ -322,7 +326,7 @@ fn command_lists_every_command() {
     let count = commands::all().len();
     assert!(reply(&proxy(), "COMMAND").starts_with(&format!("*{count}\r\n*10\r\n")));
     assert_eq!(reply(&proxy(), "COMMAND COUNT"), format!(":{count}\r\n"));
-    assert!(reply(&proxy(), "COMMAND LIST").starts_with(&format!("*{count}\r\n$6\r\nappend\r\n")));
+    assert!(reply(&proxy(), "COMMAND LIST").starts_with(&format!("*{count}\r\n$3\r\nacl\r\n")));
     assert!(reply(&proxy(), "COMMAND DOCS get nope").starts_with("*2\r\n$3\r\nget\r\n"));
 }
 
@@ -522,7 +526,7 @@ proptest::proptest! {
 fn commands_are_counted_with_the_time_to_their_answer() {
     let clients = Clients::new(1);
     let worker = clients.worker(0);
-    let mut session = Session::new(Mode::Proxy, clients.accept(1).unwrap(), String::new(), worker.clone());
+    let mut session = Session::new(Mode::Proxy, clients.accept(1).unwrap(), &address(), worker.clone());
     assert!(clients.accept(1).is_none(), "one client too many");
     worker.set_now(100);
     session.push_input(b"GET a\r\nPING\r\nGET\r\nCLIENT x\r\nGET b\r\n");
@@ -604,4 +608,391 @@ fn a_write_waits_for_a_scan() {
     reads.remove(scan.unwrap());
     session.put_back();
     assert!(session.next(&proxy()).is_some_and(|write| !reads.conflicts_with(&write)));
+}
+
+/// Two sessions of one process, on two workers, and what they share.
+struct Pair {
+    clients: std::sync::Arc<Clients>,
+    sessions: [Session; 2],
+    host: Fake,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let clients = Clients::new(2);
+        let sessions = [0, 1].map(|worker| {
+            let mut session =
+                Session::new(Mode::Proxy, clients.accept(9).unwrap(), &address(), clients.worker(worker));
+            session.set_key(100 + worker as u64);
+            session
+        });
+        Self { clients, sessions, host: proxy() }
+    }
+
+    fn with_password(mut self, password: &str) -> Self {
+        self.set("requirepass", password);
+        self
+    }
+
+    fn set(&mut self, name: &str, value: &str) {
+        let map = self.host.map.as_mut().unwrap();
+        map.settings.insert(name.to_owned(), value.to_owned());
+        self.clients.follow(map);
+    }
+
+    fn set_wall(&self, wall_us: u64) {
+        [0, 1].iter().for_each(|worker| self.clients.worker(*worker).set_wall(wall_us));
+    }
+
+    fn set_now(&self, now_us: u64) {
+        [0, 1].iter().for_each(|worker| self.clients.worker(*worker).set_now(now_us));
+    }
+
+    /// What a session answers to lines; commands for the host are answered by their names.
+    fn say(&mut self, who: usize, lines: &str) -> String {
+        self.sessions[who].push_input(format!("{lines}\r\n").as_bytes());
+        self.go_on(who)
+    }
+
+    fn go_on(&mut self, who: usize) -> String {
+        let session = &mut self.sessions[who];
+        for key in self.clients.worker(who).take_noted() {
+            assert_eq!(key, 100 + who as u64);
+            session.attend();
+        }
+        while let Some((ticket, name)) = session.next(&self.host).map(|ask| (ask.ticket, ask.spec.name)) {
+            session.answer(ticket, format!("+{name}\r\n").as_bytes());
+        }
+        let output = String::from_utf8(session.output().to_vec()).unwrap();
+        session.sent(session.output().len());
+        output
+    }
+}
+
+const NOAUTH: &str = "-NOAUTH Authentication required.\r\n";
+const WRONGPASS: &str = "-WRONGPASS invalid username-password pair or user is disabled.\r\n";
+
+/// Every expectation is what redis-server 7.0.15 answers.
+#[test]
+fn a_password_is_asked_for_before_all_but_a_few_commands() {
+    let mut pair = Pair::new();
+    assert_eq!(pair.say(1, "PING"), "+PONG\r\n");
+    let mut pair = pair.with_password("secret");
+    for (line, expected) in [
+        ("PING", NOAUTH),
+        ("GET a", NOAUTH),
+        ("CLIENT HELP", NOAUTH),
+        ("COMMAND COUNT", NOAUTH),
+        ("NOPE", "-ERR unknown command 'NOPE', with args beginning with: \r\n"),
+        ("GET", "-ERR wrong number of arguments for 'get' command\r\n"),
+        ("HELLO 4", "-NOPROTO unsupported protocol version\r\n"),
+        ("HELLO 3 AUTH default no", WRONGPASS),
+        ("RESET", "+RESET\r\n"),
+        ("AUTH secre", WRONGPASS),
+        ("AUTH other secret", WRONGPASS),
+        ("AUTH a b c", "-ERR syntax error\r\n"),
+        ("PING", NOAUTH),
+        ("AUTH secret", "+OK\r\n"),
+        ("PING", "+PONG\r\n"),
+        ("GET a", "+get\r\n"),
+        ("AUTH no", WRONGPASS),
+        ("PING", "+PONG\r\n"),
+        ("RESET", "+RESET\r\n"),
+        ("PING", NOAUTH),
+        ("AUTH default secret", "+OK\r\n"),
+        ("ACL WHOAMI", "$7\r\ndefault\r\n"),
+        ("QUIT", "+OK\r\n"),
+    ] {
+        assert_eq!(pair.say(0, line), expected, "{line}");
+    }
+    // Who was there before the password stays.
+    assert_eq!(pair.say(1, "PING"), "+PONG\r\n");
+    assert!(pair.say(1, "HELLO 3").starts_with("%7\r\n"));
+    assert_eq!(pair.say(1, "RESET\r\nPING"), format!("+RESET\r\n{NOAUTH}"));
+    assert!(pair.say(1, "HELLO 3").starts_with("-NOAUTH HELLO must be called with the client already"));
+    assert!(pair.say(1, "HELLO 3 AUTH default secret SETNAME me").starts_with("%7\r\n"));
+    assert_eq!(pair.say(1, "CLIENT GETNAME"), "$2\r\nme\r\n");
+    pair.set("requirepass", "");
+    assert_eq!(pair.say(1, "RESET\r\nPING"), "+RESET\r\n+PONG\r\n");
+}
+
+#[test]
+fn without_a_map_nobody_can_authenticate_or_look_at_others() {
+    let mut pair = Pair::new();
+    let map = pair.host.map.take();
+    for line in ["AUTH secret", "HELLO 2 AUTH default x", "MONITOR", "CLIENT LIST", "CLIENT KILL ID 2"] {
+        assert!(pair.say(0, line).starts_with("-LOADING "), "{line}");
+    }
+    assert_eq!(pair.say(0, "PING"), "+PONG\r\n");
+    pair.host.map = map;
+    assert_eq!(pair.with_password("x").say(0, "PING"), NOAUTH);
+}
+
+#[test]
+fn clients_are_listed_with_what_they_do() {
+    let mut pair = Pair::new();
+    pair.set_now(1_000_000);
+    pair.say(
+        1,
+        "CLIENT SETNAME two\r\nCLIENT SETINFO lib-name py\r\nCLIENT NO-EVICT on\r\nREADONLY\r\nGET a",
+    );
+    pair.set_now(4_500_000);
+    let list = pair.say(0, "CLIENT LIST");
+    let lines: Vec<&str> = list.lines().skip(1).filter(|line| !line.is_empty()).collect();
+    assert!(
+        lines[0].starts_with("id=1 addr=127.0.0.1:5 laddr=127.0.0.1:6 fd=7 name= age=4 idle=0 flags=N db=0 ")
+    );
+    assert!(lines[0].contains(" cmd=client|list user=default redir=-1 resp=2 lib-name= lib-ver="));
+    assert!(
+        lines[1].starts_with("id=2 addr=127.0.0.1:5 laddr=127.0.0.1:6 fd=7 name=two age=4 idle=3 flags=re ")
+    );
+    assert!(lines[1].contains(" cmd=get ") && lines[1].ends_with(" lib-name=py lib-ver="));
+    let names: Vec<_> = lines[1].split(' ').map(|field| field.split_once('=').unwrap().0).collect();
+    let redis = "id addr laddr fd name age idle flags db sub psub ssub multi qbuf qbuf-free argv-mem multi-mem rbs rbp \
+                 obl oll omem tot-mem events cmd user redir resp lib-name lib-ver";
+    assert_eq!(names.join(" "), redis);
+    assert!(
+        pair.say(0, "CLIENT LIST ID 2 7").contains("id=2 ")
+            && !pair.say(0, "CLIENT LIST ID 2").contains("id=1 ")
+    );
+    assert_eq!(pair.say(0, "CLIENT LIST TYPE replica"), "$0\r\n\r\n");
+    assert!(pair.say(0, "CLIENT INFO").contains("id=1 "));
+    for (line, expected) in [
+        ("CLIENT LIST TYPE foo", "-ERR Unknown client type 'foo'\r\n"),
+        ("CLIENT LIST ID x", "-ERR Invalid client ID\r\n"),
+        ("CLIENT LIST ID", "-ERR syntax error\r\n"),
+        ("CLIENT NO-EVICT x", "-ERR syntax error\r\n"),
+        ("CLIENT NO-TOUCH off", "+OK\r\n"),
+        (
+            "CLIENT TRACKINGINFO",
+            "*6\r\n$5\r\nflags\r\n*1\r\n$3\r\noff\r\n$8\r\nredirect\r\n:-1\r\n$8\r\nprefixes\r\n*0\r\n",
+        ),
+        ("CLIENT GETREDIR", ":-1\r\n"),
+        ("CLIENT TRACKING off", "+OK\r\n"),
+        ("CLIENT TRACKING x", "-ERR syntax error\r\n"),
+        ("CLIENT UNBLOCK 1", ":0\r\n"),
+        ("CLIENT UNBLOCK x", "-ERR value is not an integer or out of range\r\n"),
+        ("CLIENT UNBLOCK 1 foo", "-ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR\r\n"),
+    ] {
+        assert_eq!(pair.say(0, line), expected, "{line}");
+    }
+    assert!(pair.say(0, "CLIENT TRACKING on").starts_with("-ERR CLIENT TRACKING is not supported"));
+    let Pair { clients, sessions, .. } = pair;
+    drop(sessions);
+    assert_eq!((clients.records().len(), clients.open()), (0, 0));
+}
+
+#[test]
+fn a_client_is_killed_by_what_fits_it() {
+    for (line, expected, killed) in [
+        ("CLIENT KILL ID 2", ":1\r\n", [false, true]),
+        ("CLIENT KILL ID 2 ADDR 1.1.1.1:1", ":0\r\n", [false, false]),
+        ("CLIENT KILL ID 1", ":0\r\n", [false, false]),
+        ("CLIENT KILL ID 1 SKIPME no", ":1\r\n", [true, false]),
+        ("CLIENT KILL 127.0.0.1:5", "+OK\r\n", [true, true]),
+        ("CLIENT KILL 127.0.0.1:9", "-ERR No such client\r\n", [false, false]),
+        ("CLIENT KILL LADDR 127.0.0.1:6 TYPE normal USER default", ":1\r\n", [false, true]),
+        ("CLIENT KILL TYPE pubsub", ":0\r\n", [false, false]),
+        ("CLIENT KILL MAXAGE 4 SKIPME yes", ":1\r\n", [false, true]),
+        ("CLIENT KILL MAXAGE 5", ":0\r\n", [false, false]),
+        ("CLIENT KILL ID x", "-ERR client-id should be greater than 0\r\n", [false, false]),
+        ("CLIENT KILL FOO 1", "-ERR syntax error\r\n", [false, false]),
+        ("CLIENT KILL ID 1 ADDR", "-ERR syntax error\r\n", [false, false]),
+        ("CLIENT KILL USER nobody", "-ERR No such user 'nobody'\r\n", [false, false]),
+    ] {
+        let mut pair = Pair::new();
+        pair.set_now(4_900_000);
+        assert_eq!(pair.say(0, line), expected, "{line}");
+        pair.go_on(0);
+        pair.go_on(1);
+        assert_eq!([pair.sessions[0].is_over(), pair.sessions[1].is_over()], killed, "{line}");
+    }
+}
+
+#[test]
+fn a_pause_holds_commands_up_until_it_ends() {
+    let mut pair = Pair::new();
+    pair.set_now(1_000);
+    assert_eq!(pair.say(0, "CLIENT PAUSE 100 WRITE"), "+OK\r\n");
+    assert_eq!(pair.say(1, "GET a\r\nSET a b\r\nGET c"), "+get\r\n");
+    assert!(pair.sessions[1].is_paused() && !pair.sessions[1].wants_next());
+    assert!(pair.say(0, "CLIENT LIST ID 2").contains(" flags=b "));
+    assert_eq!(pair.say(0, "CLIENT PAUSE 1 WRITE\r\nCLIENT UNPAUSE"), "+OK\r\n+OK\r\n");
+    assert!(!pair.clients.worker(1).is_paused());
+    pair.sessions[1].resume();
+    assert_eq!(pair.go_on(1), "+set\r\n+get\r\n");
+    // By itself, and all commands.
+    assert_eq!(pair.say(0, "CLIENT PAUSE 100\r\nPING"), "+OK\r\n");
+    assert_eq!(pair.say(1, "PING"), "");
+    assert_eq!(pair.clients.worker(1).pause_end_us(), Some(101_000));
+    pair.set_now(101_000);
+    assert!(!pair.clients.worker(1).is_paused());
+    pair.sessions.iter_mut().for_each(Session::resume);
+    assert_eq!((pair.go_on(0), pair.go_on(1)), ("+PONG\r\n".to_owned(), "+PONG\r\n".to_owned()));
+    assert_eq!(pair.say(0, "CLIENT PAUSE 100000000\r\nCLIENT UNPAUSE\r\nPING"), "+OK\r\n+OK\r\n+PONG\r\n");
+    for (line, expected) in [
+        ("CLIENT PAUSE x", "-ERR timeout is not an integer or out of range\r\n"),
+        ("CLIENT PAUSE -1", "-ERR timeout is negative\r\n"),
+        ("CLIENT PAUSE 1 foo", "-ERR CLIENT PAUSE mode must be WRITE or ALL\r\n"),
+    ] {
+        assert_eq!(pair.say(0, line), expected, "{line}");
+    }
+}
+
+#[test]
+fn replies_are_dropped_as_client_reply_says() {
+    let mut pair = Pair::new();
+    for (lines, expected) in [
+        ("CLIENT REPLY SKIP\r\nPING\r\nPING", "+PONG\r\n"),
+        (
+            "CLIENT REPLY OFF\r\nGET a\r\nNOPE\r\nCLIENT REPLY SKIP\r\nPING\r\nCLIENT REPLY ON\r\nPING",
+            "+OK\r\n+PONG\r\n",
+        ),
+        ("CLIENT REPLY SKIP\r\nNOPE\r\nECHO a", "$1\r\na\r\n"),
+        ("CLIENT REPLY SKIP\r\nCLIENT REPLY SKIP\r\nGET a\r\nECHO a", "$1\r\na\r\n"),
+        ("CLIENT REPLY SKIP\r\nGET a\r\nGET a", "+get\r\n"),
+        ("CLIENT REPLY x", "-ERR syntax error\r\n"),
+    ] {
+        assert_eq!(pair.say(0, lines), expected, "{lines}");
+    }
+}
+
+#[test]
+fn a_monitor_sees_what_all_clients_ask() {
+    let mut pair = Pair::new();
+    pair.set_wall(1_700_000_000_000_000);
+    pair.set_now(25);
+    assert_eq!(pair.say(0, "MONITOR\r\nMONITOR"), "+OK\r\n+OK\r\n");
+    pair.say(
+        1,
+        "GET a\r\nAUTH x y\r\nHELLO 3 AUTH default x\r\nCLIENT LIST\r\nCONFIG GET a\r\nNOPE\r\nCLIENT ID",
+    );
+    let line = |args: &str| format!("+1700000000.000025 [0 127.0.0.1:5] {args}\r\n");
+    let lines = [
+        line(r#""GET" "a""#),
+        line(r#""AUTH" "(redacted)" "(redacted)""#),
+        line(r#""HELLO" "3" "AUTH" "(redacted)" "(redacted)""#),
+        line(r#""CLIENT" "ID""#),
+    ];
+    assert_eq!(pair.go_on(0), lines.concat());
+    let own = pair.say(0, "GET a\r\nPING");
+    assert_eq!(own, "-ERR Replica can't interact with the keyspace\r\n+PONG\r\n");
+    assert_eq!(pair.go_on(0), line(r#""PING""#));
+    assert!(pair.say(1, "CLIENT LIST").contains(" flags=O "));
+    assert_eq!(pair.say(0, "RESET"), "+RESET\r\n");
+    pair.say(1, "PING");
+    assert_eq!((pair.go_on(0), pair.clients.is_monitored()), (String::new(), false));
+    // One that does not take its lines is cut.
+    pair.say(0, "MONITOR");
+    let long = format!("*2\r\n$4\r\nECHO\r\n$1048576\r\n{}", "x".repeat(1 << 20));
+    (0..9).for_each(|_| drop(pair.say(1, &long)));
+    pair.go_on(0);
+    assert!(pair.sessions[0].is_over() && !pair.sessions[1].is_over());
+    let Pair { clients, sessions, .. } = pair;
+    drop(sessions);
+    assert!(!clients.is_monitored());
+}
+
+#[test]
+fn slow_commands_are_kept() {
+    let mut pair = Pair::new();
+    pair.set_wall(1_700_000_000_000_000);
+    pair.say(0, "CLIENT SETNAME me");
+    pair.sessions[0].push_input(b"GET fast\r\nSET slow value\r\n");
+    let tickets = [0, 1].map(|_| pair.sessions[0].next(&pair.host).unwrap().ticket);
+    pair.set_now(9_999);
+    pair.sessions[0].answer(tickets[0], b"$-1\r\n");
+    pair.set_now(10_000);
+    pair.sessions[0].answer(tickets[1], b"+OK\r\n");
+    pair.go_on(0);
+    assert_eq!(pair.say(1, "SLOWLOG LEN"), ":1\r\n");
+    assert_eq!(
+        pair.say(1, "SLOWLOG GET"),
+        "*1\r\n*6\r\n:0\r\n:1700000000\r\n:10000\r\n*3\r\n$3\r\nSET\r\n$4\r\nslow\r\n$5\r\nvalue\r\n\
+         $11\r\n127.0.0.1:5\r\n$2\r\nme\r\n"
+    );
+    assert_eq!(pair.say(1, "SLOWLOG RESET\r\nSLOWLOG GET -1"), "+OK\r\n*0\r\n");
+    pair.set("slowlog-log-slower-than", "0");
+    pair.set("slowlog-max-len", "2");
+    pair.say(1, "PING\r\nAUTH default geheim\r\nGET a");
+    let log = pair.say(1, "SLOWLOG GET");
+    assert!(log.starts_with("*2\r\n") && log.contains("$10\r\n(redacted)\r\n") && !log.contains("geheim"));
+    pair.set("slowlog-log-slower-than", "-1");
+    pair.say(1, "SLOWLOG RESET\r\nPING");
+    assert_eq!(pair.say(1, "SLOWLOG LEN"), ":0\r\n");
+    let bad = "-ERR count should be greater than or equal to -1\r\n";
+    assert_eq!(pair.say(1, "SLOWLOG GET x\r\nSLOWLOG GET -2"), bad.repeat(2));
+}
+
+#[test]
+fn latencies_are_told_as_redis_tells_them() {
+    let mut pair = Pair::new();
+    for us in [1u64, 3, 3, 100] {
+        pair.set_now(0);
+        pair.sessions[0].push_input(b"GET a\r\n");
+        let ticket = pair.sessions[0].next(&pair.host).unwrap().ticket;
+        pair.set_now(us);
+        pair.sessions[0].answer(ticket, b"$-1\r\n");
+        pair.go_on(0);
+    }
+    assert!(pair.say(1, "HELLO 3").starts_with("%7"));
+    let reply = pair.say(1, "LATENCY HISTOGRAM get nope");
+    assert_eq!(
+        reply,
+        "%1\r\n$3\r\nget\r\n%2\r\n$5\r\ncalls\r\n:4\r\n$14\r\nhistogram_usec\r\n%3\r\n:2\r\n:1\r\n:4\r\n:3\r\n:128\r\n:4\r\n"
+    );
+    assert_eq!(pair.say(0, "LATENCY LATEST\r\nLATENCY HISTORY x\r\nLATENCY RESET a b"), "*0\r\n*0\r\n:0\r\n");
+    assert_eq!(pair.say(0, "LATENCY GRAPH x"), "-ERR No samples available for event 'x'\r\n");
+    let info = pair.say(0, "INFO commandstats errorstats latencystats");
+    for line in [
+        "# Commandstats\r\n",
+        "cmdstat_get:calls=4,usec=107,usec_per_call=26.75,rejected_calls=0,failed_calls=0\r\n",
+        "cmdstat_latency|graph:calls=1,usec=0,usec_per_call=0.00,rejected_calls=0,failed_calls=1\r\n",
+        "errorstat_ERR:count=1\r\n",
+        "latency_percentiles_usec_get:p50=3.000,p99=111.000,p99.9=111.000\r\n",
+    ] {
+        assert!(info.contains(line), "{line} in {info}");
+    }
+}
+
+#[test]
+fn silent_clients_are_cut_after_the_timeout() {
+    let mut pair = Pair::new();
+    pair.set_now(60_000_000);
+    pair.sessions.iter_mut().for_each(Session::cut_if_idle);
+    assert!(!pair.sessions[0].is_over(), "there is no timeout");
+    pair.set("timeout", "59");
+    pair.say(0, "MONITOR");
+    pair.say(1, "PING");
+    pair.set_now(119_999_999);
+    pair.sessions.iter_mut().for_each(Session::cut_if_idle);
+    assert!(!pair.sessions[1].is_over());
+    pair.set_now(120_000_000);
+    pair.sessions.iter_mut().for_each(Session::cut_if_idle);
+    assert_eq!(
+        [pair.sessions[0].is_over(), pair.sessions[1].is_over()],
+        [false, true],
+        "a monitor may be silent"
+    );
+    pair.set("maxclients", "1");
+    assert!(pair.clients.accept(9).is_none(), "the setting counts, not the option");
+}
+
+#[test]
+fn info_of_a_proxy_waits_for_the_number_of_keys() {
+    let mut session = session(Mode::Proxy);
+    session.push_input(b"INFO keyspace\r\nINFO server\r\nINFO\r\nINFO\r\n");
+    let asks: Vec<_> = core::iter::from_fn(|| {
+        session.next(&proxy()).map(|ask| (ask.ticket, ask.spec.command, ask.args.len()))
+    })
+    .collect();
+    assert_eq!(asks.iter().map(|ask| (ask.1, ask.2)).collect::<Vec<_>>(), [(Command::DbSize, 1); 3]);
+    session.answer(asks[0].0, b":7\r\n");
+    let first = String::from_utf8_lossy(session.output()).into_owned();
+    assert!(first.starts_with("$44\r\n# Keyspace\r\ndb0:keys=7,expires=0,avg_ttl=0\r\n\r\n$"), "{first}");
+    session.sent(session.output().len());
+    session.answer(asks[1].0, b"-CLUSTERDOWN nobody leads\r\n");
+    assert!(session.output().ends_with(b"# Keyspace\r\n\r\n"), "INFO works without the partitions");
+    session.answer(asks[2].0, b":0\r\n");
+    assert!(session.output().ends_with(b"# Keyspace\r\n\r\n"), "as Redis without keys");
 }

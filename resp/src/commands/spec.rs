@@ -216,13 +216,16 @@ impl CommandSpec {
         if self.arity >= 0 { argc == arity } else { argc >= arity }
     }
 
-    /// Its place, or its container's, in [`all`](super::all).
+    /// Its place in [`rows`](super::rows).
     pub fn row(&self) -> usize {
         let listed = match self.command {
             Command::SlotCount | Command::SlotKeys => Command::Cluster,
             command => command,
         };
-        usize::from(super::ROWS[listed as usize])
+        let container = usize::from(super::ROWS[listed as usize]);
+        let subcommands = super::SPECS[container].subcommands;
+        let place = subcommands.iter().position(|sub| sub.name == self.name).map_or(0, |i| i + 1);
+        usize::from(super::FIRST_ROWS[container]) + place
     }
 
     /// Indexes of its keys among `argc` arguments (the name included), ascending; none is `argc` or above.

@@ -24,15 +24,19 @@ const SCAN_OVER: &[u8] = b"*2\r\n$1\r\n0\r\n*0\r\n";
 
 impl<D: Disk> WorkerCore<D> {
     /// A client connected.
-    pub fn client_open(&mut self, place: clients::Place, addr: String) -> u64 {
-        let session = Session::new(Mode::Node, place, addr, self.clients.clone());
-        self.ports.clients.insert(Client {
+    pub fn client_open(&mut self, place: clients::Place, address: &clients::Address) -> u64 {
+        let session = Session::new(Mode::Node, place, address, self.clients.clone());
+        let client = self.ports.clients.insert(Client {
             session,
             writes: 0,
             write_tickets: VecDeque::new(),
             reads: PendingReads::default(),
             is_held: false,
-        })
+        });
+        if let Some(state) = self.ports.clients.get_mut(client) {
+            state.session.set_key(client);
+        }
+        client
     }
 
     /// A client came by TLS: it is told the nodes' TLS addresses.
@@ -110,13 +114,50 @@ impl<D: Disk> WorkerCore<D> {
             }
         }
         self.scratch = body;
-        if let Some(state) = self.ports.clients.get_mut(client)
-            && let Some((ticket, write)) = state.session.take_errand()
-            && !self.errands.begin(client, ticket, write)
-        {
-            state.session.answer_error(ticket, errands::TOO_MANY);
+        if let Some(state) = self.ports.clients.get_mut(client) {
+            if let Some((ticket, write)) = state.session.take_errand()
+                && !self.errands.begin(client, ticket, write)
+            {
+                state.session.answer_error(ticket, errands::TOO_MANY);
+            }
+            if state.session.is_paused() {
+                self.paused_clients.push(client);
+            }
         }
         self.ports.touched_clients.push(client);
+    }
+
+    /// Does what others asked of clients here, and lets go on who was paused.
+    pub(super) fn attend_clients(&mut self, now: Now) {
+        for client in self.clients.take_noted() {
+            if let Some(state) = self.ports.clients.get_mut(client) {
+                state.session.attend();
+                self.ports.touched_clients.push(client);
+            }
+        }
+        if !self.paused_clients.is_empty() && !self.clients.is_paused() {
+            for client in std::mem::take(&mut self.paused_clients) {
+                if let Some(state) = self.ports.clients.get_mut(client) {
+                    state.session.resume();
+                    self.pump(client, now);
+                }
+            }
+        }
+    }
+
+    /// Cuts the clients that were silent for longer than the setting `timeout` allows.
+    pub(super) fn cut_idle_clients(&mut self) {
+        if self.clients.idle_max_s().is_none() {
+            return;
+        }
+        for client in self.ports.clients.keys() {
+            if let Some(state) = self.ports.clients.get_mut(client) {
+                state.session.cut_if_idle();
+                if state.session.is_over() {
+                    self.ports.touched_clients.push(client);
+                }
+            }
+        }
     }
 
     /// Executes a command of a client of this node on the worker that owns the partition.

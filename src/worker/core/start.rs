@@ -43,6 +43,7 @@ impl<D: Disk> WorkerCore<D> {
         let mut core = Self {
             view: View::new(Arc::clone(&shared)),
             clients: shared.clients.worker(usize::from(options.worker)),
+            paused_clients: Vec::new(),
             groups: BTreeMap::new(),
             log,
             snapshots,

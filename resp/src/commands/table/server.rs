@@ -3,6 +3,23 @@
 use super::{Command, CommandSpec, Scope, row};
 
 pub(super) const ROWS: &[CommandSpec] = &[
+    row(Command::Acl, "acl", -2, Scope::Connection)
+        .about("server", "6.0.0", "A container for Access List Control commands ")
+        .complexity("Depends on subcommand.")
+        .subcommands(&[
+            row(Command::Acl, "acl|help", 2, Scope::Connection)
+                .flags(&["loading", "stale"])
+                .about("server", "6.0.0", "Show helpful text about the different subcommands")
+                .complexity("O(1)"),
+            row(Command::Acl, "acl|users", 2, Scope::Connection)
+                .flags(&["admin", "noscript", "loading", "stale"])
+                .about("server", "6.0.0", "List the username of all the configured ACL rules")
+                .complexity("O(N). Where N is the number of configured users."),
+            row(Command::Acl, "acl|whoami", 2, Scope::Connection)
+                .flags(&["noscript", "loading", "stale"])
+                .about("server", "6.0.0", "Return the name of the user associated to the current connection")
+                .complexity("O(1)"),
+        ]),
     row(Command::Command, "command", -1, Scope::Connection)
         .flags(&["loading", "stale"])
         .acl(&["connection"])
@@ -127,6 +144,57 @@ pub(super) const ROWS: &[CommandSpec] = &[
         .complexity("O(1)")
         .history(&[("7.0.0", "Added support for taking multiple section arguments.")])
         .arguments("section:string?*"),
+    row(Command::Latency, "latency", -2, Scope::Connection)
+        .about("server", "2.8.13", "A container for latency diagnostics commands")
+        .complexity("Depends on subcommand.")
+        .subcommands(&[
+            row(Command::Latency, "latency|doctor", 2, Scope::Connection)
+                .flags(&["admin", "noscript", "loading", "stale"])
+                .tips(&["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"])
+                .about("server", "2.8.13", "Return a human readable latency analysis report.")
+                .complexity("O(1)"),
+            row(Command::Latency, "latency|graph", 3, Scope::Connection)
+                .flags(&["admin", "noscript", "loading", "stale"])
+                .tips(&["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"])
+                .about("server", "2.8.13", "Return a latency graph for the event.")
+                .complexity("O(1)")
+                .arguments("event:string"),
+            row(Command::Latency, "latency|help", 2, Scope::Connection)
+                .flags(&["loading", "stale"])
+                .about("server", "2.8.13", "Show helpful text about the different subcommands.")
+                .complexity("O(1)"),
+            row(Command::Latency, "latency|histogram", -2, Scope::Connection)
+                .flags(&["admin", "noscript", "loading", "stale"])
+                .tips(&["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"])
+                .about(
+                    "server",
+                    "7.0.0",
+                    "Return the cumulative distribution of latencies of a subset of commands or \
+             all.",
+                )
+                .complexity(
+                    "O(N) where N is the number of commands with latency information being \
+             retrieved.",
+                )
+                .arguments("command:string?*"),
+            row(Command::Latency, "latency|history", 3, Scope::Connection)
+                .flags(&["admin", "noscript", "loading", "stale"])
+                .tips(&["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"])
+                .about("server", "2.8.13", "Return timestamp-latency samples for the event.")
+                .complexity("O(1)")
+                .arguments("event:string"),
+            row(Command::Latency, "latency|latest", 2, Scope::Connection)
+                .flags(&["admin", "noscript", "loading", "stale"])
+                .tips(&["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"])
+                .about("server", "2.8.13", "Return the latest latency samples for all events.")
+                .complexity("O(1)"),
+            row(Command::Latency, "latency|reset", -2, Scope::Connection)
+                .flags(&["admin", "noscript", "loading", "stale"])
+                .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
+                .about("server", "2.8.13", "Reset latency data for one or more events.")
+                .complexity("O(1)")
+                .arguments("event:string?*"),
+        ]),
     row(Command::Memory, "memory", -2, Scope::Slot)
         .about("server", "4.0.0", "A container for memory diagnostics commands")
         .complexity("Depends on subcommand.")
@@ -142,6 +210,9 @@ pub(super) const ROWS: &[CommandSpec] = &[
                 .complexity("O(N) where N is the number of samples.")
                 .arguments("key#0 count:integer=SAMPLES?"),
         ]),
+    row(Command::Monitor, "monitor", 1, Scope::Connection)
+        .flags(&["admin", "noscript", "loading", "stale"])
+        .about("server", "1.0.0", "Listen for all requests received by the server in real time"),
     row(Command::Ringfort, "ringfort", -2, Scope::Connection)
         .about("server", "0.1.0", "A container for Ringfort's own commands")
         .complexity("Depends on subcommand.")
@@ -184,6 +255,32 @@ pub(super) const ROWS: &[CommandSpec] = &[
         .acl(&["admin", "dangerous"])
         .about("server", "2.8.12", "Return the role of the instance in the context of replication")
         .complexity("O(1)"),
+    row(Command::SlowLog, "slowlog", -2, Scope::Connection)
+        .about("server", "2.2.12", "A container for slow log commands")
+        .complexity("Depends on subcommand.")
+        .subcommands(&[
+            row(Command::SlowLog, "slowlog|get", -2, Scope::Connection)
+                .flags(&["admin", "loading", "stale"])
+                .tips(&["request_policy:all_nodes", "nondeterministic_output"])
+                .about("server", "2.2.12", "Get the slow log's entries")
+                .complexity("O(N) where N is the number of entries returned")
+                .history(&[("4.0.0", "Added client IP address, port and name to the reply.")])
+                .arguments("count:integer?"),
+            row(Command::SlowLog, "slowlog|help", 2, Scope::Connection)
+                .flags(&["loading", "stale"])
+                .about("server", "6.2.0", "Show helpful text about the different subcommands")
+                .complexity("O(1)"),
+            row(Command::SlowLog, "slowlog|len", 2, Scope::Connection)
+                .flags(&["admin", "loading", "stale"])
+                .tips(&["request_policy:all_nodes", "response_policy:agg_sum", "nondeterministic_output"])
+                .about("server", "2.2.12", "Get the slow log's length")
+                .complexity("O(1)"),
+            row(Command::SlowLog, "slowlog|reset", 2, Scope::Connection)
+                .flags(&["admin", "loading", "stale"])
+                .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
+                .about("server", "2.2.12", "Clear all entries from the slow log")
+                .complexity("O(N) where N is the number of entries in the slowlog"),
+        ]),
     row(Command::Time, "time", 1, Scope::Connection)
         .flags(&["loading", "stale", "fast"])
         .tips(&["nondeterministic_output"])

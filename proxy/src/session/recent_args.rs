@@ -1,0 +1,131 @@
+//! The arguments of unanswered commands, as far as the slow log would show them.
+
+use std::collections::VecDeque;
+
+/// Arguments that an entry of the slow log shows; of more, the last place tells how many.
+const ARGS_MAX: usize = 32;
+/// Bytes of one argument that an entry shows; behind them it tells how many more there were.
+const ARG_BYTES_MAX: usize = 128;
+/// Most bytes kept for one session; the slow log shows only the name of a command beyond it.
+const KEPT_BYTES_MAX: usize = 64 << 10;
+
+/// What replaces an argument that nobody must see.
+pub(super) const REDACTED: &[u8] = b"(redacted)";
+
+/// Where the arguments of one command are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Place {
+    at: u64,
+    len: u32,
+}
+
+/// A queue of bytes: for each command the number of its arguments, and for each one shown its length and its first bytes.
+#[derive(Debug, Default)]
+pub(super) struct RecentArgs {
+    bytes: VecDeque<u8>,
+    /// Place of the first of `bytes`.
+    start: u64,
+}
+
+impl RecentArgs {
+    /// Keeps the arguments of a command.
+    pub(super) fn push<'a>(&mut self, args: impl ExactSizeIterator<Item = &'a [u8]>) -> Place {
+        let before = self.bytes.len();
+        let at = self.start + before as u64;
+        if before > KEPT_BYTES_MAX {
+            return Place { at, len: 0 };
+        }
+        let count = args.len();
+        self.bytes.extend((count as u32).to_le_bytes());
+        for arg in args.take(shown(count)) {
+            self.bytes.extend((arg.len() as u32).to_le_bytes());
+            self.bytes.extend(&arg[..arg.len().min(ARG_BYTES_MAX)]);
+        }
+        Place { at, len: (self.bytes.len() - before) as u32 }
+    }
+
+    /// The arguments as the slow log shows them; `None` when they were not kept.
+    pub(super) fn get(&self, place: Place) -> Option<Vec<Vec<u8>>> {
+        let from = usize::try_from(place.at.checked_sub(self.start)?).ok()?;
+        let to = from + place.len as usize;
+        if place.len == 0 || to > self.bytes.len() {
+            return None;
+        }
+        let bytes: Vec<u8> = self.bytes.range(from..to).copied().collect();
+        let mut rest = &bytes[..];
+        let count = take_u32(&mut rest)?;
+        let mut args = Vec::new();
+        for _ in 0..shown(count) {
+            let len = take_u32(&mut rest)?;
+            let (arg, left) = rest.split_at_checked(len.min(ARG_BYTES_MAX))?;
+            rest = left;
+            args.push(match len.saturating_sub(ARG_BYTES_MAX) {
+                0 => arg.to_vec(),
+                more => [arg, format!("... ({more} more bytes)").as_bytes()].concat(),
+            });
+        }
+        if shown(count) < count {
+            args.push(format!("... ({} more arguments)", count - shown(count)).into_bytes());
+        }
+        Some(args)
+    }
+
+    /// Forgets what was kept before a command.
+    pub(super) fn forget_before(&mut self, place: Place) {
+        let count = place.at.saturating_sub(self.start).min(self.bytes.len() as u64);
+        self.bytes.drain(..count as usize);
+        self.start += count;
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        self.start += self.bytes.len() as u64;
+        self.bytes.clear();
+    }
+}
+
+fn shown(count: usize) -> usize {
+    if count > ARGS_MAX { ARGS_MAX - 1 } else { count }
+}
+
+fn take_u32(bytes: &mut &[u8]) -> Option<usize> {
+    let (first, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(u32::from_le_bytes(*first) as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_commands_are_shortened_as_redis_does() {
+        let mut recent = RecentArgs::default();
+        let long = [b'x'; 200];
+        let first = recent.push([&b"SET"[..], b"k", &long, &long[..128]].into_iter());
+        let many = vec![&b"a"[..]; 41];
+        let second = recent.push(many.iter().copied());
+        let third = recent.push(many[..32].iter().copied());
+        let args = recent.get(first).unwrap();
+        assert_eq!(args[2], [&long[..128], b"... (72 more bytes)"].concat());
+        assert_eq!((args.len(), args[3].len()), (4, 128));
+        recent.forget_before(second);
+        assert_eq!(recent.get(first), None);
+        let args = recent.get(second).unwrap();
+        assert_eq!((args.len(), &args[31][..]), (32, &b"... (10 more arguments)"[..]));
+        assert_eq!(recent.get(third).unwrap().len(), 32);
+        recent.clear();
+        assert_eq!(recent.get(third), None);
+        let fourth = recent.push([&b""[..]].into_iter());
+        assert_eq!(recent.get(fourth).unwrap(), [b""]);
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let mut recent = RecentArgs::default();
+        let long = [b'x'; 1000];
+        let places: Vec<_> = (0..1000).map(|_| recent.push([&long[..]].into_iter())).collect();
+        assert!(recent.bytes.len() <= KEPT_BYTES_MAX + 136);
+        assert!(recent.get(places[400]).is_some() && recent.get(places[999]).is_none());
+    }
+}
