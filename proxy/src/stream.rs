@@ -3,9 +3,13 @@
 use crate::tls::TlsSession;
 use core::cell::RefCell;
 use core::task::{Context, Poll, ready};
+use core::time::Duration;
 use std::io;
 use tokio::io::{Interest, Ready};
 use tokio::net::TcpStream;
+
+/// How long a TLS connection that ends may take to send its last encrypted bytes.
+pub const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connection on its way to the worker that will serve it; its handshake, if there is one, is done.
 #[derive(Debug)]
@@ -170,11 +174,13 @@ impl ClientStream {
         }
     }
 
-    /// Tells a TLS client that this is the end; not waited for.
-    pub fn end(&self) {
-        if let Some(tls) = &self.tls {
-            tls.borrow_mut().end(&mut Writer(&self.tcp));
-        }
+    /// Sends what is unsent, for [`FINISH_TIMEOUT`] at most, and tells a TLS client that this is the end.
+    pub async fn finish(&self) {
+        let Some(tls) = &self.tls else { return };
+        let flush = async { while self.has_unsent() && self.ready(false, true).await.is_ok() {} };
+        // A client that does not read in time does not get the rest.
+        let _ = tokio::time::timeout(FINISH_TIMEOUT, flush).await;
+        tls.borrow_mut().end(&mut Writer(&self.tcp));
     }
 
     /// Whether bytes of the client may be here that the socket does not show.

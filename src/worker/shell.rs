@@ -594,7 +594,7 @@ impl Shell {
                 let Some((output, is_over)) = core.client_output(client) else { break };
                 (wants_input, !output.is_empty(), is_over)
             };
-            if is_over && !connection.stream.has_unsent() {
+            if is_over {
                 break;
             }
             let ready = tokio::select! {
@@ -618,7 +618,7 @@ impl Shell {
                 }
             }
         }
-        connection.stream.end();
+        connection.stream.finish().await;
         self.clients.borrow_mut().remove(&client);
         self.core.borrow_mut().client_close(client);
     }

@@ -65,7 +65,7 @@ impl ClientShell {
 
     async fn serve(self: Rc<Self>, worker: Rc<Worker>) {
         poll_fn(|cx| self.poll(cx, &worker)).await;
-        self.stream.end();
+        self.stream.finish().await;
         worker.clients.borrow_mut().remove(&self.id);
         worker.core.borrow_mut().client_close(self.id);
         // A stopping worker waits for the last client.
@@ -90,12 +90,8 @@ impl ClientShell {
         if core.has_work() {
             worker.turn.notify_one();
         }
-        let is_flushed = match self.stream.poll_flush(cx) {
-            Poll::Pending => false,
-            Poll::Ready(Ok(())) => true,
-            Poll::Ready(Err(_)) => return Poll::Ready(()),
-        };
-        if self.is_broken.get() || (core.client_is_over(self.id) && is_flushed) {
+        let is_lost = matches!(self.stream.poll_flush(cx), Poll::Ready(Err(_)));
+        if is_lost || self.is_broken.get() || core.client_is_over(self.id) {
             return Poll::Ready(());
         }
         self.is_parked.set(true);

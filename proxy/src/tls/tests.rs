@@ -138,7 +138,7 @@ async fn echo(socket: ClientSocket) -> std::io::Result<()> {
             Err(error) => return Err(error),
         }
     }
-    stream.end();
+    stream.finish().await;
     Ok(())
 }
 
@@ -192,6 +192,41 @@ fn a_client_that_does_not_read_gets_everything_later() {
     let mut received = vec![0; sent.len()];
     client.read_exact(&mut received).unwrap();
     assert!(sent == received);
+}
+
+#[test]
+fn the_end_does_not_wait_for_a_client_that_does_not_read() {
+    let authority = Authority::new("end");
+    let tls = load(&authority, AuthClients::No);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let config = authority.client(&[&version::TLS13], false);
+    let client = std::thread::spawn(move || {
+        let mut client = connect(address, config, "localhost");
+        client.write_all(b"x").unwrap();
+        client
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        let (sender, mut accepted) = tokio::sync::mpsc::channel(1);
+        let admit = |socket, _| sender.try_send(socket).unwrap();
+        let socket = tokio::select! {
+            never = serve(&listener, &tls, admit) => match never {},
+            socket = accepted.recv() => socket.unwrap(),
+        };
+        let stream = ClientStream::new(socket).unwrap();
+        let piece = vec![0; 64 << 10];
+        // The system makes more room for a while.
+        let writable = || tokio::time::timeout(Duration::from_millis(200), stream.ready(false, true));
+        while writable().await.is_ok() {
+            while stream.try_write(&piece).is_ok() {}
+        }
+        assert!(stream.has_unsent());
+        tokio::time::timeout(PATIENCE, stream.finish()).await.expect("it ends in time");
+    });
+    drop(client.join().unwrap());
 }
 
 #[test]
