@@ -25,6 +25,7 @@ mod recent_args;
 mod replies;
 mod server;
 mod slow_log;
+mod transfer;
 
 use crate::clients::{Address, Held, Place, WorkerClients};
 use connection::{Connection, Silence};
@@ -605,6 +606,12 @@ fn judge(mode: Mode, args: Args<'_>, connection: &mut Connection, host: &dyn Hos
         return match config::change(spec, args, host) {
             Ok(Some(write)) => Verdict::Errand(spec, write),
             Ok(None) => Verdict::Connection(spec),
+            Err(error) => Verdict::Error(Some(spec), error),
+        };
+    }
+    if spec.name == "ringfort|transfer" {
+        return match transfer::change(args, host) {
+            Ok(write) => Verdict::Errand(spec, write),
             Err(error) => Verdict::Error(Some(spec), error),
         };
     }

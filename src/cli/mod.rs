@@ -13,6 +13,7 @@ mod output;
 mod process;
 mod proxy;
 mod status;
+mod transfer;
 mod up;
 
 use std::path::{Path, PathBuf};
@@ -61,6 +62,7 @@ enum Command {
     Node(node::Args),
     Proxy(proxy::Args),
     Status(status::Args),
+    Transfer(transfer::Args),
     LogLevel(log_level::Args),
     CheckConfig(check_config::Args),
     Completions(completions::Args),
@@ -74,6 +76,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Node(args) => node::run(args),
         Command::Proxy(args) => proxy::run(args),
         Command::Status(args) => status::run(args),
+        Command::Transfer(args) => transfer::run(args),
         Command::LogLevel(args) => log_level::run(args),
         Command::CheckConfig(args) => check_config::run(args),
         Command::Completions(args) => completions::run(args),

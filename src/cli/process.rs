@@ -115,8 +115,8 @@ pub(super) fn stop_with_parent() -> anyhow::Result<()> {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "the last resort of a process that hangs: there is nothing to wait on"
+    reason = "between two looks at other processes, or before the last resort: there is nothing to wait on"
 )]
-fn pause(time: Duration) {
+pub(super) fn pause(time: Duration) {
     std::thread::sleep(time);
 }

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use super::find::{Target, ask_node, in_parallel};
 use super::output::{ColorChoice, Style, cut, out, terminal_size};
-use merge::{ClusterMap, Status, merge};
+use merge::{ClusterMap, merge};
+pub(super) use merge::{NodeState, PartitionStatus, Status};
 
 /// Time between two looks of `--watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -59,7 +60,11 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn look(target: &Target) -> anyhow::Result<Status> {
+/// Asks all nodes.
+///
+/// # Errors
+/// Nobody answers.
+pub(super) fn look(target: &Target) -> anyhow::Result<Status> {
     let map: ClusterMap = target.map(|map: &ClusterMap| map.epoch)?;
     let answers = in_parallel(&map.nodes, |node| ask_node(&node.client));
     merge(&map, answers)

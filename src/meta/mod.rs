@@ -86,6 +86,7 @@ impl MetaMachine {
                 Ok(Operation::Write(MetaWrite::TlsClient(node, address))) => {
                     self.tls_client(&node, address.map(|a| a.to_string()))
                 }
+                Ok(Operation::Write(MetaWrite::Lead(partition, node))) => self.lead(partition, node),
                 Ok(Operation::Write(MetaWrite::Replace { node, old_store, new_store })) => {
                     let map = self.map.as_mut().ok_or(NO_MAP);
                     map.and_then(|map| replace::replace(map, &node, &old_store, &new_store))
@@ -130,6 +131,19 @@ impl MetaMachine {
         let node = map.nodes.iter_mut().find(|n| n.id == *node).ok_or(&b"-ERR no such node\r\n"[..])?;
         if node.tls_client != address {
             node.tls_client = address;
+            map.epoch += 1;
+        }
+        Ok(())
+    }
+
+    fn lead(&mut self, partition: u16, node: NodeId) -> Result<(), &'static [u8]> {
+        let map = self.map.as_mut().ok_or(NO_MAP)?;
+        let group = map.groups.get_mut(usize::from(partition)).ok_or(&b"-ERR no such partition\r\n"[..])?;
+        if group.replica_on(&node).is_none() {
+            return Err(b"-ERR that node has no replica of the partition\r\n");
+        }
+        if group.leader != node {
+            group.leader = node;
             map.epoch += 1;
         }
         Ok(())

@@ -111,3 +111,48 @@ fn the_log_of_a_whole_cluster_is_json() {
     assert!(lines.iter().any(|line| line["process"] == "n2" && line["message"] == "ready"), "{output}");
     assert!(!output.contains("[n1]") && !output.contains("[up]"), "{output}");
 }
+
+#[test]
+fn a_transfer_lasts() {
+    let cluster = Cluster::start(Options { nodes: 4, ..Options::default() });
+    let config = cluster.config_path();
+    let config = config.to_str().expect("a UTF-8 path");
+    let status =
+        eventually("a healthy cluster", START, || is_healthy(&cluster.status()).map(|()| cluster.status()));
+    let transfer = |partition: &str, node: &str| ringfort(&["transfer", partition, node, "--config", config]);
+    let fails = |partition: &str, node: &str| {
+        let output = transfer(partition, node);
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).expect("text").trim_end().to_owned()
+    };
+    let partition = &status["partitions"][5];
+    let ids = |list: &Json| -> Vec<String> {
+        list.as_array().expect("a list").iter().map(|id| id.as_str().expect("an id").to_owned()).collect()
+    };
+    let (leader, replicas) = (partition["leader"].as_str().expect("a leader"), ids(&partition["replicas"]));
+    let all = ["n1", "n2", "n3", "n4"].map(str::to_owned);
+    let outside = all.iter().find(|id| !replicas.contains(id)).expect("3 of 4 hold it");
+    assert_eq!(fails("16", "n1"), "error: there is no partition 16; they are 0 to 15");
+    assert_eq!(fails("5", "n9"), "error: there is no node 'n9'; the nodes are n1, n2, n3, n4");
+    assert_eq!(
+        fails("5", outside),
+        format!(
+            "error: {outside} has no replica of partition 5; its replicas are on {}",
+            replicas.join(", ")
+        )
+    );
+    assert_eq!(fails("5", leader), format!("error: {leader} leads partition 5 already"));
+
+    let target = replicas.iter().find(|id| *id != leader).expect("another replica");
+    let said = stdout(&transfer("5", target));
+    assert!(said.starts_with(&format!("partition 5: {leader} -> {target} in ")), "{said}");
+    // The new leader is the preferred one, so nobody takes the leadership back.
+    let after = cluster.status();
+    assert_eq!(
+        (&after["partitions"][5]["leader"], &after["partitions"][5]["preferred"]),
+        (&Json::from(target.as_str()), &Json::from(target.as_str()))
+    );
+    assert!(after["epoch"].as_u64() > status["epoch"].as_u64(), "{after}");
+    let reply = cluster.node_client(0).call("RINGFORT TRANSFER 99 n1");
+    assert_eq!(reply, "-ERR there is no partition 99; they are 0 to 15\r\n");
+}

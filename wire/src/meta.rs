@@ -26,6 +26,8 @@ pub enum MetaWrite {
     Set(BTreeMap<String, String>),
     /// Name this address as the one where a node takes clients by TLS; `None`: it takes none.
     TlsClient(NodeId, Option<SocketAddr>),
+    /// The leader of this partition is to be this node, which holds a replica of it.
+    Lead(u16, NodeId),
     /// A node's data folder is lost: every replica that was in it is replaced by a new one in the folder that it has now.
     Replace {
         /// The node.

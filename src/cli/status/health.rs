@@ -7,7 +7,7 @@ use super::merge::{NodeState, NodeStatus, PartitionStatus};
 /// How well the cluster is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Health {
+pub(in crate::cli) enum Health {
     /// There is no problem.
     Ok,
     /// Every partition has a leader; something else is missing.

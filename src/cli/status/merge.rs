@@ -57,55 +57,55 @@ struct Follower {
 
 /// What `ringfort status --json` prints.
 #[derive(Debug, Serialize)]
-pub(super) struct Status {
-    pub(super) name: String,
-    pub(super) epoch: u64,
+pub(in crate::cli) struct Status {
+    pub(in crate::cli) name: String,
+    pub(in crate::cli) epoch: u64,
     /// How well it is.
-    pub(super) health: Health,
+    pub(in crate::cli) health: Health,
     /// The state of the partitions as a sentence.
-    pub(super) summary: String,
+    pub(in crate::cli) summary: String,
     /// Everything that is not as it should be, a sentence each.
-    pub(super) problems: Vec<String>,
+    pub(in crate::cli) problems: Vec<String>,
     /// The node that leads the meta group, which owns the map and the settings.
-    pub(super) meta_leader: Option<NodeId>,
+    pub(in crate::cli) meta_leader: Option<NodeId>,
     /// Keys of the partitions that have a leader, as the leader counts them.
-    pub(super) keys: u64,
+    pub(in crate::cli) keys: u64,
     /// Logical bytes of the same.
-    pub(super) bytes: u64,
-    pub(super) nodes: Vec<NodeStatus>,
-    pub(super) partitions: Vec<PartitionStatus>,
-    pub(super) moves: Moves,
+    pub(in crate::cli) bytes: u64,
+    pub(in crate::cli) nodes: Vec<NodeStatus>,
+    pub(in crate::cli) partitions: Vec<PartitionStatus>,
+    pub(in crate::cli) moves: Moves,
 }
 
 /// One node.
 #[derive(Debug, Serialize)]
-pub(super) struct NodeStatus {
-    pub(super) id: NodeId,
-    pub(super) client: String,
-    pub(super) peer: String,
-    pub(super) zone: String,
-    pub(super) state: NodeState,
+pub(in crate::cli) struct NodeStatus {
+    pub(in crate::cli) id: NodeId,
+    pub(in crate::cli) client: String,
+    pub(in crate::cli) peer: String,
+    pub(in crate::cli) zone: String,
+    pub(in crate::cli) state: NodeState,
     /// Why it is down.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) problem: Option<String>,
+    pub(in crate::cli) problem: Option<String>,
     /// Partitions that it leads.
-    pub(super) leaders: usize,
+    pub(in crate::cli) leaders: usize,
     /// Partitions placed on it.
-    pub(super) replicas: usize,
+    pub(in crate::cli) replicas: usize,
     /// Keys in all its replicas; `None` when it is down.
-    pub(super) keys: Option<u64>,
+    pub(in crate::cli) keys: Option<u64>,
     /// Logical bytes of the same.
-    pub(super) bytes: Option<u64>,
+    pub(in crate::cli) bytes: Option<u64>,
     /// Commands that it executed in the last second; `None` when it is down.
-    pub(super) ops_per_second: Option<u64>,
+    pub(in crate::cli) ops_per_second: Option<u64>,
     /// Most log entries that one of its replicas lacks, as the leaders know; `None` when no leader knows of it.
-    pub(super) lag: Option<u64>,
+    pub(in crate::cli) lag: Option<u64>,
 }
 
 /// What a node does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum NodeState {
+pub(in crate::cli) enum NodeState {
     /// It serves.
     Up,
     /// It reads its data.
@@ -117,7 +117,7 @@ pub(super) enum NodeState {
 }
 
 impl NodeState {
-    pub(super) const fn as_str(self) -> &'static str {
+    pub(in crate::cli) const fn as_str(self) -> &'static str {
         match self {
             Self::Up => "up",
             Self::Loading => "loading",
@@ -129,21 +129,23 @@ impl NodeState {
 
 /// One partition.
 #[derive(Debug, Serialize)]
-pub(super) struct PartitionStatus {
-    pub(super) id: PartitionId,
+pub(in crate::cli) struct PartitionStatus {
+    pub(in crate::cli) id: PartitionId,
     /// First and last slot.
     slots: [u16; 2],
     /// The node that leads it in the highest term that any node tells of.
-    pub(super) leader: Option<NodeId>,
-    pub(super) replicas: Vec<NodeId>,
+    pub(in crate::cli) leader: Option<NodeId>,
+    pub(in crate::cli) replicas: Vec<NodeId>,
     /// How many of the replicas hold what the leader holds, but for what is on its way; 0 without a leader.
-    pub(super) in_sync: usize,
-    preferred: NodeId,
+    pub(in crate::cli) in_sync: usize,
+    /// Replicas that do not.
+    pub(in crate::cli) lagging: Vec<NodeId>,
+    pub(in crate::cli) preferred: NodeId,
 }
 
 /// Progress of a change of the placement.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Moves {
+pub(in crate::cli) struct Moves {
     total: u64,
     done: u64,
     active: u64,
@@ -184,6 +186,12 @@ pub(super) fn merge(map: &ClusterMap, answers: Vec<anyhow::Result<NodeAnswer>>) 
             leader: leader.as_ref().map(|leader| leader.node.clone()),
             replicas: seats.replicas.clone(),
             in_sync: leader.as_ref().map_or(0, |leader| in_sync(leader, &up)),
+            lagging: seats
+                .replicas
+                .iter()
+                .filter(|node| !is_in_sync(node, leader.as_ref(), &up))
+                .cloned()
+                .collect(),
             preferred: seats.leader.clone(),
         }
     };
@@ -250,8 +258,15 @@ impl Leader<'_> {
 
 /// How many replicas hold what this leader holds. A node that has just gone counts as gone before its leader knows.
 fn in_sync(leader: &Leader<'_>, up: &[&NodeAnswer]) -> usize {
-    let is_up = |node: &NodeId| up.iter().any(|answer| answer.id == *node);
-    1 + leader.group.followers.iter().filter(|follower| follower.in_sync && is_up(&follower.node)).count()
+    1 + leader.group.followers.iter().filter(|follower| is_in_sync(&follower.node, Some(leader), up)).count()
+}
+
+fn is_in_sync(node: &NodeId, leader: Option<&Leader<'_>>, up: &[&NodeAnswer]) -> bool {
+    let is_up = up.iter().any(|answer| answer.id == *node);
+    leader.is_some_and(|leader| {
+        let mut followers = leader.group.followers.iter();
+        leader.node == node || (is_up && followers.any(|follower| follower.node == *node && follower.in_sync))
+    })
 }
 
 /// The replica that says it leads `partition` (`None`: the meta group); of several the one with the highest term, as the
@@ -331,7 +346,7 @@ pub(super) mod tests {
         assert_eq!(
             status["partitions"][15],
             json!({"id": 15, "slots": [15360, 16383], "leader": null, "replicas": ["n1", "n2"], "in_sync": 0,
-                   "preferred": "n1"})
+                   "lagging": ["n1", "n2"], "preferred": "n1"})
         );
         assert_eq!(
             status["moves"],

@@ -89,7 +89,7 @@ fn checked(body: &[u8]) -> Result<MetaWrite, String> {
                 pairs.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]).collect();
             settings::parse_pairs(&args).map(MetaWrite::Set)
         }
-        address @ MetaWrite::TlsClient(..) => Ok(address),
+        write @ (MetaWrite::TlsClient(..) | MetaWrite::Lead(..)) => Ok(write),
         MetaWrite::Replace { .. } | MetaWrite::Left(_) => {
             Err("ERR this change is not a client's to make".to_owned())
         }

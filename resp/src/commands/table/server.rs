@@ -239,6 +239,11 @@ pub(super) const ROWS: &[CommandSpec] = &[
             row(Command::Ringfort, "ringfort|node", 2, Scope::Connection)
                 .about("server", "0.1.0", "Get the state of this process as JSON")
                 .complexity("O(P) where P is the number of partitions"),
+            row(Command::Ringfort, "ringfort|transfer", 4, Scope::Connection)
+                .flags(&["admin", "stale"])
+                .about("server", "0.1.0", "Make a node the preferred leader of a partition")
+                .complexity("O(1)")
+                .arguments("partition:integer node:string"),
         ]),
     row(Command::LastSave, "lastsave", 1, Scope::Connection)
         .flags(&["loading", "stale", "fast"])
