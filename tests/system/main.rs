@@ -17,6 +17,7 @@ mod metrics;
 mod operator;
 mod process;
 mod recovery;
+mod redis_crate;
 mod restart;
 mod scan;
 mod secret;
