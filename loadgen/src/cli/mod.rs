@@ -12,7 +12,13 @@ use clap::{Parser, Subcommand};
 
 /// Measures and checks a server that speaks the Redis protocol.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 110)]
+#[command(
+    version,
+    max_term_width = 110,
+    after_help = "\
+Environment:
+  RINGFORT_PASSWORD   password of the server's user 'default', if it wants one"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

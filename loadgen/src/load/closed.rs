@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use super::replies;
 use super::stats::SharedCounts;
 use super::workload::Generator;
+use crate::conn;
 use crate::routes::Routes;
 
 /// Pause after a broken connection or an error reply (`fill`).
@@ -147,11 +148,7 @@ fn generate(generator: &mut Generator, len: usize, seat: Option<&Seat>, out: &mu
 async fn connected<'a>(stream: &'a mut Option<TcpStream>, target: &str) -> io::Result<&'a mut TcpStream> {
     match stream {
         Some(stream) => Ok(stream),
-        None => {
-            let new = TcpStream::connect(target).await?;
-            new.set_nodelay(true)?;
-            Ok(stream.insert(new))
-        }
+        None => Ok(stream.insert(conn::open(target).await?)),
     }
 }
 

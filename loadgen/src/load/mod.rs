@@ -230,9 +230,15 @@ async fn join<T>(tasks: Vec<tokio::task::JoinHandle<T>>) -> Vec<T> {
     results
 }
 
+/// Whether the target takes clients like ours.
+fn try_connect(target: &str) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    runtime.block_on(crate::conn::open(target)).map(drop)
+}
+
 /// Runs the parts on their threads; meanwhile collects their counts each second.
 fn drive(options: &Options, work: fn(Part, Instant) -> Work) -> Result<Summary, LoadError> {
-    std::net::TcpStream::connect(&options.target)
+    try_connect(&options.target)
         .map_err(|source| LoadError::Connect { target: options.target.clone(), source })?;
     let threads = options.threads.min(options.clients);
     let shared: Vec<Arc<SharedCounts>> = (0..threads).map(|_| Arc::default()).collect();

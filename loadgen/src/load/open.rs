@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use super::replies;
 use super::stats::SharedCounts;
 use super::workload::Generator;
+use crate::conn;
 
 /// The sender is woken no more often than this: at high rates several requests leave together, at most this late.
 const TICK: Duration = Duration::from_micros(50);
@@ -147,9 +148,7 @@ impl Client {
 /// Connects, takes replies, and connects again.
 async fn read(client: Rc<RefCell<Client>>, target: String, start: Instant, counts: Arc<SharedCounts>) {
     loop {
-        if let Ok(stream) = TcpStream::connect(&target).await
-            && stream.set_nodelay(true).is_ok()
-        {
+        if let Ok(stream) = conn::open(&target).await {
             let stream = Rc::new(stream);
             {
                 let mut client = client.borrow_mut();
