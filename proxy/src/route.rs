@@ -73,5 +73,8 @@ pub(crate) fn encode_part(ask: &Ask<'_>, part: &Part) -> Vec<u8> {
 fn encode<'a>(ask: &Ask<'_>, args: impl ExactSizeIterator<Item = &'a [u8]> + Clone) -> Vec<u8> {
     let mut out = Vec::with_capacity(7 + args.clone().map(|arg| 4 + arg.len()).sum::<usize>());
     CommandBody::encode(&mut out, ask.spec.command as u16, ask.protocol, args);
+    if ask.is_no_touch {
+        CommandBody::mark_no_touch(&mut out);
+    }
     out
 }

@@ -158,6 +158,8 @@ pub struct Ask<'a> {
     pub slots: Slots,
     /// Whether the connection said READONLY.
     pub is_readonly: bool,
+    /// Whether its keys are read without being used (CLIENT NO-TOUCH).
+    pub is_no_touch: bool,
     /// Its arguments.
     pub args: Args<'a>,
 }
@@ -303,6 +305,7 @@ impl Session {
             protocol: self.connection.protocol(),
             slots,
             is_readonly: self.connection.is_readonly(),
+            is_no_touch: self.connection.is_no_touch(),
             args,
         })
     }

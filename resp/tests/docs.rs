@@ -16,7 +16,7 @@ const PARTLY: &[(&str, &str)] = &[
     ("client|kill", "the connections of the process that is asked; MAXAGE as in Redis 7.4"),
     ("client|list", "the connections of the process that is asked; argv-mem, multi-mem and oll are 0"),
     ("client|no-evict", "shown by CLIENT LIST; no client is evicted anyway"),
-    ("client|no-touch", "shown by CLIENT LIST, and nothing else yet"),
+    ("client|no-touch", "a write counts as a use all the same"),
     ("client|pause", "the clients of the process that is asked; CLIENT UNPAUSE is never held up"),
     ("client|tracking", "ON is refused: there is no client-side caching"),
     ("client|unblock", "always 0: no command blocks"),

@@ -280,7 +280,12 @@ impl PartitionMachine {
         };
         let mut expired = Vec::new();
         let now_ms = now_ms.max(self.log_time_ms);
-        self.store.read(now_ms, command, &args, &mut ReplyWriter::new(out, body.protocol), &mut expired);
+        let reply = &mut ReplyWriter::new(out, body.protocol);
+        if body.is_no_touch {
+            self.store.peek(now_ms, command, &args, reply, &mut expired);
+        } else {
+            self.store.read(now_ms, command, &args, reply, &mut expired);
+        }
         if expired.is_empty() {
             return ReadOutcome::Done;
         }
@@ -429,6 +434,7 @@ impl MachineRestorer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ringfort_store::Policy;
     use ringfort_wire::entry::EntryBuilder;
 
     fn incr(session: u64, seq: u64, acked: u64) -> Vec<u8> {
@@ -539,6 +545,25 @@ mod tests {
             assert_ne!(run(&mut machine, line), oom, "{line}");
         }
         assert_eq!(run(&mut machine, "SET a 1"), ok, "there is room again");
+    }
+
+    #[test]
+    fn a_read_without_touch_is_no_use() {
+        let mut machine = PartitionMachine::new(0, 16383);
+        let limit = MemoryLimit { policy: Policy::AllKeysLfu, ..MemoryLimit::default() };
+        let set = command("SET a 1");
+        apply(&mut machine, 1, &entry_of(&[(OpKind::Limit, &limit.encode()), (OpKind::Command, &set)]));
+        let read = |body: &[u8]| {
+            let mut reply = Vec::new();
+            assert_eq!(machine.read(1000, 0, 0, body, &mut reply), ReadOutcome::Done);
+            String::from_utf8(reply).unwrap()
+        };
+        let mut get = command("GET a");
+        CommandBody::mark_no_touch(&mut get);
+        assert_eq!(read(&get), "$1\r\n1\r\n");
+        assert_eq!(read(&command("OBJECT FREQ a")), ":5\r\n");
+        assert_eq!(read(&command("GET a")), "$1\r\n1\r\n");
+        assert_eq!(read(&command("OBJECT FREQ a")), ":6\r\n", "the first use always counts");
     }
 
     #[test]

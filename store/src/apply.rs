@@ -65,7 +65,31 @@ impl Store {
         reply: &mut ReplyWriter<'_>,
         expired: &mut Vec<ExpiredKey>,
     ) {
-        let mut reader = Reader::new(self, now_ms, commands::is_use(command));
+        self.read_as(commands::is_use(command), now_ms, command, args, reply, expired);
+    }
+
+    /// As [`Store::read`], but no key counts as used by it, except by TOUCH (CLIENT NO-TOUCH).
+    pub fn peek(
+        &self,
+        now_ms: u64,
+        command: Command,
+        args: &[&[u8]],
+        reply: &mut ReplyWriter<'_>,
+        expired: &mut Vec<ExpiredKey>,
+    ) {
+        self.read_as(command == Command::Touch, now_ms, command, args, reply, expired);
+    }
+
+    fn read_as(
+        &self,
+        is_use: bool,
+        now_ms: u64,
+        command: Command,
+        args: &[&[u8]],
+        reply: &mut ReplyWriter<'_>,
+        expired: &mut Vec<ExpiredKey>,
+    ) {
+        let mut reader = Reader::new(self, now_ms, is_use);
         if let Err(error) = commands::read(&mut reader, command, args, reply) {
             error.write(reply);
         } else {

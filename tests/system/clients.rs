@@ -21,6 +21,13 @@ fn id(client: &mut Client) -> String {
 #[test]
 fn clients_of_all_workers_are_listed_paused_watched_and_killed() {
     let cluster = start();
+    let mut admin = Client::connect(cluster.addresses[0].proxy);
+    assert_eq!(admin.call("CONFIG SET maxmemory-policy allkeys-lfu"), "+OK\r\n");
+    admin.call("SET used v");
+    eventually("the policy holds", HEARD, || {
+        let reply = admin.call("OBJECT FREQ used");
+        if reply.starts_with(':') { Ok(()) } else { Err(reply) }
+    });
     for address in [cluster.addresses[0].proxy, cluster.addresses[0].client] {
         let [mut admin, mut one, mut two] = [0; 3].map(|_| Client::connect(address));
         one.call("CLIENT SETNAME one");
@@ -37,6 +44,14 @@ fn clients_of_all_workers_are_listed_paused_watched_and_killed() {
             let line = monitor.reply();
             assert!(line.ends_with(&format!("{expected}\r\n")), "{line}");
         }
+
+        // The policy counts uses, up to the first one surely.
+        one.call("SET used v");
+        let uses = |client: &mut Client| client.call("OBJECT FREQ used");
+        assert_eq!(two.call("CLIENT NO-TOUCH on"), "+OK\r\n");
+        assert_eq!([two.call("GET used"), uses(&mut two)], ["$1\r\nv\r\n", ":5\r\n"]);
+        assert_eq!([one.call("GET used"), uses(&mut one)], ["$1\r\nv\r\n", ":6\r\n"]);
+        assert_eq!(one.call("DEL used"), ":1\r\n");
 
         // Writes wait, reads do not; it ends by itself and by word.
         assert_eq!(admin.call("CLIENT PAUSE 200 WRITE"), "+OK\r\n");

@@ -212,9 +212,16 @@ pub struct CommandBody<'a> {
     pub command: u16,
     /// Protocol of the reply.
     pub protocol: Protocol,
+    /// Whether reading a key is no use of it, for eviction (CLIENT NO-TOUCH).
+    pub is_no_touch: bool,
     argc: u32,
     args: &'a [u8],
 }
+
+/// Where the protocol's byte stands in a command.
+const PROTOCOL_AT: usize = 2;
+/// Bit of that byte: the keys are read without being used.
+const NO_TOUCH: u8 = 0x80;
 
 impl<'a> CommandBody<'a> {
     /// Appends a command with its arguments (the name not included).
@@ -235,6 +242,13 @@ impl<'a> CommandBody<'a> {
         }
     }
 
+    /// Marks an encoded command: reading its keys is no use of them.
+    pub fn mark_no_touch(body: &mut [u8]) {
+        if let Some(byte) = body.get_mut(PROTOCOL_AT) {
+            *byte |= NO_TOUCH;
+        }
+    }
+
     /// Reads the header; the arguments follow by [`CommandBody::args`].
     ///
     /// # Errors
@@ -242,13 +256,14 @@ impl<'a> CommandBody<'a> {
     pub fn decode(bytes: &'a [u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(bytes, "command");
         let command = r.u16()?;
-        let protocol = match r.u8()? {
+        let byte = r.u8()?;
+        let protocol = match byte & !NO_TOUCH {
             2 => Protocol::Resp2,
             3 => Protocol::Resp3,
             _ => return Err(r.malformed()),
         };
         let argc = r.u32()?;
-        Ok(Self { command, protocol, argc, args: r.rest() })
+        Ok(Self { command, protocol, is_no_touch: byte & NO_TOUCH != 0, argc, args: r.rest() })
     }
 
     /// Collects the arguments into `out`, which is cleared first.
@@ -268,6 +283,16 @@ impl<'a> CommandBody<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_says_whether_it_touches() {
+        let mut command = Vec::new();
+        CommandBody::encode(&mut command, 2, Protocol::Resp3, [&b"k"[..]].iter());
+        assert!(!CommandBody::decode(&command).unwrap().is_no_touch);
+        CommandBody::mark_no_touch(&mut command);
+        let body = CommandBody::decode(&command).unwrap();
+        assert!(body.is_no_touch && body.protocol == Protocol::Resp3);
+    }
 
     #[test]
     fn request_round_trips() {

@@ -272,6 +272,10 @@ impl Connection {
         self.record.is_resp3.store(protocol == Protocol::Resp3, Relaxed);
     }
 
+    pub(super) fn is_no_touch(&self) -> bool {
+        self.record.is_no_touch.load(Relaxed)
+    }
+
     fn set_readonly(&mut self, is_readonly: bool) {
         self.is_readonly = is_readonly;
         self.record.is_readonly.store(is_readonly, Relaxed);

@@ -298,6 +298,9 @@ fn encode(ask: &Ask<'_>, view: &View, random: &mut Random, body: &mut Vec<u8>) -
         }
         Slots::One(slot) => {
             CommandBody::encode(body, ask.spec.command as u16, ask.protocol, args);
+            if ask.is_no_touch {
+                CommandBody::mark_no_touch(body);
+            }
             Place::Slot(slot)
         }
         Slots::None | Slots::Many => {
