@@ -53,6 +53,9 @@ pub const OUTPUT_BYTES_MAX: usize = 64 << 20;
 /// The slot to which a SCAN goes whose cursor lies behind all slots.
 const LAST_SLOT: Slot = Slot(SLOTS - 1);
 
+/// Most names or ids of a question that gives an entry for each: COMMAND INFO and DOCS, CLIENT LIST ID.
+const NAMES_MAX: usize = 1024;
+
 /// Capacity of the input buffer that is kept from one command to the next, bytes.
 const INPUT_KEPT_BYTES: usize = 64 << 10;
 

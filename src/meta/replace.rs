@@ -60,9 +60,11 @@ pub fn replace(
 }
 
 /// Whether every group would still have a majority without its replica on `node`: else there is nobody who could agree to
-/// take a new one in.
+/// take a new one in. A group that replaces a replica of another node may need this one's vote for that.
 pub fn can_lose(map: &ClusterMap, node: &NodeId) -> bool {
-    map.all_groups().all(|(_, g)| g.replica_on(node).is_none() || (g.seats.len() - 1) * 2 > g.seats.len())
+    map.all_groups().filter(|(_, g)| g.replica_on(node).is_some()).all(|(_, g)| {
+        (g.seats.len() - 1) * 2 > g.seats.len() && g.leaving.iter().all(|seat| seat.node == *node)
+    })
 }
 
 /// Forgets replicas that take part no more.
@@ -116,6 +118,9 @@ mod tests {
         assert_eq!(map, again, "asking again changes nothing");
         assert!(replace(&mut map, &n2, &hex(old), &hex(100)).is_err(), "asked from an old map");
         assert_eq!(replace(&mut map, &n2, &hex(99), &hex(100)), Ok(()), "lost once more");
+        let n3 = NodeId("n3".into());
+        let other = map.node(&n3).unwrap().store_id;
+        assert!(replace(&mut map, &n3, &hex(other), &hex(101)).is_err(), "the groups may need its vote");
         assert!(map.groups.iter().all(|g| g.leaving.len() == 2));
     }
 

@@ -15,6 +15,7 @@ use ringfort_wire::{ClusterMap, GroupId};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// What follows the boot id after a planned stop.
@@ -53,7 +54,12 @@ impl Folder {
     /// The folder cannot be written, is in use, or is another node's: the sentence says which.
     pub(super) fn open(path: &Path, node: &NodeId, workers: u16, store_id: u128) -> anyhow::Result<Self> {
         let shown = path.display();
-        fs::create_dir_all(path).with_context(|| format!("cannot make the data folder {shown}"))?;
+        // The password of the cluster is in its log too.
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .with_context(|| format!("cannot make the data folder {shown}"))?;
         let lock = File::options()
             .create(true)
             .truncate(false)
@@ -284,7 +290,9 @@ fn boot_id() -> Option<String> {
 fn write_durably(folder: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
     let replace = || -> io::Result<()> {
         let temporary = folder.join(format!("{name}.tmp"));
-        let mut file = File::create(&temporary)?;
+        // The settings of the cluster hold its password.
+        let mut file =
+            File::options().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, folder.join(name))?;

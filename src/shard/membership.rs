@@ -121,8 +121,17 @@ impl Membership {
         if epoch < self.epoch || wanted.is_empty() {
             return Step::Wait;
         }
+        let is_live = |id: u64| {
+            let near = |f: &Follower| f.is_active && f.is_replicating && f.match_index + LAG_MAX >= last;
+            id == own || followers.iter().any(|f| f.replica == id && near(f))
+        };
         if self.is_joint() {
-            return Step::Change(Change::Leave);
+            if self.voters.contains(&own) {
+                return Step::Change(Change::Leave);
+            }
+            // It takes part no more behind this step: one that stays has to do it.
+            let heir = self.voters.iter().copied().find(|&id| is_live(id));
+            return heir.map_or(Step::Wait, Step::Transfer);
         }
         if let Some(&new) = wanted.iter().find(|&&id| !self.contains(id)) {
             return Step::Change(Change::AddLearner(new));
@@ -130,10 +139,6 @@ impl Membership {
         if let Some(&old) = self.learners.iter().find(|id| !wanted.contains(id)) {
             return Step::Change(Change::RemoveLearner(old));
         }
-        let is_live = |id: u64| {
-            let near = |f: &Follower| f.is_active && f.is_replicating && f.match_index + LAG_MAX >= last;
-            id == own || followers.iter().any(|f| f.replica == id && near(f))
-        };
         if !wanted.contains(&own)
             && let Some(heir) = self.voters.iter().copied().find(|&id| wanted.contains(&id) && is_live(id))
         {
@@ -311,6 +316,10 @@ mod tests {
         let m = Membership { learners: vec![9], ..Membership::founded(&[1, 2, 3]) };
         let followers = [follower(2, 100, false), follower(3, 100, true), follower(9, 100, true)];
         assert_eq!(m.step(1, &[2, 3, 9], 1, &followers, 100), Step::Transfer(3));
+        let joint = Membership { outgoing: vec![1, 2, 3], ..Membership::founded(&[2, 3, 9]) };
+        assert_eq!(joint.step(1, &[2, 3, 9], 1, &followers, 100), Step::Transfer(3));
+        assert_eq!(joint.step(1, &[2, 3, 9], 1, &[], 100), Step::Wait);
+        assert_eq!(joint.step(1, &[2, 3, 9], 2, &[], 100), Step::Change(Change::Leave));
         let alone = Membership { learners: vec![9], ..Membership::founded(&[1]) };
         let enter = Change::Enter { add: vec![9], remove: vec![] };
         assert_eq!(alone.step(1, &[9], 1, &followers, 100), Step::Change(enter));

@@ -159,12 +159,17 @@ impl Group {
             let growth = batch.growth;
             return Ok((batch, Change { growth, ..Change::default() }));
         };
+        // A batch that was queued before the limit came may be larger than `WRITES_MAX`.
         let most = VICTIMS_MAX + VICTIMS_PER_WRITE * batch.origins.len();
+        let most = most.min(OPS_MAX - batch.builder.len());
         let victims = store.victims(&mut self.memory.evictor, now.wall_ms, excess, most);
         let mut change = Change { growth: batch.growth, ..Change::default() };
         let mut builder = EntryBuilder::default();
         let mut body = Vec::new();
         for victim in &victims {
+            if builder.bytes_len() > ENTRY_BYTES {
+                break;
+            }
             body.clear();
             body.extend_from_slice(&victim.digest.to_le_bytes());
             body.extend_from_slice(&victim.key);
@@ -172,13 +177,14 @@ impl Group {
             change.freed += victim.bytes;
             change.victims.push(victim.hash);
         }
-        if change.freed < excess && victims.len() < most && !self.inflight.is_empty() {
+        if change.freed < excess && builder.len() < most && !self.inflight.is_empty() {
             self.memory.forget(&change);
             self.memory.await_index = self.raft.last_index();
             return Err(batch);
         }
+        let evictions = builder.len();
         builder.append(&batch.builder);
-        let origins = std::iter::repeat_n(Origin::None, victims.len()).chain(batch.origins).collect();
+        let origins = std::iter::repeat_n(Origin::None, evictions).chain(batch.origins).collect();
         Ok((Batch { builder, origins, growth: batch.growth }, change))
     }
 }

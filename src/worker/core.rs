@@ -1,7 +1,7 @@
 //! The worker without its sockets: partitions, their log, the links' and clients' buffers. No I/O but the log's write.
 //!
 //! # The turn
-//! Inputs are taken as they come ([`WorkerCore::link_data`], [`WorkerCore::client_data`], [`WorkerCore::raft_frame`]);
+//! Inputs are taken as they come ([`WorkerCore::link_data`], [`WorkerCore::client_data`], Raft frames);
 //! then one [`WorkerCore::turn`]
 //!
 //! 1. makes **one** log entry of all writes of each partition touched;

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use ringfort_resp::Command;
 
 use crate::{
-    Policy, Store,
+    Policy, Store, VALUE_BYTES_MAX,
     expiry::ExpiryEntry,
     keyspace::Place,
     memory::{LFU_MAX, SAMPLES_MAX, idle_tenths},
@@ -189,7 +189,11 @@ impl Store {
             let (old_bytes, old_value_len) =
                 old.map_or((0, 0), |record| (record.logical_bytes(), record.value().len() as u64));
             let overhead = LOGICAL_OVERHEAD_BYTES + LOGICAL_EXPIRY_BYTES;
-            (overhead + key.len() as u64 + value_len(old_value_len)).saturating_sub(old_bytes)
+            let new_value_len = value_len(old_value_len);
+            if new_value_len > VALUE_BYTES_MAX as u64 {
+                return 0; // it will be refused
+            }
+            (overhead + key.len() as u64 + new_value_len).saturating_sub(old_bytes)
         };
         let len = |arg: &[u8]| arg.len() as u64;
         match (command, args) {
@@ -198,7 +202,8 @@ impl Store {
             (Command::Append, [key, suffix]) => pair(key, &|old| old + len(suffix)),
             (Command::SetRange, [key, offset, patch]) => {
                 let offset = parse_i64(offset).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
-                pair(key, &|old| old.max(offset.saturating_add(len(patch))))
+                let end = if patch.is_empty() { 0 } else { offset.saturating_add(len(patch)) };
+                pair(key, &|old| old.max(end))
             }
             (Command::MSet | Command::MSetNx, pairs) => {
                 pairs.as_chunks::<2>().0.iter().map(|[key, value]| pair(key, &|_| len(value))).sum()
@@ -380,6 +385,12 @@ mod tests {
             assert!(!session.run(line).starts_with('-'), "{line}");
             let grown = session.store.logical_bytes().saturating_sub(before);
             assert!(grown <= bound && bound <= grown + 60, "{line}: {grown} of {bound}");
+        }
+        // Nobody gives way to what will be refused.
+        for (offset, patch) in [(i64::MAX, "x"), (i64::MAX, ""), (VALUE_BYTES_MAX as i64, "x")] {
+            let args = [&b"k"[..], &offset.to_string().into_bytes(), patch.as_bytes()];
+            let bound = session.store.growth_max(Command::SetRange, &args);
+            assert!(bound < 60, "{offset} {patch}: {bound}");
         }
     }
 }

@@ -28,6 +28,7 @@ fn clients_of_all_workers_are_listed_paused_watched_and_killed() {
         let reply = admin.call("OBJECT FREQ used");
         if reply.starts_with(':') { Ok(()) } else { Err(reply) }
     });
+    admin.call("DEL used");
     for address in [cluster.addresses[0].proxy, cluster.addresses[0].client] {
         let [mut admin, mut one, mut two] = [0; 3].map(|_| Client::connect(address));
         one.call("CLIENT SETNAME one");

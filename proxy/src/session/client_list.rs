@@ -1,7 +1,7 @@
 //! CLIENT LIST, KILL and PAUSE: what concerns other connections of the process.
 
-use super::Args;
 use super::connection::{Connection, Outcome, integer, text};
+use super::{Args, NAMES_MAX};
 use crate::clients::{Kind, Record};
 use ringfort_resp::ReplyWriter;
 
@@ -20,6 +20,8 @@ impl Connection {
                 Kind::Normal => self.clients.all().records(),
                 Kind::Absent => Vec::new(),
             }
+        } else if is_of_ids && args.len() - 3 > NAMES_MAX {
+            return Err(format!("ERR at most {NAMES_MAX} ids at once"));
         } else if is_of_ids {
             let ids: Option<Vec<i64>> = args.iter().skip(3).map(integer).collect();
             let ids = ids.ok_or("ERR Invalid client ID")?;

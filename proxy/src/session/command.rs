@@ -1,13 +1,16 @@
 //! COMMAND: what the table of commands tells clients.
 
-use super::Args;
 use super::connection::Outcome;
+use super::{Args, NAMES_MAX};
 use ringfort_resp::commands::{self, write_command_docs, write_command_info, write_key_flags};
 use ringfort_resp::{CommandSpec, Glob, ReplyWriter};
 
 /// COMMAND itself and its subcommands.
 pub(super) fn execute(spec: &'static CommandSpec, args: Args<'_>, out: &mut ReplyWriter<'_>) -> Outcome {
     let names = args.iter().skip(2);
+    if names.len() > NAMES_MAX {
+        return Err(format!("ERR at most {NAMES_MAX} names at once"));
+    }
     match spec.short_name() {
         "count" => out.integer(commands::all().len() as i64),
         "docs" => {

@@ -258,6 +258,7 @@ impl Connection {
         self.set_readonly(false);
         self.is_authenticated = false;
         self.knows_password = false;
+        self.is_reply_on = self.silence == Silence::All;
         self.silence = Silence::No;
         if core::mem::take(&mut self.is_monitor) {
             self.clients.all().remove_monitor(self.id());

@@ -9,13 +9,13 @@ pub(super) fn shows(spec: &CommandSpec) -> bool {
     !spec.flags.contains(&"admin") && !spec.flags.contains(&"skip_monitor")
 }
 
-/// The first argument that nobody must see, and behind it how many of them are shown again: AUTH hides all, HELLO what
-/// follows its option AUTH, CONFIG SET the value of `requirepass`.
+/// The first argument that nobody must see, and behind it how many of them are shown again: AUTH hides all, HELLO all
+/// behind its first word `auth`, CONFIG SET the value of `requirepass`.
 pub(super) fn first_secret(spec: &CommandSpec, args: Args<'_>) -> Option<(usize, usize)> {
     let behind = |word: &[u8]| args.iter().position(|arg| arg.eq_ignore_ascii_case(word)).map(|i| i + 1);
     match spec.command {
         Command::Auth => Some((1, args.len())),
-        Command::Hello => behind(b"auth").map(|first| (first, first + 2)),
+        Command::Hello => behind(b"auth").map(|first| (first, args.len())),
         Command::Config => behind(b"requirepass").map(|first| (first, first + 1)),
         _ => None,
     }

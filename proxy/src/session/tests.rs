@@ -852,6 +852,7 @@ fn replies_are_dropped_as_client_reply_says() {
         ("CLIENT REPLY SKIP\r\nCLIENT REPLY SKIP\r\nGET a\r\nECHO a", "$1\r\na\r\n"),
         ("CLIENT REPLY SKIP\r\nGET a\r\nGET a", "+get\r\n"),
         ("CLIENT REPLY x", "-ERR syntax error\r\n"),
+        ("CLIENT REPLY OFF\r\nPING\r\nRESET\r\nECHO a", "+RESET\r\n$1\r\na\r\n"),
     ] {
         assert_eq!(pair.say(0, lines), expected, "{lines}");
     }
@@ -865,13 +866,14 @@ fn a_monitor_sees_what_all_clients_ask() {
     assert_eq!(pair.say(0, "MONITOR\r\nMONITOR"), "+OK\r\n+OK\r\n");
     pair.say(
         1,
-        "GET a\r\nAUTH x y\r\nHELLO 3 AUTH default x\r\nCLIENT LIST\r\nCONFIG GET a\r\nNOPE\r\nCLIENT ID",
+        "GET a\r\nAUTH x y\r\nHELLO 3 AUTH default x\r\nHELLO 3 SETNAME auth AUTH default x\r\nCLIENT LIST\r\nCONFIG GET a\r\nNOPE\r\nCLIENT ID",
     );
     let line = |args: &str| format!("+1700000000.000025 [0 127.0.0.1:5] {args}\r\n");
     let lines = [
         line(r#""GET" "a""#),
         line(r#""AUTH" "(redacted)" "(redacted)""#),
         line(r#""HELLO" "3" "AUTH" "(redacted)" "(redacted)""#),
+        line(r#""HELLO" "3" "SETNAME" "auth" "(redacted)" "(redacted)" "(redacted)""#),
         line(r#""CLIENT" "ID""#),
     ];
     assert_eq!(pair.go_on(0), lines.concat());
