@@ -79,6 +79,8 @@ pub enum Origin {
         slot: Slot,
         /// Whether it came by TLS, so that it is sent to a TLS address.
         is_tls: bool,
+        /// Whether it is a step of a scan, which is never redirected.
+        is_scan: bool,
     },
     /// A part of a command that this node answers as a whole.
     Gather {

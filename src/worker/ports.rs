@@ -5,7 +5,7 @@ use crate::shard::{Origin, Ports};
 use ringfort_proxy::gather::Gather;
 use ringfort_proxy::session::{PendingReads, Session, Ticket};
 use ringfort_proxy::slab::Slab;
-use ringfort_resp::{Command, Protocol, ReplyWriter};
+use ringfort_resp::{Command, Cursor, Protocol, ReplyWriter};
 use ringfort_ring::{NodeId, Slot};
 use ringfort_store::REPLY_BYTES_MAX;
 use ringfort_wire::frame::{self, Kind};
@@ -240,6 +240,20 @@ impl PortTable {
         self.meta_answers.push((number, answer));
     }
 
+    /// The reply to a step of a scan in a partition that is led here no more: nothing of it, on to the next one.
+    fn scan_goes_on(&self, slot: Slot) -> Vec<u8> {
+        let next = self.map.as_deref().map_or(0, |m| {
+            let (_, last) = m.partitions.slots(m.partitions.of(slot));
+            Cursor::slot_start(last.0 + 1).number()
+        });
+        let mut bytes = Vec::new();
+        let writer = &mut ReplyWriter::new(&mut bytes, Protocol::Resp2);
+        writer.array(2);
+        writer.bulk(next.to_string().as_bytes());
+        writer.array(0);
+        bytes
+    }
+
     /// What a client of the node's own port is told.
     fn client_text(&self, status: Status<'_>, slot: Slot, is_tls: bool) -> String {
         let moved = |map: &ClusterMap, node: &NodeId| {
@@ -263,15 +277,18 @@ impl PortTable {
 
 impl Ports for PortTable {
     fn reply(&mut self, origin: Origin, status: Status<'_>) {
-        let (slot, is_tls) = match origin {
+        let (slot, is_tls, is_scan) = match origin {
             Origin::None => return,
             Origin::Link { link, id } => return self.link_reply(link, &Reply { id, status }),
             Origin::Meta { number } => return self.meta_reply(number, status),
-            Origin::Client { slot, is_tls, .. } => (slot, is_tls),
-            Origin::Gather { .. } => (Slot(0), false),
+            Origin::Client { slot, is_tls, is_scan, .. } => (slot, is_tls, is_scan),
+            Origin::Gather { .. } => (Slot(0), false, false),
         };
         match status {
             Status::Done(bytes) | Status::Refused(bytes) => self.reply_bytes(origin, bytes),
+            Status::NotLeader(_) | Status::NotHere(_) if is_scan => {
+                self.reply_bytes(origin, &self.scan_goes_on(slot));
+            }
             other => {
                 let mut bytes = Vec::new();
                 ReplyWriter::new(&mut bytes, Protocol::Resp2).error(&self.client_text(other, slot, is_tls));

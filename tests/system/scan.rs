@@ -140,3 +140,23 @@ fn a_scan_survives_the_death_of_leaders() {
     }
     cluster.stop_all();
 }
+
+#[test]
+fn a_scan_of_a_node_is_never_redirected() {
+    let cluster = Cluster::start(Options::default());
+    let keys = fill(&mut cluster.client());
+    let mut nodes = [0, 1, 2].map(|n| cluster.node_client(n));
+    for target in ["n2", "n3", "n1"] {
+        assert!(cluster.client().call(&format!("RINGFORT TRANSFER 0 {target}")).starts_with("+OK"));
+        // For a moment a node still believes that it leads what it has just handed over.
+        eventually("the new leader answers", START, || {
+            for node in &mut nodes {
+                let batch = scan(node, "0", "COUNT 10");
+                assert!(!batch.as_ref().is_err_and(|error| error.contains("MOVED")), "{batch:?}");
+                assert!(batch?.1.iter().all(|key| keys.contains(key)));
+            }
+            let map = nodes[0].call("RINGFORT MAP");
+            if map.contains(&format!(r#""leaders":["{target}""#)) { Ok(()) } else { Err(map) }
+        });
+    }
+}

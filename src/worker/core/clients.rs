@@ -81,6 +81,7 @@ impl<D: Disk> WorkerCore<D> {
             let place = encode(&ask, &self.view, &mut self.random, &mut body);
             let is_after_queued = state.writes > 0;
             let is_tls = state.session.is_tls();
+            let is_scan = spec.scope == Scope::Cursor;
             if spec.is_write {
                 state.writes += 1;
                 state.write_tickets.push_back(ticket);
@@ -91,11 +92,11 @@ impl<D: Disk> WorkerCore<D> {
                 Place::Slot(slot) => {
                     let Some(map) = self.view.map() else { continue };
                     let group = GroupId::of(map.partitions.of(slot));
-                    let origin = Origin::Client { worker, client, ticket, slot, is_tls };
+                    let origin = Origin::Client { worker, client, ticket, slot, is_tls, is_scan };
                     self.execute(origin, group, spec.is_write, is_after_queued, &body, now);
                 }
                 Place::Everywhere => {
-                    let origin = Origin::Client { worker, client, ticket, slot: Slot(0), is_tls };
+                    let origin = Origin::Client { worker, client, ticket, slot: Slot(0), is_tls, is_scan };
                     let join = Join::everywhere(spec.command, self.random.next(), false);
                     let gather = Gather::new(join, protocol, usize::from(self.shared.workers));
                     let gather = self.ports.gather(gather, origin);
