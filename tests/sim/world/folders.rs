@@ -1,0 +1,114 @@
+//! What a node has beside its logs: the map that it follows, and how an empty folder is taken in; settings.
+
+use super::{Event, World};
+use crate::node::{Death, Node};
+use crate::options::{NODES, SECOND};
+use crate::settings;
+use ringfort_wire::{ClusterMap, MetaWrite};
+
+/// Longest wait between two questions of a node for a newer map.
+pub(super) const MAP_EVERY_US: u64 = SECOND;
+/// Wait between two attempts of a node with an empty folder to be taken in.
+const REJOIN_US: u64 = 200_000;
+
+impl World {
+    /// Whether two nodes' processes can ask each other something now.
+    pub(super) fn are_in_touch(&self, a: usize, b: usize) -> bool {
+        let is_well = |n: usize| self.nodes[n].paused_until <= self.now;
+        is_well(a) && is_well(b) && !self.is_blocked(a, b) && !self.is_blocked(b, a)
+    }
+
+    pub(super) fn follow_map(&mut self, node: usize) {
+        let after = self.rng.range(MAP_EVERY_US / 4, MAP_EVERY_US);
+        self.after(after, Event::FollowMap { node });
+        let other = self.rng.index(NODES);
+        let Some(own) = self.nodes[node].map() else { return };
+        self.nodes[node].kept = Some((*own).clone());
+        if other != node
+            && self.are_in_touch(node, other)
+            && let Some(map) = self.nodes[other].map()
+            && let Some(core) = &self.nodes[node].workers[0].core
+            && core.shared().set_map(&map)
+        {
+            self.line(|| format!("n{} has the map of epoch {}", node + 1, map.epoch));
+            for worker in 0..self.nodes[node].workers.len() {
+                self.want_turn(node, worker);
+            }
+        }
+    }
+
+    /// A node without a map asks to be taken in, again and again, until a map names its folder.
+    pub(super) fn rejoin(&mut self, node: usize) {
+        let others: Vec<usize> = (0..NODES).filter(|&n| n != node && self.are_in_touch(node, n)).collect();
+        let maps = others.iter().filter_map(|&n| self.nodes[n].map());
+        let Some(map) = maps.max_by_key(|m| m.epoch) else {
+            self.after(REJOIN_US, Event::Start { node });
+            return;
+        };
+        let (id, store) = (self.nodes[node].id.clone(), self.nodes[node].store_id);
+        let known = map.node(&id).map_or(0, |n| n.store_id);
+        if known == store {
+            self.line(|| format!("n{} takes the map of epoch {}", node + 1, map.epoch));
+            self.nodes[node].kept = Some((*map).clone());
+            self.after(1_000, Event::Start { node });
+            return;
+        }
+        let write = MetaWrite::Replace {
+            node: id,
+            old_store: format!("{known:032x}"),
+            new_store: format!("{store:032x}"),
+        };
+        for other in others {
+            if let Some(core) = &mut self.nodes[other].workers[0].core {
+                core.meta_told(&write.to_json());
+                self.want_turn(other, 0);
+            }
+        }
+        self.after(REJOIN_US, Event::Start { node });
+    }
+
+    /// The newest map that any node has, running or not.
+    pub(super) fn newest_map(&self) -> ClusterMap {
+        let running = self.nodes.iter().filter_map(|n| n.map().map(|m| (*m).clone()));
+        let kept = self.nodes.iter().filter_map(|n| n.kept.clone());
+        running.chain(kept).max_by_key(|m| m.epoch).unwrap_or_else(|| self.map.clone())
+    }
+
+    /// Whether every replica that was lost has been replaced.
+    pub(super) fn is_whole(&self) -> bool {
+        let map = self.newest_map();
+        let is_named = |n: &Node| map.node(&n.id).is_some_and(|m| m.store_id == n.store_id);
+        map.all_groups().all(|(_, group)| group.leaving.is_empty()) && self.nodes.iter().all(is_named)
+    }
+
+    /// A node loses its data folder, when nothing else is lost already.
+    pub(super) fn wipe(&mut self, node: usize) {
+        if !self.is_whole() || self.nodes[node].is_full {
+            return;
+        }
+        if self.nodes[node].is_up {
+            self.die(node, Death::Kill);
+        }
+        self.line(|| format!("n{} has lost its data folder", node + 1));
+        self.report.wipes += 1;
+        self.nodes[node].wipe();
+    }
+
+    /// Asks one node for a change, after the last fault every one; only the leader of the meta group makes it.
+    pub(super) fn change_settings(&mut self) {
+        if self.settings.is_alive() {
+            return;
+        }
+        let first = self.rng.index(NODES);
+        let asked = if self.is_healed { NODES } else { 1 };
+        for node in (first..first + asked).map(|n| n % NODES) {
+            let Some(core) = &mut self.nodes[node].workers[0].core else { continue };
+            let (number, body) = self.settings.ask(self.now);
+            core.meta_write(number, &body);
+            self.want_turn(node, 0);
+            self.want_flush(node, 0);
+        }
+        let after = self.rng.below(settings::EVERY_US);
+        self.after(after, Event::Setting);
+    }
+}

@@ -1,0 +1,299 @@
+//! The simulated world: everything happens on one thread, in the order of a queue of events, which is drawn from the seed.
+
+mod clients;
+mod event;
+mod faults;
+mod folders;
+mod network;
+mod nodes;
+mod proxies;
+mod report;
+mod snapshots;
+mod verdict;
+
+pub(crate) use report::Report;
+
+use crate::client::{Client, Via, Workload};
+use crate::history::{Ask, History};
+use crate::invariants::Invariants;
+use crate::net::{Conn, Host, Use};
+use crate::node::{Clocks, Death, Node};
+use crate::options::{NODES, Options, PARTITIONS};
+use crate::rng::Rng;
+use crate::settings::{self, Settings};
+use crate::trace::Trace;
+use event::Event;
+use folders::MAP_EVERY_US;
+use proxies::ProxyHost;
+use ringfort::config::Config;
+use ringfort::meta::form::first_map;
+use ringfort_proxy::clients::Clients;
+use ringfort_proxy::{LinkId, Proxy};
+use ringfort_wire::ClusterMap;
+use snapshots::Transfer;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+/// No run needs so many events.
+const EVENTS_MAX: u64 = 1_000_000;
+
+pub(crate) struct World {
+    options: Options,
+    rng: Rng,
+    now: u64,
+    next_number: u64,
+    queue: BinaryHeap<Reverse<(u64, u64, Event)>>,
+    map: ClusterMap,
+    nodes: Vec<Node>,
+    proxies: Vec<ProxyHost>,
+    conns: Vec<Conn>,
+    /// `blocked[from][to]`: how many faults block that direction.
+    blocked: Vec<Vec<u32>>,
+    clients: Vec<Client>,
+    workload: Workload,
+    history: History,
+    settings: Settings,
+    invariants: Invariants,
+    transfers: BTreeMap<u64, Transfer>,
+    next_transfer: u64,
+    next_connection: u32,
+    turns: u64,
+    is_healed: bool,
+    healed_at: u64,
+    /// What must still be answered after the heal: one list for each of the last clients.
+    probes: BTreeMap<usize, Vec<Ask>>,
+    is_settling: bool,
+    /// How often the replicas were seen unequal at the end.
+    looks: u32,
+    report: Report,
+    pub(crate) trace: Trace,
+}
+
+impl World {
+    pub(crate) fn new(options: Options, is_traced: bool) -> Self {
+        let mut rng = Rng::new(options.seed);
+        let config = Config::parse(&options.toml(), "sim").expect("the simulator's config is right");
+        let stores: Vec<_> = config.nodes.iter().zip(1u128..).map(|(n, i)| (n.id.clone(), i)).collect();
+        let map = first_map(&config, 7, &stores).expect("the simulator's config allows a placement");
+        let nodes = (0..NODES)
+            .map(|n| {
+                let clocks = Clocks {
+                    rate_ppm: rng.below(40_001) as i64 - 20_000,
+                    wall_error_ms: rng.below(2 * options.skew_ms + 1) as i64 - options.skew_ms as i64,
+                    boot_at: 0,
+                };
+                Node::new(n, &options, clocks, &map)
+            })
+            .collect();
+        let hosts = NODES + options.proxies + options.direct_clients + 1;
+        let mut world = Self {
+            rng,
+            now: 0,
+            next_number: 0,
+            queue: BinaryHeap::new(),
+            map,
+            nodes,
+            proxies: Vec::new(),
+            conns: Vec::new(),
+            blocked: vec![vec![0; hosts]; hosts],
+            clients: Vec::new(),
+            workload: Workload::default(),
+            history: History::default(),
+            settings: Settings::default(),
+            invariants: Invariants::default(),
+            transfers: BTreeMap::new(),
+            next_transfer: 0,
+            next_connection: 0,
+            turns: 0,
+            is_healed: false,
+            healed_at: 0,
+            probes: BTreeMap::new(),
+            is_settling: false,
+            looks: 0,
+            report: Report::default(),
+            trace: Trace::new(is_traced),
+            options,
+        };
+        world.build();
+        world
+    }
+
+    fn build(&mut self) {
+        for n in 0..NODES {
+            let after = self.rng.below(50_000);
+            self.after(after, Event::Start { node: n });
+            if self.options.mix.wipe > 0 {
+                self.after(MAP_EVERY_US, Event::FollowMap { node: n });
+            }
+            for m in 0..n {
+                self.add_conn([m, n], Use::Peers);
+            }
+        }
+        for p in 0..self.options.proxies {
+            let seed = self.rng.next();
+            self.proxies.push(ProxyHost {
+                core: Proxy::new(seed, self.options.deadline_us, Clients::new(1).worker(0)),
+                life: 0,
+                paused_until: 0,
+                next_turn: u64::MAX,
+                links: BTreeMap::new(),
+            });
+            for node in 0..NODES {
+                for worker in 0..self.options.workers {
+                    let conn = self.add_conn([NODES + p, node], Use::Requests { worker });
+                    self.proxies[p].links.insert(LinkId { node, worker }, conn);
+                }
+            }
+            self.prepare_proxy(p);
+        }
+        for c in 0..self.options.proxy_clients {
+            self.clients.push(Client::new(Via::Proxy(c % self.options.proxies)));
+        }
+        // The last one only works after the heal.
+        for d in 0..=self.options.direct_clients {
+            let mut client = Client::new(Via::Nodes);
+            for node in 0..NODES {
+                let worker = self.rng.below(u64::from(self.options.workers)) as u16;
+                let host = NODES + self.options.proxies + d;
+                client.conns.push(self.add_conn([host, node], Use::Client { worker }));
+            }
+            client.guess = (0..PARTITIONS).map(|_| self.rng.index(NODES)).collect();
+            self.clients.push(client);
+        }
+        for client in 0..self.clients.len() - 1 {
+            let after = self.rng.below(500_000);
+            self.after(after, Event::Ask { client });
+        }
+        let after = self.rng.below(self.options.fault_every_us);
+        self.after(after, Event::Fault);
+        self.after(self.options.faults_us, Event::Heal);
+        if settings::is_in(self.options.seed) {
+            self.after(settings::EVERY_US, Event::Setting);
+        }
+    }
+
+    fn after(&mut self, us: u64, event: Event) {
+        self.queue.push(Reverse((self.now + us, self.next_number, event)));
+        self.next_number += 1;
+    }
+
+    fn line(&mut self, text: impl FnOnce() -> String) {
+        self.trace.line(self.now, text);
+    }
+
+    /// Runs to the end; an error says which law was broken.
+    pub(crate) fn run(&mut self) -> Result<Report, String> {
+        while let Some(Reverse((at, _, event))) = self.queue.pop() {
+            assert!(self.now <= at, "virtual time went back");
+            self.now = at;
+            if EVENTS_MAX < self.trace.events() {
+                return Err(format!("more than {EVENTS_MAX} events: something goes round in circles"));
+            }
+            if let Some(until) = self.paused(event) {
+                self.after(until - at, event);
+                continue;
+            }
+            if matches!(event, Event::Settled) {
+                break;
+            }
+            self.handle(event)?;
+        }
+        self.history.check()?;
+        self.report.hash = self.trace.hash();
+        self.report.events = self.trace.events();
+        self.report.virtual_us = self.now;
+        self.report.done = self.history.done;
+        self.report.failed = self.history.failed;
+        self.report.unknown = self.history.unknown;
+        self.report.elections = self.invariants.elections;
+        let groups = self.nodes.iter().flat_map(|n| n.workers.iter().filter_map(|w| w.core.as_ref()));
+        self.report.evicted =
+            groups.flat_map(|core| core.groups()).map(|group| group.status().evicted_keys).sum();
+        Ok(self.report.clone())
+    }
+
+    /// Until when the process that an event belongs to is paused.
+    fn paused(&self, event: Event) -> Option<u64> {
+        let host = match event {
+            Event::Tick { node, .. }
+            | Event::Turn { node, .. }
+            | Event::Flush { node, .. }
+            | Event::Mail { node, .. }
+            | Event::JobRun { node, .. }
+            | Event::JobDone { node, .. } => node,
+            Event::Deliver { conn, end, .. } | Event::Lost { conn, end, .. } => self.conns[conn].ends[end],
+            Event::ProxyTurn { proxy, .. } => NODES + proxy,
+            Event::Snapshot { number } => self.transfers.get(&number)?.to,
+            Event::SnapshotReport { number, .. } => self.transfers.get(&number)?.from,
+            _ => return None,
+        };
+        Some(self.paused_until(host)).filter(|&until| self.now < until)
+    }
+
+    fn paused_until(&self, host: Host) -> u64 {
+        match host.checked_sub(NODES) {
+            None => self.nodes[host].paused_until,
+            Some(p) => self.proxies.get(p).map_or(0, |p| p.paused_until),
+        }
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), String> {
+        let is_current = |node: usize, life: u64| self.nodes[node].is_up && self.nodes[node].life == life;
+        match event {
+            Event::Tick { node, worker, life } if is_current(node, life) => self.tick(node, worker),
+            Event::Turn { node, worker, life } if is_current(node, life) => self.turn(node, worker),
+            Event::Flush { node, worker, life } if is_current(node, life) => self.flush(node, worker),
+            Event::Mail { node, worker, life } if is_current(node, life) => {
+                self.mail(node, worker);
+                Ok(())
+            }
+            Event::JobRun { node, worker, life } if is_current(node, life) => {
+                self.run_job(node, worker);
+                Ok(())
+            }
+            Event::JobDone { node, worker, life } if is_current(node, life) => self.finish_job(node, worker),
+            Event::Deliver { conn, end, life } if self.conns[conn].life == life => self.deliver(conn, end),
+            Event::Lost { conn, end, life } => self.lose(conn, end, life),
+            Event::Connect { conn, life } if self.conns[conn].life == life => self.connect(conn),
+            Event::Snapshot { number } => self.receive_snapshot(number),
+            Event::SnapshotReport { number, is_delivered } => {
+                self.report_snapshot(number, is_delivered);
+                Ok(())
+            }
+            Event::ProxyTurn { proxy, life } if self.proxies[proxy].life == life => self.proxy_turn(proxy),
+            Event::Ask { client } => self.ask(client),
+            Event::Timeout { client, asked } => self.time_out(client, asked),
+            Event::Setting => {
+                self.change_settings();
+                Ok(())
+            }
+            Event::Fault => self.fault(),
+            Event::Block { from, to } => {
+                self.line(|| format!("{from} -> {to} is blocked"));
+                self.blocked[from][to] += 1;
+                Ok(())
+            }
+            Event::Unblock { from, to } => {
+                self.unblock(from, to);
+                Ok(())
+            }
+            Event::Restart { node } => self.restart(node),
+            Event::Start { node } => self.start(node),
+            Event::Die { node, life, is_crash } if is_current(node, life) => {
+                self.die(node, if is_crash { Death::Crash } else { Death::Kill });
+                Ok(())
+            }
+            Event::Room { node } => {
+                self.give_room(node);
+                Ok(())
+            }
+            Event::FollowMap { node } => {
+                self.follow_map(node);
+                Ok(())
+            }
+            Event::Heal => self.heal(),
+            Event::Verdict => self.judge_liveness(),
+            _ => Ok(()),
+        }
+    }
+}
