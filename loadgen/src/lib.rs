@@ -1,12 +1,14 @@
 //! Load generator and checker of acknowledged writes, for any server that speaks the Redis protocol.
 //!
 //! - [`check`]: did the server keep every write it acknowledged, exactly once, and how long was it away?
+//! - [`linear`]: is the history of one key linearizable, whatever commands it saw?
 //! - [`load`]: fill it with keys; send a mix of commands and measure latencies, in a closed or an open loop.
 //! - [`reply`], [`encode`], [`conn`], [`routes`]: just enough of the protocol, on the client's side.
 
 pub mod check;
 pub mod conn;
 pub mod encode;
+pub mod linear;
 pub mod load;
 pub mod reply;
 pub mod rng;
