@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod failpoint;
 pub mod log;
 pub mod meta;
 pub mod node;

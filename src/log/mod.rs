@@ -83,6 +83,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
+use crate::failpoint::{self, Point};
 use bytes::{Bytes, BytesMut};
 
 pub use disk::{Disk, DiskFile, FsDisk, FsFile};
@@ -619,8 +620,12 @@ impl<D: Disk> Log<D> {
 
     fn create_segment(&mut self, sequence: u32, start: usize) -> Result<D::File, LogError> {
         let name = segment_name(sequence);
-        let file = self.disk.create(&name).map_err(|error| LogError::io("create", &name, error))?;
-        if let Err(error) = file.write_at(0, &self.staging[start..]) {
+        let created = failpoint::hit(Point::LogSegmentCreate).and_then(|()| self.disk.create(&name));
+        let file = created.map_err(|error| LogError::io("create", &name, error))?;
+        let bytes = &self.staging[start..];
+        let written = failpoint::torn(Point::LogSegmentTorn, bytes, |bytes| file.write_at(0, bytes))
+            .and_then(|()| failpoint::hit(Point::LogSegmentWritten));
+        if let Err(error) = written {
             if self.disk.remove(&name).is_err() {
                 self.is_broken = true;
             }
@@ -631,7 +636,12 @@ impl<D: Disk> Log<D> {
 
     fn append_segment(&mut self, sequence: u32, old_bytes: u64, start: usize) -> Result<D::File, LogError> {
         let segment = self.segments.get(&sequence).ok_or(LogError::Failed)?;
-        if let Err(error) = segment.file.write_at(old_bytes, &self.staging[start..]) {
+        let bytes = &self.staging[start..];
+        let write = |bytes: &[u8]| segment.file.write_at(old_bytes, bytes);
+        let written = failpoint::hit(Point::LogAppend)
+            .and_then(|()| failpoint::torn(Point::LogAppendTorn, bytes, write))
+            .and_then(|()| failpoint::hit(Point::LogAppended));
+        if let Err(error) = written {
             if segment.file.truncate(old_bytes).is_err() {
                 self.is_broken = true;
             }
@@ -687,9 +697,8 @@ impl<D: Disk> Log<D> {
     fn read_place(&self, place: Place) -> Result<BytesMut, LogError> {
         let segment = self.segments.get(&place.segment).ok_or(LogError::Failed)?;
         let mut buffer = BytesMut::zeroed(place.bytes as usize);
-        segment
-            .file
-            .read_at(u64::from(place.offset), &mut buffer)
+        failpoint::hit(Point::LogRead)
+            .and_then(|()| segment.file.read_at(u64::from(place.offset), &mut buffer))
             .map_err(|error| LogError::io("read", segment_name(place.segment), error))?;
         Ok(buffer)
     }

@@ -9,6 +9,7 @@ use super::record::{
     WriteHeader,
 };
 use super::{LastStop, LogError, Segment, segment_name, segment_sequence};
+use crate::failpoint::{self, Point};
 
 /// What [`recover`] found; all of it is durable.
 pub(super) struct Recovery<D: Disk> {
@@ -56,12 +57,15 @@ pub(super) fn recover<D: Disk>(
         }
     }
     if let Some(stop) = stop {
+        failpoint::pass(Point::LogCut);
         cut(disk, &sequences, &stop, &scan)?;
+        failpoint::pass(Point::LogCutDone);
     }
     for (&sequence, segment) in &scan.segments {
         segment.file.sync().map_err(|error| LogError::io("sync", segment_name(sequence), error))?;
     }
     disk.sync_folder().map_err(|error| LogError::io("sync the folder of", "the log", error))?;
+    failpoint::pass(Point::LogRecovered);
 
     let last = scan.segments.last_key_value().map(|(&sequence, segment)| (sequence, segment.bytes));
     let index = scan.replay.finish().map_err(|_missing| {
@@ -100,7 +104,9 @@ fn list_or_begin<D: Disk>(disk: &D, feature_level: u16) -> Result<Vec<u32>, LogE
     }
     let header = SegmentHeader { feature_level, sequence: 1, first_write: 1 }.encode();
     let file = disk.create(&name).map_err(|error| LogError::io("create", &name, error))?;
-    file.write_at(0, &header).map_err(|error| LogError::io("write", &name, error))?;
+    let written = failpoint::hit(Point::LogBegin).and_then(|()| file.write_at(0, &header));
+    written.map_err(|error| LogError::io("write", &name, error))?;
+    failpoint::pass(Point::LogBegun);
     // The end of recovery syncs it, before anything relies on it.
     Ok(vec![1])
 }

@@ -3,6 +3,7 @@
 use super::disk::Disk;
 use super::index::Place;
 use super::{Log, LogError, record};
+use crate::failpoint::{self, Point};
 
 /// Most bytes of live entries that one [`Log::maintain`] copies out of an old segment (one record more at
 /// most).
@@ -38,7 +39,10 @@ impl<D: Disk> Log<D> {
         }
         let Some(mut rewrite) = self.choose_rewrite() else { return Ok(()) };
         let result = self.stage_rewrite(&mut rewrite).and_then(|is_done| {
+            let passed = failpoint::hit(Point::LogRewrite);
+            passed.map_err(|error| LogError::io("write", "the log", error))?;
             self.write()?;
+            failpoint::pass(Point::LogRewritten);
             Ok(is_done)
         });
         match result {

@@ -43,6 +43,7 @@ use bytes::{Bytes, BytesMut};
 use super::LogError;
 use super::disk::{Disk, DiskFile};
 use super::record::Fields;
+use crate::failpoint::{self, Point};
 
 /// Most bytes of one chunk.
 pub const CHUNK_BYTES_MAX: usize = 1 << 30;
@@ -310,12 +311,14 @@ impl<D: Disk> SnapshotFiles<D> {
     fn create_temporary(&mut self, group: u16) -> Result<Output<D>, LogError> {
         let name = format!("snap-{group}-{}.tmp", self.next_temporary);
         self.next_temporary += 1;
-        let file = self.disk.create(&name).map_err(|error| LogError::io("create", &name, error))?;
+        let created = failpoint::hit(Point::SnapshotCreate).and_then(|()| self.disk.create(&name));
+        let file = created.map_err(|error| LogError::io("create", &name, error))?;
         Ok(Output { disk: self.disk.clone(), file, name, bytes: 0, is_kept: false })
     }
 
     fn remove_file(&self, name: &str) -> Result<(), LogError> {
-        self.disk.remove(name).map_err(|error| LogError::io("remove", name, error))
+        let removed = failpoint::hit(Point::SnapshotRemove).and_then(|()| self.disk.remove(name));
+        removed.map_err(|error| LogError::io("remove", name, error))
     }
 }
 
@@ -331,7 +334,9 @@ struct Output<D: Disk> {
 
 impl<D: Disk> Output<D> {
     fn append(&mut self, bytes: &[u8]) -> Result<(), LogError> {
-        self.file.write_at(self.bytes, bytes).map_err(|error| LogError::io("write", &self.name, error))?;
+        let write = |bytes: &[u8]| self.file.write_at(self.bytes, bytes);
+        let written = failpoint::torn(Point::SnapshotWriteTorn, bytes, write);
+        written.map_err(|error| LogError::io("write", &self.name, error))?;
         self.bytes += bytes.len() as u64;
         Ok(())
     }
@@ -444,12 +449,17 @@ impl<D: Disk> SnapshotJob<D> {
     /// [`LogError::Io`]; the snapshot does not count, the older one stays.
     pub fn run(mut self) -> Result<(), LogError> {
         let Output { disk, file, name, .. } = &self.output;
-        file.sync().map_err(|error| LogError::io("sync", name, error))?;
+        let synced = failpoint::hit(Point::SnapshotSync).and_then(|()| file.sync());
+        synced.map_err(|error| LogError::io("sync", name, error))?;
         let target = file_name(self.header.group, self.header.index);
-        disk.rename(name, &target).map_err(|error| LogError::io("rename", name, error))?;
+        let renamed = failpoint::hit(Point::SnapshotRename).and_then(|()| disk.rename(name, &target));
+        renamed.map_err(|error| LogError::io("rename", name, error))?;
         let disk = disk.clone();
         self.output.is_kept = true;
-        disk.sync_folder().map_err(|error| LogError::io("sync the folder of", target, error))
+        let synced = failpoint::hit(Point::SnapshotRenamed).and_then(|()| disk.sync_folder());
+        synced.map_err(|error| LogError::io("sync the folder of", target, error))?;
+        failpoint::pass(Point::SnapshotDurable);
+        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use super::disk::{Disk, DiskFile};
 use super::{LogError, segment_name};
+use crate::failpoint::{self, Point};
 use std::sync::Arc;
 
 /// What a [`Log`](super::Log) and its jobs share.
@@ -128,11 +129,15 @@ impl<D: Disk> SyncJob<D> {
 
     fn sync(&self) -> Result<(), LogError> {
         for (sequence, file) in &self.files {
-            file.sync().map_err(|error| LogError::io("sync", segment_name(*sequence), error))?;
+            let synced = failpoint::hit(Point::LogSync).and_then(|()| file.sync());
+            synced.map_err(|error| LogError::io("sync", segment_name(*sequence), error))?;
         }
         if self.has_new_names {
+            let passed = failpoint::hit(Point::LogSyncFolder);
+            passed.map_err(|error| LogError::io("sync the folder of", "the log", error))?;
             self.sync_folder()?;
         }
+        failpoint::pass(Point::LogSynced);
         let mut state = self.shared.state.lock();
         state.synced = state.synced.max(self.through);
         Ok(())
@@ -146,11 +151,14 @@ impl<D: Disk> SyncJob<D> {
                 return Ok(());
             };
             let name = segment_name(sequence);
-            match self.disk.remove(&name) {
+            match failpoint::hit(Point::LogSegmentRemove).and_then(|()| self.disk.remove(&name)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(LogError::io("remove", name, error));
                 }
-                _ => self.sync_folder()?,
+                _ => {
+                    failpoint::pass(Point::LogSegmentRemoved);
+                    self.sync_folder()?;
+                }
             }
             self.shared.state.lock().retired.pop_front();
         }

@@ -3,6 +3,7 @@
 use super::folder::Folder;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
+use crate::failpoint::{self, Point};
 use crate::meta::form::{self, Own, Step};
 use crate::worker::WorkerMessage;
 use crate::worker::shared::Shared;
@@ -78,6 +79,7 @@ impl Control {
     }
 
     async fn answer(&self, mut stream: TcpStream) -> anyhow::Result<()> {
+        failpoint::hit(Point::PeerAccept)?;
         stream.set_nodelay(true)?;
         let mut responder = Responder::new(self.secret.as_ref(), peer::nonce()?);
         let greeted =
@@ -303,11 +305,13 @@ impl Control {
             let own = Own { id: &self.node, store_id: self.store_id, cluster_id };
             match form::step(&self.config, own, &answers)? {
                 Step::Form(map) => {
+                    failpoint::hit(Point::ClusterFormed)?;
                     self.folder.keep_map(&map)?;
                     tracing::info!(cluster = %map.name, "this node has formed the cluster");
                     return Ok(*map);
                 }
                 Step::Join(map) => {
+                    failpoint::hit(Point::ClusterJoined)?;
                     self.folder.keep_map(&map)?;
                     tracing::info!(cluster = %map.name, "this node has joined the cluster");
                     return Ok(*map);

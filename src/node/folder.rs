@@ -8,6 +8,7 @@
 //! | `boot` | boot id of the machine at the last start; with the word `clean` after a planned stop |
 //! | `logs-G/worker-W/` | log and snapshots of worker W; G is the generation in `node.json` |
 
+use crate::failpoint::{self, Point};
 use crate::log::{FsDisk, LastStop, Log, LogOptions};
 use anyhow::Context as _;
 use ringfort_ring::NodeId;
@@ -72,6 +73,7 @@ impl Folder {
             Ok(bytes) => serde_json::from_slice::<Identity>(&bytes)
                 .with_context(|| format!("{shown}/node.json cannot be read"))?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                failpoint::hit(Point::FolderMade)?;
                 let store_id = format!("{store_id:032x}");
                 let identity =
                     Identity { node: node.clone(), store_id, workers, generation: 1, has_run: false };
@@ -101,6 +103,7 @@ impl Folder {
             fs::create_dir_all(&path)?;
             File::open(&path)?.sync_all()?;
         }
+        failpoint::hit(Point::FolderWorkers)?;
         File::open(path.join(format!("logs-{}", folder.identity.generation)))?.sync_all()?;
         File::open(path)?.sync_all()?;
         Ok(folder)
@@ -213,6 +216,7 @@ impl Folder {
             fs::create_dir_all(&path)?;
             targets.push((Log::open(FsDisk::open(&path)?, options)?.0, path));
         }
+        failpoint::hit(Point::RehomeBegin)?;
         for worker in 0..self.identity.workers {
             let from = self.worker_path(worker);
             anyhow::ensure!(from.exists() || !self.identity.has_run, "{} is missing", from.display());
@@ -235,6 +239,7 @@ impl Folder {
                 target.stage_hard_state(group.group, &group.hard_state)?;
                 target.write()?;
                 copy_snapshots(&from, to, group.group)?;
+                failpoint::hit(Point::RehomeCopied)?;
             }
         }
         for (mut log, path) in targets {
@@ -244,7 +249,9 @@ impl Folder {
             File::open(path)?.sync_all()?;
         }
         File::open(&root)?.sync_all()?;
+        failpoint::hit(Point::RehomeSynced)?;
         write_durably(&self.path, "node.json", &serde_json::to_vec_pretty(&next)?)?;
+        failpoint::hit(Point::RehomeSwitched)?;
         tracing::info!(
             from = self.identity.workers,
             to = workers,
@@ -260,6 +267,7 @@ impl Folder {
             let entry = entry?;
             let name = entry.file_name();
             if name.to_string_lossy().starts_with("logs-") && name.to_string_lossy() != valid {
+                failpoint::hit(Point::RehomeRemove)?;
                 fs::remove_dir_all(entry.path())?;
             }
         }
@@ -288,14 +296,21 @@ fn boot_id() -> Option<String> {
 
 /// Replaces a file as a whole: write, sync, rename, sync the folder.
 fn write_durably(folder: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
+    let (torn, rename, renamed) = match name {
+        "node.json" => (Point::NodeFileTorn, Point::NodeFileRename, Point::NodeFileRenamed),
+        "cluster.json" => (Point::MapFileTorn, Point::MapFileRename, Point::MapFileRenamed),
+        _ => (Point::BootFileTorn, Point::BootFileRename, Point::BootFileRenamed),
+    };
     let replace = || -> io::Result<()> {
         let temporary = folder.join(format!("{name}.tmp"));
         // The settings of the cluster hold its password.
         let mut file =
             File::options().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
-        file.write_all(bytes)?;
+        failpoint::torn(torn, bytes, |bytes| file.write_all(bytes))?;
         file.sync_all()?;
+        failpoint::hit(rename)?;
         fs::rename(&temporary, folder.join(name))?;
+        failpoint::hit(renamed)?;
         File::open(folder)?.sync_all()
     };
     replace().with_context(|| format!("cannot write {}/{name}", folder.display()))

@@ -9,7 +9,8 @@ mod waiting;
 
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
-use crate::log::{LastStop, LogOptions};
+use crate::failpoint::{self, Point};
+use crate::log::{LastStop, LogOptions, SEGMENT_BYTES_DEFAULT};
 use crate::worker::WorkerOptions;
 use crate::worker::core::{COMPACT_BYTES_MIN, DISK_FREE_MIN};
 use crate::worker::shared::{NodeState, Shared};
@@ -81,6 +82,7 @@ async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
     let node = config.node(&id).with_context(|| format!("no node '{id}' in the config file"))?.clone();
     let secret = config.load_peer_secret()?;
     let workers = u16::try_from(workers.max(1)).context("too many workers")?;
+    failpoint::watch().context("the control file of failpoints")?;
     let folder = Folder::open(&data_dir, &id, workers, random()?)?;
     let store_id = folder.store_id()?;
     let client_listener = bind(node.client, "client").await?;
@@ -120,6 +122,7 @@ async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
         never = &mut waiting => match never {},
         () = stop.asked() => return Ok(()),
     };
+    failpoint::hit(Point::NodeMapKept)?;
     shared.set_map(&map);
     let is_suspect =
         !map.fsync && control.folder.has_run() && control.folder.last_stop() == LastStop::Machine;
@@ -137,6 +140,7 @@ async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
         never = &mut waiting => match never {},
     };
     drop(waiting);
+    failpoint::hit(Point::NodeStarted)?;
     control.folder.note_boot()?;
     control.folder.note_run()?;
     *control.inboxes.borrow_mut() = inboxes.clone();
@@ -199,6 +203,7 @@ async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
         end = ended.recv() => return worker_ended(end),
         () = stop.asked() => {} // asked twice: do not wait
     }
+    failpoint::hit(Point::StopLeft)?;
     for inbox in &inboxes {
         inbox.push(Input::Stop);
     }
@@ -207,6 +212,7 @@ async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
             result?;
         }
     }
+    failpoint::hit(Point::StopNote)?;
     control.folder.note_clean_stop()?;
     tracing::info!(node = %id, "stopped");
     Ok(())
@@ -231,7 +237,8 @@ async fn start_workers(
     let (ready, mut readies) = mpsc::channel::<()>(count);
     let (end, mut ended) = mpsc::channel::<Ended>(count);
     let map = Arc::new(map);
-    let log = LogOptions { last_stop: control.folder.last_stop(), ..LogOptions::default() };
+    let segment_bytes = failpoint::limit("segment_bytes", SEGMENT_BYTES_DEFAULT);
+    let log = LogOptions { last_stop: control.folder.last_stop(), segment_bytes, ..LogOptions::default() };
     for worker in 0..shared.workers {
         let options = ShellOptions {
             core: WorkerOptions {
@@ -242,7 +249,7 @@ async fn start_workers(
                 has_run: control.folder.has_run(),
                 is_suspect,
                 seed: random()? as u64,
-                compact_bytes_min: COMPACT_BYTES_MIN,
+                compact_bytes_min: failpoint::limit("compact_bytes_min", COMPACT_BYTES_MIN),
                 disk_free_min: DISK_FREE_MIN,
             },
             folder: control.folder.worker_path(worker),
@@ -300,6 +307,7 @@ async fn accept_clients(listener: TcpListener, door: Arc<Door>) {
                 continue;
             }
         };
+        failpoint::pass(Point::ClientAccept);
         let _ = stream.set_nodelay(true);
         if let Ok(stream) = stream.into_std() {
             door.admit(ClientSocket::plain(stream));

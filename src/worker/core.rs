@@ -30,6 +30,7 @@ use super::ports::PortTable;
 use super::shared::{Shared, View};
 use super::status::WorkerStatus;
 use crate::clock::{Clock, Now};
+use crate::failpoint::{self, Point};
 use crate::log::{Disk, Log, LogEntry, LogError, LogOptions, Mark, SnapshotFiles, SnapshotWriter, SyncJob};
 use crate::shard::membership::Membership;
 use crate::shard::raft::{EntryReader, Message, TICK_MS};
@@ -317,6 +318,7 @@ impl<D: Disk> WorkerCore<D> {
             log.stage_entries(id, &work.entries)?;
         }
         if let Some(state) = work.hard_state {
+            failpoint::hit(Point::LogHardState)?;
             log.stage_hard_state(id, &state)?;
         }
         drop(log);
@@ -441,6 +443,7 @@ impl<D: Disk> WorkerCore<D> {
                     return Ok(());
                 }
                 self.snapshots.complete(id, header.index)?;
+                failpoint::hit(Point::SnapshotMark)?;
                 // Only now may the log before it go.
                 let members = Membership::decode(&header.conf)?;
                 let mark = Mark { index: header.index, term: header.term, conf: header.conf };

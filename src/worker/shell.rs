@@ -8,6 +8,7 @@ use super::core::{Job, JobDone, SnapshotSend, WorkerCore, WorkerOptions};
 use super::ports::{PEER_BYTES_MAX, WorkerMessage, worker_of};
 use super::shared::Shared;
 use crate::clock::{Clock as _, SystemClock};
+use crate::failpoint::{self, Point};
 use crate::log::FsDisk;
 use crate::shard::raft::TICK_MS;
 use crossbeam::queue::SegQueue;
@@ -157,6 +158,7 @@ pub fn run(options: ShellOptions, ready: impl FnOnce()) -> anyhow::Result<()> {
     drop(runtime);
     let _ = (sync_thread.join(), snapshot_thread.join());
     result?;
+    failpoint::hit(Point::StopSync)?;
     if let Some(job) = last_sync {
         job.run()?;
     }
@@ -391,6 +393,7 @@ impl Shell {
                 tracing::warn!(peer = %key.0, %error, "a peer refuses the link");
             }
             if let Ok((stream, ack)) = connected {
+                failpoint::pass(Point::PeerConnected);
                 wait = RECONNECT.0;
                 self.core.borrow_mut().peer_up(key.0.clone(), ack.workers);
                 self.inbox.wake.notify_one();
@@ -420,7 +423,11 @@ impl Shell {
         let stream = link.stream.borrow().clone();
         let Some(stream) = stream else { return };
         let mut unsent = link.unsent.borrow_mut();
-        let sent = if unsent.is_empty() { stream.try_write(bytes).unwrap_or(0) } else { 0 };
+        let send = |bytes: &[u8]| stream.try_write(bytes);
+        let sent = match unsent.is_empty() {
+            true => failpoint::torn(Point::PeerSendTorn, bytes, send).unwrap_or(0),
+            false => 0,
+        };
         if sent < bytes.len() {
             if unsent.len() + bytes.len() > PEER_BYTES_MAX && sent == 0 {
                 return; // the peer does not read: Raft sends again
@@ -498,6 +505,7 @@ impl Shell {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(_) => return,
             }
+            failpoint::pass(Point::PeerReceive);
             let mut start = 0;
             loop {
                 match frame::next(&input[start..]) {
@@ -517,6 +525,7 @@ impl Shell {
                 }
             }
             input.drain(..start);
+            failpoint::pass(Point::PeerReceived);
             self.inbox.wake.notify_one();
         }
     }
@@ -538,6 +547,7 @@ impl Shell {
                 match connection.stream.try_read(&mut buffer) {
                     Ok(0) => break,
                     Ok(n) => {
+                        failpoint::pass(Point::LinkReceive);
                         let now = self.clock.now();
                         if let Err(error) = self.core.borrow_mut().link_data(id, &buffer[..n], now) {
                             tracing::warn!(%error, "a proxy's link is dropped");
@@ -559,7 +569,8 @@ impl Shell {
         let output = self.core.borrow_mut().take_link_output(id);
         let mut unsent = connection.unsent.borrow_mut();
         if unsent.is_empty() {
-            let sent = connection.stream.try_write(&output).unwrap_or(0);
+            let send = |bytes: &[u8]| connection.stream.try_write(bytes);
+            let sent = failpoint::torn(Point::LinkReplyTorn, &output, send).unwrap_or(0);
             unsent.extend_from_slice(&output[sent..]);
         } else {
             unsent.extend_from_slice(&output);
@@ -609,6 +620,7 @@ impl Shell {
                 match connection.stream.try_read(&mut buffer) {
                     Ok(0) => break,
                     Ok(n) => {
+                        failpoint::pass(Point::ClientReceive);
                         let now = self.clock.now();
                         self.core.borrow_mut().client_data(client, &buffer[..n], now);
                         self.inbox.wake.notify_one();
@@ -627,7 +639,11 @@ impl Shell {
         let Some(connection) = self.clients.borrow().get(&client).cloned() else { return };
         let mut core = self.core.borrow_mut();
         let Some((output, is_over)) = core.client_output(client) else { return };
-        let sent = if output.is_empty() { 0 } else { connection.stream.try_write(output).unwrap_or(0) };
+        let send = |bytes: &[u8]| connection.stream.try_write(bytes);
+        let sent = match output.is_empty() {
+            true => 0,
+            false => failpoint::torn(Point::ClientReplyTorn, output, send).unwrap_or(0),
+        };
         let is_left = sent < output.len();
         if sent > 0 {
             core.client_sent(client, sent, self.clock.now());
@@ -674,12 +690,14 @@ impl Shell {
             let bytes = send.reader.read_raw(offset, want)?;
             anyhow::ensure!(!bytes.is_empty(), "the snapshot file is shorter than it was");
             offset += bytes.len() as u64;
+            failpoint::hit(Point::SnapshotSend)?;
             frame::put(&mut out, Kind::SnapshotChunk, |out| out.extend_from_slice(&bytes));
             tokio::time::timeout(SNAPSHOT_TIMEOUT, stream.write_all(&out)).await??;
             out.clear();
         }
         frame::put(&mut out, Kind::SnapshotEnd, |_| {});
         stream.write_all(&out).await?;
+        failpoint::hit(Point::SnapshotSent)?;
         let mut input = Vec::new();
         let kind = tokio::time::timeout(SNAPSHOT_TIMEOUT, read_frame(&mut stream, &mut input)).await??;
         anyhow::ensure!(kind == Kind::SnapshotEnd, "the receiver did not take the snapshot");
@@ -713,6 +731,7 @@ impl Shell {
         self.inbox.wake.notify_one();
         // The leader goes on from the snapshot only when it is durable here; else it would send it again.
         anyhow::ensure!(durable.await.unwrap_or(false), "the snapshot could not be made durable");
+        failpoint::hit(Point::SnapshotAcknowledge)?;
         let mut out = Vec::new();
         frame::put(&mut out, Kind::SnapshotEnd, |_| {});
         stream.write_all(&out).await?;

@@ -31,6 +31,8 @@ pub(crate) struct Options {
     pub(crate) workers: u8,
     /// `maxmemory`, bytes.
     pub(crate) maxmemory: u64,
+    /// Whether the nodes run the binary with failpoints, each under its control file.
+    pub(crate) failpoints: bool,
 }
 
 impl Default for Options {
@@ -43,6 +45,7 @@ impl Default for Options {
             name: "test",
             workers: 1,
             maxmemory: 1 << 30,
+            failpoints: false,
         }
     }
 }
@@ -236,7 +239,17 @@ impl Cluster {
         let args = [&args[..], more].concat();
         // Each further process of a node has a file of its own, so that a test reads only what that one says.
         let log = (0..).map(|i| self.folder.0.join(format!("{id}.{i}.log"))).find(|path| !path.exists());
-        Process::start(&args, &log.expect("a free name"))
+        let log = log.expect("a free name");
+        #[cfg(debug_assertions)]
+        if self.options.failpoints {
+            return Process::start_with_failpoints(&args, &log, &self.control_path(n));
+        }
+        Process::start(&args, &log)
+    }
+
+    /// The control file of node `n`'s failpoints.
+    pub(crate) fn control_path(&self, n: usize) -> PathBuf {
+        self.folder.0.join(format!("n{}.failpoints", n + 1))
     }
 
     /// Data folder of node `n`.
@@ -353,6 +366,32 @@ impl Cluster {
                             }
                         }
                     }
+                }
+            }
+            Ok(())
+        });
+    }
+
+    /// Waits until the digests of all replicas at the same index are equal.
+    #[track_caller]
+    pub(crate) fn wait_until_digests_are_equal(&self) {
+        eventually("equal digests", SETTLE, || {
+            let digests = |n: usize| {
+                let mut client = Client::try_connect(self.addresses[n].client).map_err(|e| e.to_string())?;
+                let reply = client.try_call("RINGFORT DIGEST").map_err(|e| e.to_string())?;
+                let json = reply.split_once("\r\n").map_or("", |(_, json)| json);
+                let json: Json = serde_json::from_str(json).map_err(|e| format!("{reply}: {e}"))?;
+                let groups = json["groups"].as_array().cloned().unwrap_or_default();
+                match groups.len() == usize::from(self.options.partitions) + 1 {
+                    true => Ok(groups),
+                    false => Err(format!("{reply} on n{}", n + 1)),
+                }
+            };
+            let first = digests(0)?;
+            for n in 1..self.options.nodes {
+                let own = digests(n)?;
+                if own != first {
+                    return Err(format!("{first:?} on n1\n{own:?} on n{}", n + 1));
                 }
             }
             Ok(())

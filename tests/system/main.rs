@@ -11,6 +11,8 @@ mod commands;
 mod disk_full;
 mod expiry;
 mod failover;
+#[cfg(debug_assertions)]
+mod failpoints;
 mod limits;
 mod memory;
 mod metrics;

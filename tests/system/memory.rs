@@ -67,23 +67,6 @@ fn set_policy(cluster: &Cluster, policy: Policy) {
     });
 }
 
-/// Waits until the digests of all replicas at the same index are equal.
-fn wait_until_digests_are_equal(cluster: &Cluster) {
-    eventually("equal digests", SETTLE, || {
-        let digests = |n: usize| {
-            let reply = cluster.node_client(n).call("RINGFORT DIGEST");
-            let json = reply.split_once("\r\n").map_or("", |(_, json)| json);
-            serde_json::from_str::<Json>(json).map_err(|e| e.to_string()).map(|json| json["groups"].clone())
-        };
-        let (first, second, third) = (digests(0)?, digests(1)?, digests(2)?);
-        let is_whole = first.as_array().is_some_and(|groups| groups.len() == 17);
-        if is_whole && first == second && second == third {
-            return Ok(());
-        }
-        Err(format!("{first}\n{second}\n{third}"))
-    });
-}
-
 #[test]
 fn ten_times_more_data_than_allowed() {
     let cluster = Cluster::start(Options { maxmemory: MAXMEMORY, ..Options::default() });
@@ -97,7 +80,7 @@ fn ten_times_more_data_than_allowed() {
         }
         let refused = fill(&mut client, policy.is_volatile());
         cluster.wait_until_equal();
-        wait_until_digests_are_equal(&cluster);
+        cluster.wait_until_digests_are_equal();
         let bytes = sum(&of_groups(&cluster, 0, "bytes").expect("the node answers"));
         let evicted: u64 =
             (0..3).map(|n| sum(&of_groups(&cluster, n, "evicted_keys").expect("the node answers"))).sum();

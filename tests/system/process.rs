@@ -17,17 +17,23 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `ringfort` with these arguments, appending its output to `log`.
     pub(crate) fn start(args: &[&str], log: &Path) -> Self {
-        let open = || File::options().create(true).append(true).open(log).expect("a log file");
         // RINGFORT_BIN names another folder of binaries, such as that of the release build.
         let folder = std::env::var_os("RINGFORT_BIN").map(PathBuf::from);
         let binary = folder.map_or_else(|| env!("CARGO_BIN_EXE_ringfort").into(), |f| f.join("ringfort"));
-        let child = Command::new(binary)
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(open())
-            .stderr(open())
-            .spawn()
-            .expect("the binary runs");
+        Self::spawn(Command::new(binary).args(args), log)
+    }
+
+    /// Starts the binary of these tests' own build, in which failpoints are, under the control file `control`.
+    #[cfg(debug_assertions)]
+    pub(crate) fn start_with_failpoints(args: &[&str], log: &Path, control: &Path) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringfort"));
+        Self::spawn(command.args(args).env(ringfort::failpoint::CONTROL, control), log)
+    }
+
+    fn spawn(command: &mut Command, log: &Path) -> Self {
+        let open = || File::options().create(true).append(true).open(log).expect("a log file");
+        let child =
+            command.stdin(Stdio::piped()).stdout(open()).stderr(open()).spawn().expect("the binary runs");
         Self { child, log: log.to_owned() }
     }
 

@@ -1,6 +1,7 @@
 //! Snapshots: written for compaction, sent to followers, received from leaders, installed.
 
 use super::{Job, WorkerCore, no_room};
+use crate::failpoint::{self, Point};
 use crate::log::{Disk, IncomingSnapshot, LogError, Mark, SnapshotHeader, SnapshotReader};
 use crate::meta::MetaMachine;
 use crate::shard::raft::Message;
@@ -93,6 +94,7 @@ impl<D: Disk> WorkerCore<D> {
         if !is_ours || message.snapshot_index().is_none() {
             return Ok(None);
         }
+        failpoint::hit(Point::SnapshotReceive)?;
         let file = self.snapshots.create_incoming(group)?;
         Ok(Some(SnapshotReceive { group, message, file }))
     }
@@ -103,6 +105,7 @@ impl<D: Disk> WorkerCore<D> {
     /// They are incomplete or damaged.
     pub fn snapshot_received(&mut self, receive: SnapshotReceive<D>) -> anyhow::Result<(u16, u64)> {
         let SnapshotReceive { group, message, file } = receive;
+        failpoint::hit(Point::SnapshotReceived)?;
         let job = self.snapshots.finish_incoming(file)?;
         anyhow::ensure!(
             Some(job.header().index) == message.snapshot_index()
@@ -174,6 +177,7 @@ impl<D: Disk> WorkerCore<D> {
 
     pub(super) fn install(&mut self, id: u16, index: u64, term: u64) -> anyhow::Result<()> {
         self.status.snapshots_installed += 1;
+        failpoint::hit(Point::SnapshotInstall)?;
         self.snapshots.complete(id, index)?;
         self.received.retain(|&received| received != (id, index));
         let reader = self
@@ -192,6 +196,7 @@ impl<D: Disk> WorkerCore<D> {
         let machine = restore(group.machine(), reader)?;
         group.install(machine);
         self.log.borrow_mut().stage_mark(id, &Mark { index, term, conf }, false)?;
+        failpoint::pass(Point::SnapshotInstalled);
         Ok(())
     }
 }
