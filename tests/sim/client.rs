@@ -164,6 +164,10 @@ pub(crate) fn judge(reply: &Value) -> Result<Outcome, String> {
             .any(|e| error.starts_with(e));
         return match () {
             () if is_failed => Ok(Outcome::Failed),
+            // The proxy asks for no reply that it has had, and its session executes in order, without a gap.
+            () if error.contains("no longer kept") => Err(format!(
+                "exactly once (design 6): a write's reply was forgotten before its client had it: {error:?}"
+            )),
             () if error.contains("outcome unknown") => Ok(Outcome::Unknown),
             () => Err(format!("a client got the error {error:?}")),
         };

@@ -15,6 +15,7 @@
 
 mod check;
 mod client;
+mod damage;
 mod history;
 mod invariants;
 mod net;
@@ -39,7 +40,7 @@ const LOST_FOLDERS_FIRST: u64 = SEEDS.div_ceil(4);
 /// Seeds with little memory that are run when SEEDS does not say otherwise.
 const MEMORY_SEEDS_LEN: u64 = 24;
 /// Lines of the trace that are printed when LINES does not say otherwise.
-const LINES: u64 = 60;
+const LINES: u64 = 200;
 
 /// Seeds that bring a bug out: when it was listed, each failed with the line of production code beside it taken back.
 const REGRESSIONS: &[u64] = &[
@@ -67,7 +68,7 @@ fn run(seed: u64, is_traced: bool) -> (Result<Report, String>, Vec<String>) {
 
 /// Prints why a seed failed and how to replay it.
 fn explain(seed: u64, why: &str) {
-    eprintln!("\nSEED={seed} failed: {why}\n{:#?}", Options::of(seed));
+    eprintln!("\nSEED={seed} failed: {why}\n{}", Options::of(seed));
     let (_, lines) = run(seed, true);
     let last = variable("LINES").unwrap_or(LINES) as usize;
     for line in &lines[lines.len().saturating_sub(last)..] {
@@ -147,7 +148,7 @@ fn replay() {
     let Some(seed) = variable("SEED") else { return };
     let (result, lines) = run(seed, true);
     let last = variable("LINES").map_or(lines.len(), |n| n as usize);
-    println!("{:#?}", Options::of(seed));
+    println!("{}", Options::of(seed));
     for line in &lines[lines.len().saturating_sub(last)..] {
         println!("{line}");
     }
@@ -157,10 +158,54 @@ fn replay() {
     }
 }
 
+/// The whole text of a run: its options, each event, and how it ended.
+fn text(seed: u64) -> String {
+    let (result, lines) = run(seed, true);
+    format!("{}\n{}\n{result:?}\n", Options::of(seed), lines.join("\n"))
+}
+
 #[test]
-fn the_same_seed_gives_the_same_run() {
-    for seed in [1, 2, 3] {
-        let (first, second) = (run(seed, false).0, run(seed, true).0);
-        assert_eq!(first.map(|r| r.hash), second.map(|r| r.hash), "SEED={seed}");
+fn the_same_seed_gives_the_same_trace() {
+    for seed in [1, 2, options::MEMORY_SEEDS] {
+        let (first, second) = (text(seed), text(seed));
+        assert!(first.lines().count() > 10_000, "SEED={seed}: this is no trace");
+        assert_same(seed, &first, &second);
+        // What is not traced goes the same way.
+        let hash = |is_traced| run(seed, is_traced).0.map(|report| report.hash);
+        assert_eq!(hash(false), hash(true), "SEED={seed}");
+    }
+}
+
+/// Addresses, hashers and threads differ from process to process: none of them may reach a run.
+#[test]
+fn another_process_gives_the_same_trace() {
+    for seed in [3, 6] {
+        let out = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--nocapture", "trace"])
+            .env("TRACE", seed.to_string())
+            .output()
+            .unwrap();
+        let theirs = String::from_utf8(out.stdout).unwrap();
+        let begin = theirs.find("options of SEED=").expect("the other process prints a trace");
+        let mine = text(seed);
+        let theirs = theirs.get(begin..begin + mine.len()).unwrap_or_default();
+        assert_same(seed, &mine, theirs);
+    }
+}
+
+fn assert_same(seed: u64, first: &str, second: &str) {
+    let differs = first.lines().zip(second.lines()).position(|(a, b)| a != b);
+    if let Some(line) = differs {
+        let [a, b] = [first, second].map(|text| text.lines().nth(line).unwrap_or_default());
+        panic!("SEED={seed}: line {line} differs:\n{a}\n{b}");
+    }
+    assert!(first == second, "SEED={seed}: one trace is longer");
+}
+
+/// What [`another_process_gives_the_same_trace`] starts.
+#[test]
+fn trace() {
+    if let Some(seed) = variable("TRACE") {
+        print!("{}", text(seed));
     }
 }

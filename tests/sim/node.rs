@@ -18,18 +18,37 @@ const WALL_MS: u64 = 1_700_000_000_000;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clocks {
     /// How much faster than virtual time it runs, parts per million.
-    pub(crate) rate_ppm: i64,
+    rate_ppm: i64,
+    /// Virtual time since which it runs at this rate, and its time then.
+    since: (u64, u64),
     /// Error of the wall clock.
     pub(crate) wall_error_ms: i64,
-    /// Time of boot.
-    pub(crate) boot_at: u64,
 }
 
 impl Clocks {
+    pub(crate) fn new(rate_ppm: i64, wall_error_ms: i64) -> Self {
+        Self { rate_ppm, since: (0, 0), wall_error_ms }
+    }
+
     pub(crate) fn now(&self, at: u64) -> Now {
-        let since = at - self.boot_at;
-        let boot_us = since.saturating_add_signed(since as i64 / 1_000 * self.rate_ppm / 1_000);
-        Now { boot_us, wall_ms: (WALL_MS + at / 1000).saturating_add_signed(self.wall_error_ms) }
+        let (since, boot_us) = self.since;
+        let passed = at - since;
+        let passed = passed.saturating_add_signed(passed as i64 / 1_000 * self.rate_ppm / 1_000);
+        Now {
+            boot_us: boot_us + passed,
+            wall_ms: (WALL_MS + at / 1000).saturating_add_signed(self.wall_error_ms),
+        }
+    }
+
+    /// Runs at another speed from now on; its time does not jump.
+    pub(crate) fn set_rate(&mut self, at: u64, rate_ppm: i64) {
+        self.since = (at, self.now(at).boot_us);
+        self.rate_ppm = rate_ppm;
+    }
+
+    /// The machine boots.
+    fn boot(&mut self, at: u64) {
+        self.since = (at, 0);
     }
 
     /// Virtual time that one tick of this machine takes.
@@ -93,6 +112,8 @@ pub(crate) struct Node {
     pub(crate) last_stop: LastStop,
     /// It does nothing before.
     pub(crate) paused_until: u64,
+    /// Until then its disk is slow.
+    pub(crate) slow_until: u64,
     /// An injected failure of its disk will end the process in this way.
     pub(crate) doom: Option<Death>,
     /// Whether its disk is limited.
@@ -125,6 +146,7 @@ impl Node {
             has_lived: false,
             last_stop: LastStop::Machine,
             paused_until: 0,
+            slow_until: 0,
             doom: None,
             is_full: false,
             store_id: number as u128 + 1,
@@ -191,7 +213,7 @@ impl Node {
         self.paused_until = 0;
         if death == Death::Crash {
             self.last_stop = LastStop::Machine;
-            self.clocks.boot_at = at;
+            self.clocks.boot(at);
         }
         for worker in &mut self.workers {
             worker.core = None;

@@ -5,13 +5,14 @@ use ringfort_store::Policy;
 
 /// One second of virtual time.
 pub(crate) const SECOND: u64 = 1_000_000;
-/// Nodes of every simulated cluster.
-pub(crate) const NODES: usize = 3;
 /// Partitions: the fewest that the product allows.
 pub(crate) const PARTITIONS: u16 = 16;
 
 /// Seeds from here on run with little memory; the others with as much as they want.
 pub(crate) const MEMORY_SEEDS: u64 = 1 << 32;
+
+/// Most by which a clock's speed is off, parts per million: (1 + x) / (1 - x) stays below 1.1, which leases assume.
+pub(crate) const DRIFT_PPM_MAX: u64 = 47_000;
 
 /// How often each fault is drawn relative to the others; 0 = never.
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +25,7 @@ pub(crate) struct FaultMix {
     pub(crate) pause: u64,
     /// A process dies; nothing written is lost.
     pub(crate) kill: u64,
-    /// A machine dies; what was not synced is lost or torn. Only with fsync.
+    /// A machine dies, now and then all of them at once; what was not synced is lost or torn. Only with fsync.
     pub(crate) crash: u64,
     /// A disk is full for a while.
     pub(crate) full: u64,
@@ -40,12 +41,76 @@ pub(crate) struct FaultMix {
     pub(crate) bridge: u64,
     /// A node loses its data folder and comes back with an empty one; not while an earlier loss is being made good.
     pub(crate) wipe: u64,
+    /// A process stops for many seconds and goes on.
+    pub(crate) sleep: u64,
+    /// A disk is slow for a while: long syncs, and writes that hold a worker up.
+    pub(crate) slow: u64,
+    /// A machine's clocks run at another speed from here on.
+    pub(crate) drift: u64,
+    /// A process dies, and its disk has a record damaged, or written at a wrong place, in what was durable: it must refuse
+    /// to start, and comes back with an empty folder; not while an earlier loss is being made good.
+    pub(crate) damage: u64,
+    /// A node restarts within milliseconds and hears a rival of its leader first, the leader not.
+    pub(crate) betray: u64,
+}
+
+/// What each weight of a [`FaultMix`] stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Partition,
+    Cut,
+    Pause,
+    Kill,
+    Crash,
+    Full,
+    BadSync,
+    Jump,
+    Proxy,
+    Leave,
+    Bridge,
+    Wipe,
+    Sleep,
+    Slow,
+    Drift,
+    Damage,
+    Betray,
+}
+
+impl FaultMix {
+    /// Every fault with its weight.
+    pub(crate) fn weights(&self) -> [(Fault, u64); 17] {
+        [
+            (Fault::Partition, self.partition),
+            (Fault::Cut, self.cut),
+            (Fault::Pause, self.pause),
+            (Fault::Kill, self.kill),
+            (Fault::Crash, self.crash),
+            (Fault::Full, self.full),
+            (Fault::BadSync, self.bad_sync),
+            (Fault::Jump, self.jump),
+            (Fault::Proxy, self.proxy),
+            (Fault::Leave, self.leave),
+            (Fault::Bridge, self.bridge),
+            (Fault::Wipe, self.wipe),
+            (Fault::Sleep, self.sleep),
+            (Fault::Slow, self.slow),
+            (Fault::Drift, self.drift),
+            (Fault::Damage, self.damage),
+            (Fault::Betray, self.betray),
+        ]
+    }
+
+    /// Whether nodes lose their data folders.
+    pub(crate) fn loses_folders(&self) -> bool {
+        self.wipe + self.damage > 0
+    }
 }
 
 /// The options of one seed.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     pub(crate) seed: u64,
+    pub(crate) nodes: usize,
     pub(crate) replicas: u16,
     pub(crate) workers: u16,
     pub(crate) fsync: bool,
@@ -75,6 +140,12 @@ pub(crate) struct Options {
     pub(crate) stall_one_in: u64,
     /// Largest error of the wall clocks, ms.
     pub(crate) skew_ms: u64,
+    /// How far the speed of each machine's clock may be off, parts per million: two of them differ by less than 10 %.
+    pub(crate) drift_ppm: u64,
+    /// One broken connection in so many leaves bytes behind that are read beside its successor; 0 = none.
+    pub(crate) late_one_in: u64,
+    /// Longest time until an end notices that its connection broke, and until it connects again, µs.
+    pub(crate) reconnect_us: u64,
     /// Size of a partition's log at which it is compacted.
     pub(crate) compact_bytes: u64,
     pub(crate) segment_bytes: u64,
@@ -86,6 +157,8 @@ impl Options {
     /// The options that belong to `seed`.
     pub(crate) fn of(seed: u64) -> Self {
         let mut rng = Rng::new(seed ^ 0x006f_7074_696f_6e73);
+        // What came later draws from a sequence of its own.
+        let mut extra = Rng::new(seed ^ 0x006d_6f72_6500_0000);
         let fsync = rng.one_in(2);
         // Each kind is absent from half of the runs, so that it cannot hide what another one brings out.
         let mut weight = |most: u64| if rng.one_in(2) { 0 } else { rng.range(1, most) };
@@ -102,19 +175,32 @@ impl Options {
             leave: weight(3),
             bridge: weight(3),
             wipe: 0,
+            sleep: 0,
+            slow: 0,
+            drift: 0,
+            damage: 0,
+            betray: 0,
         };
+        let mut weight = |most: u64| if extra.one_in(2) { 0 } else { extra.range(1, most) };
+        mix.sleep = weight(1);
+        mix.slow = weight(3);
+        mix.drift = weight(2);
+        mix.betray = weight(4);
+        let damage = weight(3);
         if mix.partition + mix.cut + mix.pause + mix.kill + mix.crash == 0 {
             mix.kill = 3;
         }
         let has_memory_limit = MEMORY_SEEDS <= seed;
         let is_hot = rng.one_in(3) || has_memory_limit;
         let replicas = if rng.one_in(8) { 1 } else { 3 };
-        // Not drawn, so that the other seeds stay as they were.
+        // Not drawn, so that a test can choose them.
         if seed % 4 == 2 && replicas == 3 {
             mix.wipe = 1 + seed / 4 % 4;
+            mix.damage = damage;
         }
         Self {
             seed,
+            nodes: if extra.one_in(4) { extra.range(4, 5) as usize } else { 3 },
             is_hot,
             replicas,
             workers: if rng.one_in(4) { 2 } else { 1 },
@@ -127,12 +213,15 @@ impl Options {
             deadline_us: rng.range(1, 5) * SECOND,
             latency_us: (rng.range(100, 500), rng.spread(1_000, 20_000)),
             sync_us: rng.spread(200, 40_000),
-            faults_us: rng.range(15, 40) * SECOND,
+            faults_us: rng.range(30, 60) * SECOND,
             fault_every_us: rng.range(300_000, 3 * SECOND),
             fault_us: rng.range(SECOND / 2, 4 * SECOND),
             mix,
             stall_one_in: if rng.one_in(2) { rng.range(300, 5_000) } else { 0 },
             skew_ms: rng.spread(1, 8_000),
+            drift_ppm: extra.spread(100, DRIFT_PPM_MAX),
+            late_one_in: if extra.one_in(2) { extra.range(1, 4) } else { 0 },
+            reconnect_us: extra.spread(2_000, 300_000),
             compact_bytes: rng.spread(2_000, 200_000),
             segment_bytes: rng.spread(8 << 10, 1 << 20),
             memory: has_memory_limit
@@ -143,6 +232,11 @@ impl Options {
     /// Whether an acknowledged write may be gone because its key was evicted.
     pub(crate) fn evicts(&self) -> bool {
         self.memory.is_some_and(|(_, policy)| policy.evicts())
+    }
+
+    /// Whether nodes ask each other for newer maps: those without a replica of the meta group learn them in no other way.
+    pub(crate) fn follows_map(&self) -> bool {
+        self.mix.loses_folders() || self.nodes == 4
     }
 
     /// The cluster's config file.
@@ -156,7 +250,7 @@ impl Options {
             let bytes = quota * u64::from(PARTITIONS);
             toml += &format!("maxmemory = {bytes}\nmaxmemory_policy = \"{}\"\n", policy.name());
         }
-        for n in 1..=NODES {
+        for n in 1..=self.nodes {
             toml += &format!(
                 "[[node]]\nid = \"n{n}\"\nclient = \"127.0.0.1:{}\"\npeer = \"127.0.0.1:{}\"\n",
                 7000 + n,
@@ -164,5 +258,66 @@ impl Options {
             );
         }
         toml
+    }
+}
+
+impl std::fmt::Display for Options {
+    /// One block that a reader can take in.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ms = |us: u64| us as f64 / 1e3;
+        let durability = if self.fsync { "fsync" } else { "buffered" };
+        let keys = if self.is_hot { "all keys in one partition" } else { "keys in many partitions" };
+        writeln!(f, "options of SEED={}", self.seed)?;
+        writeln!(
+            f,
+            "  cluster   {} nodes of {} workers, {} replicas, {durability}, {} proxies (deadline {} ms)",
+            self.nodes,
+            self.workers,
+            self.replicas,
+            self.proxies,
+            ms(self.deadline_us)
+        )?;
+        writeln!(
+            f,
+            "  clients   {} through proxies (depth {}), {} at nodes, each asks about every {} ms; {keys}",
+            self.proxy_clients,
+            self.depth,
+            self.direct_clients,
+            ms(self.think_us)
+        )?;
+        writeln!(
+            f,
+            "  network   latency {} to {} ms; reconnects within {} ms; bytes left behind by 1 break in {}",
+            ms(self.latency_us.0),
+            ms(self.latency_us.1),
+            ms(self.reconnect_us),
+            self.late_one_in
+        )?;
+        writeln!(
+            f,
+            "  machines  syncs up to {} ms; wall clocks wrong by up to {} ms, speed by up to {} ppm; stall in 1 turn of {}",
+            ms(self.sync_us),
+            self.skew_ms,
+            self.drift_ppm,
+            self.stall_one_in
+        )?;
+        writeln!(
+            f,
+            "  limits    segments of {} bytes, compaction at {} bytes; memory {:?}",
+            self.segment_bytes, self.compact_bytes, self.memory
+        )?;
+        write!(
+            f,
+            "  faults    for {} s, one about every {} ms, up to {} ms long:",
+            self.faults_us / SECOND,
+            ms(self.fault_every_us),
+            ms(self.fault_us)
+        )?;
+        for (fault, weight) in self.mix.weights() {
+            if weight > 0 {
+                write!(f, " {fault:?} {weight}")?;
+            }
+        }
+        writeln!(f)
     }
 }

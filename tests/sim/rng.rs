@@ -31,6 +31,11 @@ impl Rng {
         low + self.below(high - low + 1)
     }
 
+    /// A number of `-most..=most`.
+    pub(crate) fn signed(&mut self, most: u64) -> i64 {
+        self.below(2 * most + 1) as i64 - most as i64
+    }
+
     /// A number of `low..=high`, each order of magnitude about equally likely.
     pub(crate) fn spread(&mut self, low: u64, high: u64) -> u64 {
         let mut top = high.max(low + 1);

@@ -3,7 +3,7 @@
 use twox_hash::XxHash3_64;
 
 /// Lines that are kept.
-const LINES_MAX: usize = 400_000;
+const LINES_MAX: usize = 4_000_000;
 
 /// The record of a run.
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 use super::{Event, World};
 use crate::client::{Pending, Via, encode, judge, moved_to};
 use crate::history::{Ask, Outcome};
-use crate::options::{NODES, SECOND};
+use crate::options::SECOND;
 use ringfort_proxy::clients::{Address, Clients};
 use ringfort_ring::slot_of;
 
@@ -53,13 +53,13 @@ impl World {
                 let c = &mut self.clients[client];
                 // Now and then it asks whoever it likes: a leader that does not know of the next one must notice by itself.
                 let is_curious = self.rng.one_in(5);
-                let any = self.rng.index(NODES);
+                let any = self.rng.index(self.nodes.len());
                 let node = if is_curious { any } else { c.guess[usize::from(partition.0)] };
                 let conn = c.conns[node];
                 c.node = node;
                 if !self.conns[conn].knows[0] {
                     // No connection: perhaps another node leads.
-                    let guess = self.rng.index(NODES);
+                    let guess = self.rng.index(self.nodes.len());
                     self.clients[client].guess[usize::from(partition.0)] = guess;
                     return Ok(());
                 }
@@ -109,8 +109,8 @@ impl World {
                 let partition =
                     self.map.partitions.of(slot_of(ask.key().name(self.options.is_hot).as_bytes()));
                 if let Some(error) = reply.as_error() {
-                    let guess = moved_to(error).filter(|n| *n < NODES);
-                    let other = self.rng.index(NODES);
+                    let guess = moved_to(error).filter(|n| *n < self.nodes.len());
+                    let other = self.rng.index(self.nodes.len());
                     self.clients[client].guess[usize::from(partition.0)] = guess.unwrap_or(other);
                 }
             }

@@ -47,6 +47,14 @@ pub(super) enum Event {
         end: usize,
         life: u64,
     },
+    /// The next bytes that a broken connection left behind reach their end.
+    Late {
+        number: u64,
+    },
+    /// What was held up while a host was paused happens.
+    Resume {
+        host: Host,
+    },
     Connect {
         conn: usize,
         life: u64,

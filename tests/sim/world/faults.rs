@@ -1,8 +1,10 @@
 //! What goes wrong, and when.
 
 use super::{Event, World};
+use crate::damage;
 use crate::node::Death;
-use crate::options::{NODES, SECOND};
+use crate::options::{Fault, SECOND};
+use ringfort::log::LogError;
 
 impl World {
     pub(super) fn fault(&mut self) -> Result<(), String> {
@@ -11,42 +13,32 @@ impl World {
         }
         let after = 1 + self.rng.below(2 * self.options.fault_every_us);
         self.after(after, Event::Fault);
-        let m = self.options.mix;
-        let weights = [
-            m.partition,
-            m.cut,
-            m.pause,
-            m.kill,
-            m.crash,
-            m.full,
-            m.bad_sync,
-            m.jump,
-            m.proxy,
-            m.leave,
-            m.bridge,
-            m.wipe,
-        ];
-        let mut draw = self.rng.below(weights.iter().sum());
+        let weights = self.options.mix.weights();
+        let mut draw = self.rng.below(weights.iter().map(|(_, weight)| weight).sum());
         let mut kind = 0;
-        while weights[kind] <= draw {
-            draw -= weights[kind];
+        while weights[kind].1 <= draw {
+            draw -= weights[kind].1;
             kind += 1;
         }
         self.report.faults += 1;
         self.trace.note(self.now, 12, kind as u64, 0);
-        let node = self.rng.index(NODES);
+        let node = self.rng.index(self.nodes.len());
         let length = self.rng.spread(10_000, self.options.fault_us);
-        match kind {
-            0 => self.partition(length),
-            1 => {
+        match weights[kind].0 {
+            Fault::Partition => self.partition(length),
+            Fault::Cut => {
                 let conn = self.rng.index(self.conns.len());
                 self.break_conn(conn);
             }
-            2 => self.pause(length),
-            3 => self.end_some(node, Death::Kill),
-            4 => self.end_some(node, Death::Crash),
-            5 => self.fill(node, length),
-            6 => {
+            Fault::Pause => self.pause(length),
+            Fault::Sleep => {
+                let length = self.rng.range(4 * SECOND, 30 * SECOND);
+                self.pause(length);
+            }
+            Fault::Kill => self.end_some(node, Death::Kill),
+            Fault::Crash => self.end_some(node, Death::Crash),
+            Fault::Full => self.fill(node, length),
+            Fault::BadSync => {
                 if self.nodes[node].is_up {
                     self.line(|| format!("n{}: a sync will fail", node + 1));
                     self.nodes[node].doom.get_or_insert(Death::Kill);
@@ -54,21 +46,36 @@ impl World {
                     self.nodes[node].workers[worker].disk.fail_next_sync();
                 }
             }
-            7 => {
-                let error = self.rng.below(2 * self.options.skew_ms + 1) as i64 - self.options.skew_ms as i64;
+            Fault::Jump => {
+                let error = self.rng.signed(self.options.skew_ms);
                 self.line(|| format!("n{}: the wall clock is wrong by {error} ms", node + 1));
                 self.nodes[node].clocks.wall_error_ms = error;
             }
-            8 => return self.replace_proxy(),
-            9 => self.leave(node, length),
-            10 => self.bridge(node, length),
-            _ => self.wipe(node),
+            Fault::Drift => {
+                // Not within a stall, whose end was read from the clock already.
+                if self.nodes[node].paused_until <= self.now {
+                    let rate_ppm = self.rng.signed(self.options.drift_ppm);
+                    self.line(|| format!("n{}: the clocks run {rate_ppm} ppm too fast", node + 1));
+                    self.nodes[node].clocks.set_rate(self.now, rate_ppm);
+                }
+            }
+            Fault::Slow => {
+                let length = 4 * length;
+                self.line(|| format!("n{}: the disk is slow for {length} us", node + 1));
+                self.nodes[node].slow_until = self.now + length;
+            }
+            Fault::Proxy => return self.replace_proxy(),
+            Fault::Leave => self.leave(node, length),
+            Fault::Bridge => self.bridge(node, length),
+            Fault::Betray => self.betray(node),
+            Fault::Wipe => self.wipe(node),
+            Fault::Damage => return self.damage(node),
         }
         Ok(())
     }
 
     pub(super) fn partition(&mut self, length: u64) {
-        let hosts = NODES + self.options.proxies;
+        let hosts = self.nodes.len() + self.options.proxies;
         let a = self.rng.index(hosts);
         let is_one_way = self.rng.one_in(3);
         let is_whole = self.rng.one_in(2);
@@ -82,7 +89,9 @@ impl World {
                 }
             }
         }
-        self.line(|| format!("blocked for {length} us, broken {is_broken}: {ways:?}"));
+        let names: Vec<_> =
+            ways.iter().map(|&(a, b)| self.host_name(a) + " -> " + &self.host_name(b)).collect();
+        self.line(|| format!("blocked for {length} us, broken {is_broken}: {}", names.join(", ")));
         for (from, to) in ways {
             // From which end it is seen does not matter when only one way is blocked.
             let (from, to) = if is_one_way && is_broken { (to, from) } else { (from, to) };
@@ -99,10 +108,11 @@ impl World {
     }
 
     pub(super) fn pause(&mut self, length: u64) {
-        let host = self.rng.index(NODES + self.options.proxies);
+        let host = self.rng.index(self.nodes.len() + self.options.proxies);
         let until = self.now + length;
-        self.line(|| format!("{host} is paused for {length} us"));
-        match host.checked_sub(NODES) {
+        let name = self.host_name(host);
+        self.line(|| format!("{name} is paused for {length} us"));
+        match host.checked_sub(self.nodes.len()) {
             None => self.nodes[host].paused_until = self.nodes[host].paused_until.max(until),
             Some(p) => self.proxies[p].paused_until = self.proxies[p].paused_until.max(until),
         }
@@ -111,7 +121,7 @@ impl World {
     /// Ends one process, or now and then all; at once, or in the middle of some write.
     pub(super) fn end_some(&mut self, node: usize, death: Death) {
         if self.rng.one_in(6) {
-            for node in 0..NODES {
+            for node in 0..self.nodes.len() {
                 if self.nodes[node].is_up {
                     self.die(node, death);
                 }
@@ -154,7 +164,7 @@ impl World {
 
     /// Both ends want the votes of the node in the middle, which forgets with each restart whom it follows.
     pub(super) fn bridge(&mut self, middle: usize, length: u64) {
-        let (a, b) = ((middle + 1) % NODES, (middle + 2) % NODES);
+        let (a, b) = ((middle + 1) % self.nodes.len(), (middle + 2) % self.nodes.len());
         self.line(|| format!("n{} is a bridge for {length} us", middle + 1));
         for (from, to) in [(a, b), (b, a)] {
             self.blocked[from][to] += 1;
@@ -175,7 +185,7 @@ impl World {
         // It asks a follower to campaign, and never hears that it did: only a lease that has ended keeps its reads right.
         if self.rng.one_in(2) {
             let after = self.rng.spread(100, 20_000);
-            for from in (0..NODES).filter(|&from| from != node) {
+            for from in (0..self.nodes.len()).filter(|&from| from != node) {
                 self.after(after, Event::Block { from, to: node });
                 self.after(after + length, Event::Unblock { from, to: node });
             }
@@ -189,5 +199,71 @@ impl World {
         }
         let life = self.nodes[node].life;
         self.after(SECOND, Event::Die { node, life, is_crash: false });
+    }
+
+    /// A node's leader and a rival of it cannot reach each other; the node restarts within milliseconds, and only the rival
+    /// reaches it then: it must not vote while the leader may still rely on what it said before.
+    fn betray(&mut self, node: usize) {
+        let len = self.nodes.len();
+        let a = (node + 1 + self.rng.index(len - 1)) % len;
+        let others: Vec<usize> = (0..len).filter(|&n| n != node && n != a).collect();
+        let b = others[self.rng.index(others.len())];
+        self.line(|| format!("n{} is to turn from n{} to n{}", node + 1, a + 1, b + 1));
+        let times = self.rng.range(1, 4);
+        // Longer than the longest election timeout, so that the rival campaigns.
+        let mut at = self.rng.range(700_000, 1_500_000);
+        let end = at + times * SECOND;
+        for (from, to) in [(a, b), (b, a)] {
+            self.blocked[from][to] += 1;
+            self.after(end, Event::Unblock { from, to });
+        }
+        for _ in 0..times {
+            for (from, to) in [(a, node), (node, a)] {
+                self.after(at, Event::Block { from, to });
+                self.after(at + 400_000, Event::Unblock { from, to });
+            }
+            self.after(at + 100, Event::Restart { node });
+            at += self.rng.range(SECOND / 2, SECOND);
+        }
+    }
+
+    /// A process dies and leaves a log or a snapshot damaged where it was durable. It must refuse to start, and is then
+    /// rebuilt: it comes back with an empty folder. As with [`World::wipe`], never more than one folder is lost at a time.
+    fn damage(&mut self, node: usize) -> Result<(), String> {
+        if !self.is_whole() || self.nodes[node].is_full || !self.nodes[node].is_up {
+            return Ok(());
+        }
+        let groups: Vec<Vec<u16>> = self.nodes[node]
+            .workers
+            .iter()
+            .map(|w| w.core.iter().flat_map(|core| core.groups()).map(|group| group.id().0).collect())
+            .collect();
+        let is_crash = self.options.mix.crash > 0 && self.rng.one_in(2);
+        let is_doomed = self.nodes[node].doom.is_some();
+        self.die(node, if is_crash { Death::Crash } else { Death::Kill });
+        if is_doomed {
+            return Ok(()); // what it left is uncertain enough
+        }
+        let worker = self.rng.index(groups.len());
+        let last_stop = self.nodes[node].last_stop;
+        let disk = &self.nodes[node].workers[worker].disk;
+        let Some(what) = damage::damage(disk, last_stop, &groups[worker], &mut self.rng) else {
+            return Ok(());
+        };
+        self.line(|| format!("n{}: {what}", node + 1));
+        let Some(map) = self.nodes[node].kept.clone() else { return Ok(()) };
+        let seed = self.rng.next();
+        let started = self.nodes[node].start(&self.options, &map, seed);
+        let Err(error) = started else {
+            return Err(format!("n{} starts although {what}", node + 1));
+        };
+        if !matches!(error.downcast_ref(), Some(LogError::Damaged { .. })) {
+            return Err(format!("n{}: {what}, but its start says: {error:#}", node + 1));
+        }
+        self.line(|| format!("n{} refuses to start: {error:#}", node + 1));
+        self.report.damages += 1;
+        self.nodes[node].stop(Death::Kill, self.now, 0);
+        self.wipe(node);
+        Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Event, World};
 use crate::node::{Death, Node};
-use crate::options::{NODES, SECOND};
+use crate::options::SECOND;
 use crate::settings;
 use ringfort_wire::{ClusterMap, MetaWrite};
 
@@ -21,7 +21,7 @@ impl World {
     pub(super) fn follow_map(&mut self, node: usize) {
         let after = self.rng.range(MAP_EVERY_US / 4, MAP_EVERY_US);
         self.after(after, Event::FollowMap { node });
-        let other = self.rng.index(NODES);
+        let other = self.rng.index(self.nodes.len());
         let Some(own) = self.nodes[node].map() else { return };
         self.nodes[node].kept = Some((*own).clone());
         if other != node
@@ -39,7 +39,8 @@ impl World {
 
     /// A node without a map asks to be taken in, again and again, until a map names its folder.
     pub(super) fn rejoin(&mut self, node: usize) {
-        let others: Vec<usize> = (0..NODES).filter(|&n| n != node && self.are_in_touch(node, n)).collect();
+        let others: Vec<usize> =
+            (0..self.nodes.len()).filter(|&n| n != node && self.are_in_touch(node, n)).collect();
         let maps = others.iter().filter_map(|&n| self.nodes[n].map());
         let Some(map) = maps.max_by_key(|m| m.epoch) else {
             self.after(REJOIN_US, Event::Start { node });
@@ -99,9 +100,10 @@ impl World {
         if self.settings.is_alive() {
             return;
         }
-        let first = self.rng.index(NODES);
-        let asked = if self.is_healed { NODES } else { 1 };
-        for node in (first..first + asked).map(|n| n % NODES) {
+        let len = self.nodes.len();
+        let first = self.rng.index(len);
+        let asked = if self.is_healed { len } else { 1 };
+        for node in (first..first + asked).map(|n| n % len) {
             let Some(core) = &mut self.nodes[node].workers[0].core else { continue };
             let (number, body) = self.settings.ask(self.now);
             core.meta_write(number, &body);

@@ -18,12 +18,13 @@ use crate::history::{Ask, History};
 use crate::invariants::Invariants;
 use crate::net::{Conn, Host, Use};
 use crate::node::{Clocks, Death, Node};
-use crate::options::{NODES, Options, PARTITIONS};
+use crate::options::{Options, PARTITIONS};
 use crate::rng::Rng;
 use crate::settings::{self, Settings};
 use crate::trace::Trace;
 use event::Event;
 use folders::MAP_EVERY_US;
+use network::Late;
 use proxies::ProxyHost;
 use ringfort::config::Config;
 use ringfort::meta::form::first_map;
@@ -35,7 +36,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
 /// No run needs so many events.
-const EVENTS_MAX: u64 = 1_000_000;
+const EVENTS_MAX: u64 = 4_000_000;
 
 pub(crate) struct World {
     options: Options,
@@ -49,6 +50,11 @@ pub(crate) struct World {
     conns: Vec<Conn>,
     /// `blocked[from][to]`: how many faults block that direction.
     blocked: Vec<Vec<u32>>,
+    /// What happens to each host when it is no longer paused.
+    frozen: Vec<Vec<Event>>,
+    /// What broken connections left behind.
+    late: BTreeMap<u64, Late>,
+    next_late: u64,
     clients: Vec<Client>,
     workload: Workload,
     history: History,
@@ -75,17 +81,14 @@ impl World {
         let config = Config::parse(&options.toml(), "sim").expect("the simulator's config is right");
         let stores: Vec<_> = config.nodes.iter().zip(1u128..).map(|(n, i)| (n.id.clone(), i)).collect();
         let map = first_map(&config, 7, &stores).expect("the simulator's config allows a placement");
-        let nodes = (0..NODES)
+        let nodes: Vec<Node> = (0..options.nodes)
             .map(|n| {
-                let clocks = Clocks {
-                    rate_ppm: rng.below(40_001) as i64 - 20_000,
-                    wall_error_ms: rng.below(2 * options.skew_ms + 1) as i64 - options.skew_ms as i64,
-                    boot_at: 0,
-                };
+                let (rate_ppm, wall_error_ms) = (rng.signed(options.drift_ppm), rng.signed(options.skew_ms));
+                let clocks = Clocks::new(rate_ppm, wall_error_ms);
                 Node::new(n, &options, clocks, &map)
             })
             .collect();
-        let hosts = NODES + options.proxies + options.direct_clients + 1;
+        let hosts = options.nodes + options.proxies + options.direct_clients + 1;
         let mut world = Self {
             rng,
             now: 0,
@@ -96,6 +99,9 @@ impl World {
             proxies: Vec::new(),
             conns: Vec::new(),
             blocked: vec![vec![0; hosts]; hosts],
+            frozen: vec![Vec::new(); hosts],
+            late: BTreeMap::new(),
+            next_late: 0,
             clients: Vec::new(),
             workload: Workload::default(),
             history: History::default(),
@@ -119,10 +125,10 @@ impl World {
     }
 
     fn build(&mut self) {
-        for n in 0..NODES {
+        for n in 0..self.nodes.len() {
             let after = self.rng.below(50_000);
             self.after(after, Event::Start { node: n });
-            if self.options.mix.wipe > 0 {
+            if self.options.follows_map() {
                 self.after(MAP_EVERY_US, Event::FollowMap { node: n });
             }
             for m in 0..n {
@@ -138,9 +144,9 @@ impl World {
                 next_turn: u64::MAX,
                 links: BTreeMap::new(),
             });
-            for node in 0..NODES {
+            for node in 0..self.nodes.len() {
                 for worker in 0..self.options.workers {
-                    let conn = self.add_conn([NODES + p, node], Use::Requests { worker });
+                    let conn = self.add_conn([self.nodes.len() + p, node], Use::Requests { worker });
                     self.proxies[p].links.insert(LinkId { node, worker }, conn);
                 }
             }
@@ -152,12 +158,12 @@ impl World {
         // The last one only works after the heal.
         for d in 0..=self.options.direct_clients {
             let mut client = Client::new(Via::Nodes);
-            for node in 0..NODES {
+            for node in 0..self.nodes.len() {
                 let worker = self.rng.below(u64::from(self.options.workers)) as u16;
-                let host = NODES + self.options.proxies + d;
+                let host = self.nodes.len() + self.options.proxies + d;
                 client.conns.push(self.add_conn([host, node], Use::Client { worker }));
             }
-            client.guess = (0..PARTITIONS).map(|_| self.rng.index(NODES)).collect();
+            client.guess = (0..PARTITIONS).map(|_| self.rng.index(self.nodes.len())).collect();
             self.clients.push(client);
         }
         for client in 0..self.clients.len() - 1 {
@@ -189,13 +195,17 @@ impl World {
             if EVENTS_MAX < self.trace.events() {
                 return Err(format!("more than {EVENTS_MAX} events: something goes round in circles"));
             }
-            if let Some(until) = self.paused(event) {
-                self.after(until - at, event);
+            if let Some((host, until)) = self.paused(event) {
+                if self.frozen[host].is_empty() {
+                    self.after(until - at, Event::Resume { host });
+                }
+                self.frozen[host].push(event);
                 continue;
             }
             if matches!(event, Event::Settled) {
                 break;
             }
+            self.trace_event(event);
             self.handle(event)?;
         }
         self.history.check()?;
@@ -212,8 +222,58 @@ impl World {
         Ok(self.report.clone())
     }
 
-    /// Until when the process that an event belongs to is paused.
-    fn paused(&self, event: Event) -> Option<u64> {
+    /// How a host is called in the trace.
+    fn host_name(&self, host: Host) -> String {
+        let proxy = host.checked_sub(self.nodes.len());
+        match proxy.map(|p| (p, p.checked_sub(self.options.proxies))) {
+            None => format!("n{}", host + 1),
+            Some((proxy, None)) => format!("proxy{proxy}"),
+            Some((_, Some(client))) => format!("client{}", self.options.proxy_clients + client),
+        }
+    }
+
+    /// One line for each event: whose it is, and what.
+    fn trace_event(&mut self, event: Event) {
+        if self.trace.lines.is_none() {
+            return;
+        }
+        let transfer = |number| self.transfers.get(&number);
+        let host = match event {
+            Event::Tick { node, .. }
+            | Event::Turn { node, .. }
+            | Event::Flush { node, .. }
+            | Event::Mail { node, .. }
+            | Event::JobRun { node, .. }
+            | Event::JobDone { node, .. }
+            | Event::Restart { node }
+            | Event::Start { node }
+            | Event::Die { node, .. }
+            | Event::Room { node }
+            | Event::FollowMap { node } => Some(node),
+            Event::Deliver { conn, end, .. } | Event::Lost { conn, end, .. } => {
+                Some(self.conns[conn].ends[end])
+            }
+            Event::Connect { conn, .. } => Some(self.conns[conn].ends[0]),
+            Event::Late { number } => self.late.get(&number).map(|late| late.to),
+            Event::Snapshot { number } => transfer(number).map(|t| t.to),
+            Event::SnapshotReport { number, .. } => transfer(number).map(|t| t.from),
+            Event::ProxyTurn { proxy, .. } => Some(self.nodes.len() + proxy),
+            Event::Resume { host } => Some(host),
+            Event::Block { from, .. } | Event::Unblock { from, .. } => Some(from),
+            Event::Ask { .. }
+            | Event::Timeout { .. }
+            | Event::Setting
+            | Event::Fault
+            | Event::Heal
+            | Event::Verdict
+            | Event::Settled => None,
+        };
+        let host = host.map(|host| self.host_name(host)).unwrap_or_default();
+        self.line(|| format!("{host:<8} . {event:?}"));
+    }
+
+    /// The host whose process an event belongs to, and until when it is paused.
+    fn paused(&self, event: Event) -> Option<(Host, u64)> {
         let host = match event {
             Event::Tick { node, .. }
             | Event::Turn { node, .. }
@@ -222,16 +282,29 @@ impl World {
             | Event::JobRun { node, .. }
             | Event::JobDone { node, .. } => node,
             Event::Deliver { conn, end, .. } | Event::Lost { conn, end, .. } => self.conns[conn].ends[end],
-            Event::ProxyTurn { proxy, .. } => NODES + proxy,
+            Event::ProxyTurn { proxy, .. } => self.nodes.len() + proxy,
             Event::Snapshot { number } => self.transfers.get(&number)?.to,
             Event::SnapshotReport { number, .. } => self.transfers.get(&number)?.from,
+            Event::Late { number } => self.late.get(&number)?.to,
             _ => return None,
         };
-        Some(self.paused_until(host)).filter(|&until| self.now < until)
+        Some((host, self.paused_until(host))).filter(|&(_, until)| self.now < until)
+    }
+
+    /// What was held up while a host was paused happens now, unless it is paused still.
+    fn resume(&mut self, host: Host) {
+        let until = self.paused_until(host);
+        if self.now < until {
+            self.after(until - self.now, Event::Resume { host });
+            return;
+        }
+        for event in std::mem::take(&mut self.frozen[host]) {
+            self.after(0, event);
+        }
     }
 
     fn paused_until(&self, host: Host) -> u64 {
-        match host.checked_sub(NODES) {
+        match host.checked_sub(self.nodes.len()) {
             None => self.nodes[host].paused_until,
             Some(p) => self.proxies.get(p).map_or(0, |p| p.paused_until),
         }
@@ -255,6 +328,11 @@ impl World {
             Event::Deliver { conn, end, life } if self.conns[conn].life == life => self.deliver(conn, end),
             Event::Lost { conn, end, life } => self.lose(conn, end, life),
             Event::Connect { conn, life } if self.conns[conn].life == life => self.connect(conn),
+            Event::Late { number } => self.deliver_late(number),
+            Event::Resume { host } => {
+                self.resume(host);
+                Ok(())
+            }
             Event::Snapshot { number } => self.receive_snapshot(number),
             Event::SnapshotReport { number, is_delivered } => {
                 self.report_snapshot(number, is_delivered);
@@ -269,7 +347,8 @@ impl World {
             }
             Event::Fault => self.fault(),
             Event::Block { from, to } => {
-                self.line(|| format!("{from} -> {to} is blocked"));
+                let names = (self.host_name(from), self.host_name(to));
+                self.line(|| format!("{} -> {} is blocked", names.0, names.1));
                 self.blocked[from][to] += 1;
                 Ok(())
             }

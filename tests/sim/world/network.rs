@@ -2,12 +2,32 @@
 
 use super::{Event, World};
 use crate::net::{Conn, Host, Packet, Use};
-use crate::options::NODES;
+use crate::options::SECOND;
 use ringfort_proxy::LinkId;
 use ringfort_proxy::clients::Address;
 use ringfort_wire::Reply;
 use ringfort_wire::frame::{self, Kind};
 use std::cmp::Reverse;
+use std::collections::VecDeque;
+
+/// Longest time until bytes of a broken connection are read, µs.
+const LATE_US: u64 = 2 * SECOND;
+
+/// Bytes of a broken connection that had reached the machine of their end, whose process reads them some time later,
+/// beside the connection that has taken its place meanwhile. So TCP may deliver out of order, and twice what is sent
+/// again; within one connection it never does.
+pub(super) struct Late {
+    conn: usize,
+    end: usize,
+    /// The process that reads them, and which of its lives.
+    pub(super) to: Host,
+    to_life: u64,
+    /// The number under which the node knows the old connection.
+    number: u64,
+    /// When the last of them is read.
+    until: u64,
+    packets: VecDeque<Packet>,
+}
 
 impl World {
     pub(super) fn add_conn(&mut self, ends: [Host; 2], what: Use) -> usize {
@@ -69,7 +89,7 @@ impl World {
             }
             let packet = self.conns[conn].streams[end].packets.pop_front().expect("one was just seen");
             let life = self.conns[conn].life;
-            self.take_packet(conn, end, packet)?;
+            self.take_packet(conn, end, self.conns[conn].number, packet)?;
             if self.conns[conn].life != life {
                 break;
             }
@@ -77,9 +97,9 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn take_packet(&mut self, conn: usize, end: usize, packet: Packet) -> Result<(), String> {
+    /// An end of a connection, which its node knows by `number`, reads bytes.
+    fn take_packet(&mut self, conn: usize, end: usize, number: u64, packet: Packet) -> Result<(), String> {
         let to = self.conns[conn].ends[end];
-        let number = self.conns[conn].number;
         match (self.conns[conn].what, end) {
             (Use::Peers, _) => {
                 let worker = usize::from(packet.worker);
@@ -102,7 +122,7 @@ impl World {
                 self.want_flush(to, worker);
             }
             (Use::Requests { worker }, _) => {
-                let proxy = to - NODES;
+                let proxy = to - self.nodes.len();
                 let node = self.conns[conn].ends[1];
                 let link = LinkId { node, worker };
                 let mut rest = &packet.bytes[..];
@@ -130,7 +150,7 @@ impl World {
                 self.want_flush(to, worker);
             }
             (Use::Client { .. }, _) => {
-                let client = self.options.proxy_clients + (to - NODES - self.options.proxies);
+                let client = self.options.proxy_clients + (to - self.nodes.len() - self.options.proxies);
                 if self.clients[client].conns[self.clients[client].node] == conn {
                     self.clients[client].input.extend_from_slice(&packet.bytes);
                     self.take_replies(client)?;
@@ -145,6 +165,9 @@ impl World {
         if !self.conns[conn].is_up {
             return;
         }
+        if !self.is_healed && self.rng.one_in(self.options.late_one_in) {
+            self.leave_behind(conn);
+        }
         let c = &mut self.conns[conn];
         c.is_up = false;
         c.life += 1;
@@ -153,10 +176,78 @@ impl World {
             stream.packets.clear();
             stream.is_scheduled = false;
         }
-        self.line(|| format!("connection {conn} breaks"));
+        let [a, b] = self.conns[conn].ends.map(|host| self.host_name(host));
+        self.line(|| format!("connection {conn} ({a}-{b}) breaks"));
         for end in 0..2 {
-            let after = self.rng.spread(100, 300_000);
+            let after = self.rng.spread(100, self.options.reconnect_us);
             self.after(after, Event::Lost { conn, end, life });
+        }
+    }
+
+    /// What is on its way to nodes on a connection that breaks is read later, beside the next connection.
+    fn leave_behind(&mut self, conn: usize) {
+        for end in 0..2 {
+            let c = &mut self.conns[conn];
+            let (to, what) = (c.ends[end], c.what);
+            let is_there = self.nodes.get(to).is_some_and(|node| node.is_up) && c.knows[end];
+            if !is_there || c.streams[end].packets.is_empty() {
+                continue;
+            }
+            let to_life = self.nodes[to].life;
+            let packets = std::mem::take(&mut c.streams[end].packets);
+            if what != Use::Peers {
+                // The node reads on, and learns of the end when it has read everything; the other end need not wait.
+                c.knows[end] = false;
+            }
+            let until = self.now + self.rng.spread(100, LATE_US);
+            let late = Late { conn, end, to, to_life, number: c.number, until, packets };
+            let (number, len) = (self.next_late, late.packets.len());
+            self.next_late += 1;
+            self.late.insert(number, late);
+            self.report.late += len as u64;
+            self.line(|| format!("connection {conn} leaves {len} packets behind to n{}", to + 1));
+            let after = self.rng.below(until - self.now);
+            self.after(after, Event::Late { number });
+        }
+    }
+
+    /// The next bytes that a broken connection left behind are read; behind the last ones is its end.
+    pub(super) fn deliver_late(&mut self, number: u64) -> Result<(), String> {
+        let Some(late) = self.late.get_mut(&number) else { return Ok(()) };
+        let (conn, end, to, old) = (late.conn, late.end, late.to, late.number);
+        let is_there = self.nodes[to].is_up && self.nodes[to].life == late.to_life;
+        let (until, left) = (late.until, late.packets.len() as u64);
+        let packet = if is_there { late.packets.pop_front() } else { None };
+        let Some(packet) = packet else {
+            self.late.remove(&number);
+            if is_there {
+                self.close(conn, to, old);
+            }
+            return Ok(());
+        };
+        self.trace.note(self.now, 13, conn as u64, end as u64);
+        self.line(|| format!("n{} reads {} late bytes of connection {conn}", to + 1, packet.bytes.len()));
+        self.take_packet(conn, end, old, packet)?;
+        // Their process reads on without a rest once it has begun.
+        let after = 1 + self.rng.below(1 + 2 * until.saturating_sub(self.now) / (left + 1));
+        self.after(after, Event::Late { number });
+        Ok(())
+    }
+
+    /// A node learns that a connection of a proxy or a client, which it knows by `number`, is gone.
+    fn close(&mut self, conn: usize, node: usize, number: u64) {
+        match self.conns[conn].what {
+            Use::Peers => {}
+            Use::Requests { worker } => {
+                if let Some(core) = &mut self.nodes[node].workers[usize::from(worker)].core {
+                    core.link_close(number);
+                }
+            }
+            Use::Client { worker } => {
+                if let Some(core) = &mut self.nodes[node].workers[usize::from(worker)].core {
+                    core.client_close(number);
+                }
+            }
         }
     }
 
@@ -177,24 +268,15 @@ impl World {
                     }
                 }
             }
-            (Use::Requests { worker }, 1) => {
-                if let Some(core) = &mut self.nodes[to].workers[usize::from(worker)].core {
-                    core.link_close(number);
-                }
-            }
-            (Use::Client { worker }, 1) => {
-                if let Some(core) = &mut self.nodes[to].workers[usize::from(worker)].core {
-                    core.client_close(number);
-                }
-            }
+            (_, 1) => self.close(conn, to, number),
             (Use::Requests { worker }, _) => {
-                let proxy = to - NODES;
+                let proxy = to - self.nodes.len();
                 let now = self.now;
                 self.proxies[proxy].core.link_down(LinkId { node: other, worker }, now);
                 self.want_proxy_turn(proxy, 50);
             }
             (Use::Client { .. }, _) => {
-                let client = self.options.proxy_clients + (to - NODES - self.options.proxies);
+                let client = self.options.proxy_clients + (to - self.nodes.len() - self.options.proxies);
                 if self.clients[client].conns[self.clients[client].node] == conn {
                     self.give_up(client)?;
                 }
@@ -215,7 +297,7 @@ impl World {
     pub(super) fn plan_connect(&mut self, conn: usize) {
         if self.conns[conn].knows == [false; 2] {
             let life = self.conns[conn].life;
-            let after = self.rng.spread(1_000, 200_000);
+            let after = self.rng.spread(1_000, self.options.reconnect_us);
             self.after(after, Event::Connect { conn, life });
         }
     }
@@ -226,11 +308,11 @@ impl World {
         if self.conns[conn].is_up || self.conns[conn].knows != [false; 2] {
             return Ok(());
         }
-        let is_dead = |host: Host| host < NODES && !self.nodes[host].is_up;
+        let is_dead = |host: Host| host < self.nodes.len() && !self.nodes[host].is_up;
         let is_paused = |host: Host| self.now < self.paused_until(host);
         let is_refused = is_dead(a) || is_dead(b) || self.is_blocked(a, b) || self.is_blocked(b, a);
         if is_refused || is_paused(a) || is_paused(b) {
-            let after = self.rng.range(20_000, 200_000);
+            let after = self.rng.spread(1_000, self.options.reconnect_us);
             self.after(after, Event::Connect { conn, life });
             return Ok(());
         }
@@ -238,7 +320,8 @@ impl World {
         self.conns[conn].life += 1;
         self.conns[conn].knows = [true; 2];
         self.trace.note(self.now, 9, conn as u64, 0);
-        self.line(|| format!("connection {conn} ({a}-{b}) is up"));
+        let names = (self.host_name(a), self.host_name(b));
+        self.line(|| format!("connection {conn} ({}-{}) is up", names.0, names.1));
         let workers = self.options.workers;
         match self.conns[conn].what {
             Use::Peers => {
@@ -254,7 +337,7 @@ impl World {
             Use::Requests { worker } => {
                 let core = self.nodes[b].workers[usize::from(worker)].core.as_mut();
                 self.conns[conn].number = core.map_or(0, |core| core.link_open());
-                let (proxy, now) = (a - NODES, self.now);
+                let (proxy, now) = (a - self.nodes.len(), self.now);
                 self.proxies[proxy].core.link_up(LinkId { node: b, worker }, workers, now);
                 self.want_proxy_turn(proxy, 50);
             }
@@ -274,7 +357,8 @@ impl World {
         if self.is_blocked(from, to) {
             return;
         }
-        self.line(|| format!("{from} -> {to} is open again"));
+        let names = (self.host_name(from), self.host_name(to));
+        self.line(|| format!("{} -> {} is open again", names.0, names.1));
         for conn in 0..self.conns.len() {
             let c = &mut self.conns[conn];
             for end in 0..2 {

@@ -65,6 +65,7 @@ impl World {
                 self.forget_end(conn, end);
             }
         }
+        self.after(0, Event::Resume { host: node });
         let after = if self.is_healed { 100_000 } else { self.rng.spread(50_000, self.options.fault_us) };
         self.after(after, Event::Start { node });
     }
@@ -128,7 +129,10 @@ impl World {
     }
 
     pub(super) fn turn(&mut self, node: usize, worker: usize) -> Result<(), String> {
-        let stall_us = if !self.is_healed && self.rng.one_in(self.options.stall_one_in) {
+        let is_slow = self.now < self.nodes[node].slow_until;
+        let stall_us = if is_slow && self.rng.one_in(8) {
+            self.rng.spread(1_000, SECOND / 2)
+        } else if !self.is_healed && self.rng.one_in(self.options.stall_one_in) {
             self.rng.spread(1_000, SECOND)
         } else {
             self.rng.below(100)
@@ -259,7 +263,12 @@ impl World {
 
     pub(super) fn plan_job(&mut self, node: usize, worker: usize) {
         let life = self.nodes[node].life;
-        let after = self.rng.spread(50, self.options.sync_us);
+        let is_slow = self.now < self.nodes[node].slow_until;
+        let after = if is_slow {
+            self.rng.spread(self.options.sync_us, 2 * SECOND)
+        } else {
+            self.rng.spread(50, self.options.sync_us)
+        };
         self.after(after, Event::JobRun { node, worker, life });
     }
 

@@ -3,7 +3,6 @@
 use super::{Event, World};
 use crate::client::Via;
 use crate::net::Use;
-use crate::options::NODES;
 use ringfort_proxy::clients::Clients;
 use ringfort_proxy::{LinkId, Proxy};
 use std::collections::BTreeMap;
@@ -26,7 +25,7 @@ impl World {
     /// A new process learns the map; its clients connect.
     pub(super) fn prepare_proxy(&mut self, p: usize) {
         self.proxies[p].core.update_map(self.map.clone());
-        for node in 0..NODES {
+        for node in 0..self.nodes.len() {
             // With this it knows the node's workers; the links themselves come up one by one.
             let link = LinkId { node, worker: 0 };
             self.proxies[p].core.link_up(link, self.options.workers, self.now);
@@ -57,7 +56,7 @@ impl World {
             let mut bytes = Vec::new();
             self.proxies[proxy].core.take_link_output(link, &mut bytes);
             let conn = self.proxies[proxy].links[&link];
-            self.send(conn, NODES + proxy, 0, bytes);
+            self.send(conn, self.nodes.len() + proxy, 0, bytes);
         }
         for id in self.proxies[proxy].core.take_touched() {
             let core = &mut self.proxies[proxy].core;
@@ -86,6 +85,7 @@ impl World {
         proxy.life += 1;
         proxy.next_turn = u64::MAX;
         proxy.paused_until = 0;
+        self.after(0, Event::Resume { host: self.nodes.len() + p });
         for client in 0..self.clients.len() {
             if self.clients[client].via == Via::Proxy(p) {
                 self.give_up(client)?;
@@ -93,7 +93,8 @@ impl World {
         }
         self.prepare_proxy(p);
         for conn in 0..self.conns.len() {
-            if self.conns[conn].ends[0] == NODES + p && matches!(self.conns[conn].what, Use::Requests { .. })
+            if self.conns[conn].ends[0] == self.nodes.len() + p
+                && matches!(self.conns[conn].what, Use::Requests { .. })
             {
                 self.break_conn(conn);
                 self.forget_end(conn, 0);

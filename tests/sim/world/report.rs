@@ -16,6 +16,10 @@ pub(crate) struct Report {
     pub(crate) snapshots: u64,
     pub(crate) restarts: u64,
     pub(crate) wipes: u64,
+    /// Damaged logs or snapshots that a start has refused.
+    pub(crate) damages: u64,
+    /// Packets that were read after their connection had broken.
+    pub(crate) late: u64,
     /// Keys evicted by the last processes.
     pub(crate) evicted: u64,
     /// Writes refused for want of memory.
@@ -35,6 +39,8 @@ impl Report {
         self.snapshots += other.snapshots;
         self.restarts += other.restarts;
         self.wipes += other.wipes;
+        self.damages += other.damages;
+        self.late += other.late;
         self.evicted += other.evicted;
         self.refused += other.refused;
     }
@@ -45,7 +51,7 @@ impl std::fmt::Display for Report {
         write!(
             f,
             "{} events in {} virtual s; {} operations done, {} failed, {} unknown; {} faults, {} restarts, {} data \
-             folders lost, {} elections, {} snapshots sent, {} keys evicted by the last processes, {} writes refused for \
+             folders lost, {} damaged, {} packets late, {} elections, {} snapshots sent, {} keys evicted by the last processes, {} writes refused for \
              want of memory",
             self.events,
             self.virtual_us / SECOND,
@@ -55,6 +61,8 @@ impl std::fmt::Display for Report {
             self.faults,
             self.restarts,
             self.wipes,
+            self.damages,
+            self.late,
             self.elections,
             self.snapshots,
             self.evicted,

@@ -2,7 +2,7 @@
 
 use super::{Event, World};
 use crate::history::{Ask, COUNTERS, Key, LISTS, REGISTERS};
-use crate::options::{NODES, PARTITIONS, SECOND};
+use crate::options::{PARTITIONS, SECOND};
 use crate::settings;
 use ringfort::shard::{Group, Machine};
 use ringfort_ring::{PartitionId, slot_of};
@@ -25,9 +25,10 @@ impl World {
         self.is_healed = true;
         self.settings.heal(self.now);
         self.healed_at = self.now;
-        for node in 0..NODES {
+        for node in 0..self.nodes.len() {
             self.give_room(node);
             self.nodes[node].paused_until = 0;
+            self.nodes[node].slow_until = 0;
             if let Some(death) = self.nodes[node].doom {
                 self.die(node, death);
             }
@@ -45,6 +46,9 @@ impl World {
                     }
                 }
             }
+        }
+        for host in 0..self.frozen.len() {
+            self.after(0, Event::Resume { host });
         }
         let opening = std::mem::take(&mut self.queue);
         self.queue = opening
@@ -120,7 +124,7 @@ impl World {
         // All replicas of a group that stand at one index are equal, and none is far behind.
         for g in 0..=PARTITIONS {
             let mut tops = Vec::new();
-            for node in 0..NODES {
+            for node in 0..self.nodes.len() {
                 for worker in &self.nodes[node].workers {
                     if let Some(group) = worker.core.as_ref().and_then(|c| c.group(GroupId(g))) {
                         self.invariants.check_digest(node, group)?;
