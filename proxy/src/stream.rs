@@ -8,8 +8,16 @@ use std::io;
 use tokio::io::{Interest, Ready};
 use tokio::net::TcpStream;
 
+/// How long a client may be silent before the system asks whether it still exists (Redis: `tcp-keepalive`).
+const KEEPALIVE: Duration = Duration::from_secs(300);
 /// How long a TLS connection that ends may take to send its last encrypted bytes.
 pub const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Whether an error of a socket that does not block says that it is of no use any more, and not only that nothing can be
+/// done now. Whoever takes the first for the second tries again for ever.
+pub fn is_fatal(error: &io::Error) -> bool {
+    !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
 
 /// A connection on its way to the worker that will serve it; its handshake, if there is one, is done.
 #[derive(Debug)]
@@ -55,12 +63,16 @@ impl ClientStream {
     /// Shortest buffer that [`ClientStream::try_read`] can use.
     pub const READ_BYTES_MIN: usize = 32 << 10;
 
-    /// Takes a connection into the runtime of the calling thread.
+    /// Takes a connection into the runtime of the calling thread; the system asks from time to time whether a silent client
+    /// still exists.
     ///
     /// # Errors
-    /// The system does not watch the socket.
+    /// The system does not watch the socket, or the client is gone: drop it.
     pub fn new(socket: ClientSocket) -> io::Result<Self> {
         let tcp = TcpStream::from_std(socket.tcp)?;
+        tcp.set_nodelay(true)?;
+        let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE);
+        socket2::SockRef::from(&tcp).set_tcp_keepalive(&keepalive)?;
         Ok(Self { tcp, tls: socket.tls.map(|tls| Box::new(RefCell::new(*tls))) })
     }
 

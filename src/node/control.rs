@@ -80,7 +80,7 @@ impl Control {
 
     async fn answer(&self, mut stream: TcpStream) -> anyhow::Result<()> {
         failpoint::hit(Point::PeerAccept)?;
-        stream.set_nodelay(true)?;
+        peer::prepare(&stream)?;
         let mut responder = Responder::new(self.secret.as_ref(), peer::nonce()?);
         let greeted =
             tokio::time::timeout(GREETING_TIMEOUT, peer::greet(&mut stream, &mut responder)).await?;

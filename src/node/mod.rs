@@ -308,7 +308,6 @@ async fn accept_clients(listener: TcpListener, door: Arc<Door>) {
             }
         };
         failpoint::pass(Point::ClientAccept);
-        let _ = stream.set_nodelay(true);
         if let Ok(stream) = stream.into_std() {
             door.admit(ClientSocket::plain(stream));
         }

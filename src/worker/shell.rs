@@ -16,7 +16,7 @@ use ringfort_proxy::clients::{Address, Place};
 use ringfort_proxy::errands::TOO_MANY;
 use ringfort_proxy::server::peer::read_frame;
 use ringfort_proxy::server::{meta, peer};
-use ringfort_proxy::stream::{ClientSocket, ClientStream};
+use ringfort_proxy::stream::{self, ClientSocket, ClientStream};
 use ringfort_ring::NodeId;
 use ringfort_wire::frame::{self, Kind, Reader, put_bytes};
 use ringfort_wire::hello::{Channel, Hello, HelloAck};
@@ -197,6 +197,8 @@ struct Connection {
     stream: TcpStream,
     /// Bytes of replies that the socket did not take.
     unsent: RefCell<Vec<u8>>,
+    /// Whether the socket failed: its task ends.
+    is_broken: Cell<bool>,
     wake: Notify,
 }
 
@@ -204,6 +206,8 @@ struct Connection {
 #[derive(Debug)]
 struct ClientConnection {
     stream: ClientStream,
+    /// Whether the socket failed: its task ends.
+    is_broken: Cell<bool>,
     wake: Notify,
 }
 
@@ -269,8 +273,8 @@ impl Shell {
     fn take_inputs(self: &Rc<Self>) -> anyhow::Result<bool> {
         while let Some(input) = self.inbox.queue.pop() {
             match input {
-                Input::Client(socket, place) => self.accept_client(socket, place)?,
-                Input::Link(stream, channel) => self.accept_link(stream, channel)?,
+                Input::Client(socket, place) => self.accept_client(socket, place),
+                Input::Link(stream, channel) => self.accept_link(stream, channel),
                 Input::Worker(message) => self.core.borrow_mut().worker_message(message, self.clock.now()),
                 Input::MetaWrite(body, sender) => self.take_meta_write(&body, sender),
                 Input::Job(done, took_us) => {
@@ -424,6 +428,7 @@ impl Shell {
         let Some(stream) = stream else { return };
         let mut unsent = link.unsent.borrow_mut();
         let send = |bytes: &[u8]| stream.try_write(bytes);
+        // An error shows again to the link's own task, which ends the link.
         let sent = match unsent.is_empty() {
             true => failpoint::torn(Point::PeerSendTorn, bytes, send).unwrap_or(0),
             false => 0,
@@ -480,15 +485,18 @@ impl Shell {
 
     // --- Links of peers and proxies --------------------------------------------------------------------------------
 
-    fn accept_link(self: &Rc<Self>, stream: std::net::TcpStream, channel: Channel) -> io::Result<()> {
-        let stream = TcpStream::from_std(stream)?;
+    fn accept_link(self: &Rc<Self>, stream: std::net::TcpStream, channel: Channel) {
+        let stream = match TcpStream::from_std(stream) {
+            Ok(stream) => stream,
+            // One socket that the system does not watch is no reason to stop serving the others.
+            Err(error) => return tracing::warn!(%error, "a link is dropped"),
+        };
         match channel {
             Channel::Raft => drop(spawn_local(Rc::clone(self).serve_raft(stream))),
             Channel::Requests => drop(spawn_local(Rc::clone(self).serve_link(stream))),
             Channel::Snapshot => drop(spawn_local(Rc::clone(self).serve_snapshot(stream))),
             Channel::Control => {}
         }
-        Ok(())
     }
 
     /// Reads a peer's Raft messages.
@@ -502,7 +510,7 @@ impl Shell {
             match stream.try_read(&mut buffer) {
                 Ok(0) => return,
                 Ok(n) => input.extend_from_slice(&buffer[..n]),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(e) if !stream::is_fatal(&e) => continue,
                 Err(_) => return,
             }
             failpoint::pass(Point::PeerReceive);
@@ -533,10 +541,15 @@ impl Shell {
     /// Serves a proxy's requests.
     async fn serve_link(self: Rc<Self>, stream: TcpStream) {
         let id = self.core.borrow_mut().link_open();
-        let connection = Rc::new(Connection { stream, unsent: RefCell::default(), wake: Notify::new() });
+        let connection = Rc::new(Connection {
+            stream,
+            unsent: RefCell::default(),
+            is_broken: Cell::new(false),
+            wake: Notify::new(),
+        });
         self.links.borrow_mut().insert(id, Rc::clone(&connection));
         let mut buffer = vec![0; READ_BYTES];
-        loop {
+        while !connection.is_broken.get() {
             let unsent = connection.unsent.borrow().len();
             let ready = ready(&connection, unsent < LINK_OUTPUT_PAUSE, unsent > 0).await;
             let Ok(ready) = ready else { break };
@@ -555,7 +568,7 @@ impl Shell {
                         }
                         self.inbox.wake.notify_one();
                     }
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(e) if !stream::is_fatal(&e) => {}
                     Err(_) => break,
                 }
             }
@@ -568,26 +581,35 @@ impl Shell {
         let Some(connection) = self.links.borrow().get(&id).cloned() else { return };
         let output = self.core.borrow_mut().take_link_output(id);
         let mut unsent = connection.unsent.borrow_mut();
-        if unsent.is_empty() {
+        if connection.is_broken.get() {
+            return;
+        }
+        let result = if unsent.is_empty() {
             let send = |bytes: &[u8]| connection.stream.try_write(bytes);
-            let sent = failpoint::torn(Point::LinkReplyTorn, &output, send).unwrap_or(0);
-            unsent.extend_from_slice(&output[sent..]);
+            let result = sent(failpoint::torn(Point::LinkReplyTorn, &output, send));
+            unsent.extend_from_slice(&output[*result.as_ref().unwrap_or(&0)..]);
+            result
         } else {
             unsent.extend_from_slice(&output);
-            let sent = connection.stream.try_write(&unsent).unwrap_or(0);
-            unsent.drain(..sent);
+            sent(connection.stream.try_write(&unsent)).inspect(|&count| drop(unsent.drain(..count)))
+        };
+        if result.is_err() {
+            connection.is_broken.set(true);
+            *unsent = Vec::new();
         }
-        if !unsent.is_empty() {
+        if result.is_err() || !unsent.is_empty() {
             connection.wake.notify_one();
         }
     }
 
     // --- Clients ---------------------------------------------------------------------------------------------------
 
-    fn accept_client(self: &Rc<Self>, socket: ClientSocket, place: Place) -> io::Result<()> {
-        let stream = ClientStream::new(socket)?;
-        spawn_local(Rc::clone(self).serve_client(stream, place));
-        Ok(())
+    fn accept_client(self: &Rc<Self>, socket: ClientSocket, place: Place) {
+        match ClientStream::new(socket) {
+            Ok(stream) => drop(spawn_local(Rc::clone(self).serve_client(stream, place))),
+            // With its place another client can come.
+            Err(error) => tracing::debug!(%error, "a client is gone already, or cannot be watched"),
+        }
     }
 
     async fn serve_client(self: Rc<Self>, stream: ClientStream, place: Place) {
@@ -595,7 +617,8 @@ impl Shell {
         if stream.is_tls() {
             self.core.borrow_mut().client_set_tls(client);
         }
-        let connection = Rc::new(ClientConnection { stream, wake: Notify::new() });
+        let connection =
+            Rc::new(ClientConnection { stream, is_broken: Cell::new(false), wake: Notify::new() });
         self.clients.borrow_mut().insert(client, Rc::clone(&connection));
         let mut buffer = vec![0; READ_BYTES];
         loop {
@@ -605,7 +628,7 @@ impl Shell {
                 let Some((output, is_over)) = core.client_output(client) else { break };
                 (wants_input, !output.is_empty(), is_over)
             };
-            if is_over {
+            if is_over || connection.is_broken.get() {
                 break;
             }
             let ready = tokio::select! {
@@ -618,14 +641,15 @@ impl Shell {
             }
             if ready.is_readable() {
                 match connection.stream.try_read(&mut buffer) {
-                    Ok(0) => break,
+                    // What it has asked for is still answered: it may have closed only its own side.
+                    Ok(0) => self.core.borrow_mut().client_end_input(client),
                     Ok(n) => {
                         failpoint::pass(Point::ClientReceive);
                         let now = self.clock.now();
                         self.core.borrow_mut().client_data(client, &buffer[..n], now);
                         self.inbox.wake.notify_one();
                     }
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(e) if !stream::is_fatal(&e) => {}
                     Err(_) => break,
                 }
             }
@@ -639,10 +663,17 @@ impl Shell {
         let Some(connection) = self.clients.borrow().get(&client).cloned() else { return };
         let mut core = self.core.borrow_mut();
         let Some((output, is_over)) = core.client_output(client) else { return };
+        if connection.is_broken.get() {
+            return;
+        }
         let send = |bytes: &[u8]| connection.stream.try_write(bytes);
         let sent = match output.is_empty() {
-            true => 0,
-            false => failpoint::torn(Point::ClientReplyTorn, output, send).unwrap_or(0),
+            true => Ok(0),
+            false => sent(failpoint::torn(Point::ClientReplyTorn, output, send)),
+        };
+        let Ok(sent) = sent else {
+            connection.is_broken.set(true);
+            return connection.wake.notify_one();
         };
         let is_left = sent < output.len();
         if sent > 0 {
@@ -745,6 +776,14 @@ fn futures_ready(ticks: &mut tokio::time::Interval) -> bool {
     ticks.poll_tick(&mut context).is_ready()
 }
 
+/// What a socket took; an error when it is of no use any more.
+fn sent(result: io::Result<usize>) -> io::Result<usize> {
+    match result {
+        Err(error) if !stream::is_fatal(&error) => Ok(0),
+        result => result,
+    }
+}
+
 /// Waits until the connection can be read or written, as wanted, or until it is woken; then with nothing ready.
 async fn ready(connection: &Connection, read: bool, write: bool) -> io::Result<tokio::io::Ready> {
     let interest = match (read, write) {
@@ -777,7 +816,7 @@ async fn serve_peer(stream: &TcpStream, link: &PeerLink) -> io::Result<()> {
             let mut unsent = link.unsent.borrow_mut();
             match stream.try_write(&unsent) {
                 Ok(n) => drop(unsent.drain(..n)),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) if !stream::is_fatal(&e) => {}
                 Err(e) => return Err(e),
             }
         }
@@ -786,7 +825,7 @@ async fn serve_peer(stream: &TcpStream, link: &PeerLink) -> io::Result<()> {
             match stream.try_read(&mut byte) {
                 Ok(0) => return Ok(()),
                 Ok(_) => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) if !stream::is_fatal(&e) => {}
                 Err(e) => return Err(e),
             }
         }

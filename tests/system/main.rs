@@ -8,6 +8,7 @@ mod client;
 mod clients;
 mod cluster;
 mod commands;
+mod departures;
 mod disk_full;
 mod expiry;
 mod failover;

@@ -2,6 +2,7 @@
 
 use crate::client::{Client, encode, encode_line};
 use crate::cluster::{Cluster, Options, START};
+use crate::departures::others;
 use crate::wait::eventually;
 use ringfort_resp::reply::{Value, frame_len, parse};
 use rustix::process::Signal;
@@ -79,12 +80,17 @@ struct TlsCluster {
 impl TlsCluster {
     /// With further lines in section `[tls]`.
     fn start(more: &str) -> Self {
-        let mut cluster = Cluster::prepare(Options::default());
+        Self::start_with(Options::default(), more)
+    }
+
+    fn start_with(options: Options, more: &str) -> Self {
+        let nodes = options.nodes;
+        let mut cluster = Cluster::prepare(options);
         let authority = Authority::new();
         let host = cluster.proxy_address.ip();
         authority.write_server(&cluster.folder.0, vec![host.to_string()]);
         fs::write(cluster.folder.0.join("ca.crt"), &authority.pem).expect("written");
-        let ports = free_ports(host, 7);
+        let ports = free_ports(host, 1 + 2 * nodes);
         let mut text = cluster.config_text().replace(
             "[proxy]\n",
             &format!(
@@ -94,7 +100,7 @@ impl TlsCluster {
         );
         for (n, addresses) in cluster.addresses.iter().enumerate() {
             for (key, address, tls) in
-                [("client", addresses.client, ports[1 + n]), ("proxy", addresses.proxy, ports[4 + n])]
+                [("client", addresses.client, ports[1 + n]), ("proxy", addresses.proxy, ports[1 + nodes + n])]
             {
                 let line = format!("{key} = \"{address}\"\n");
                 text = text.replace(&line, &format!("{line}tls_{key} = \"{tls}\"\n"));
@@ -106,8 +112,8 @@ impl TlsCluster {
             cluster,
             authority,
             proxy: ports[0],
-            nodes: ports[1..4].to_vec(),
-            node_proxies: ports[4..].to_vec(),
+            nodes: ports[1..=nodes].to_vec(),
+            node_proxies: ports[1 + nodes..].to_vec(),
         }
     }
 
@@ -212,6 +218,41 @@ fn large_values_pass_by_tls() {
                 Ok(Some((Value::Bulk(bytes), _))) if bytes == value => Ok(()),
                 _ => Err(format!("{} bytes", reply.len())),
             }
+        });
+    }
+}
+
+#[test]
+fn a_tls_client_may_end_its_side_or_die() {
+    let tls = TlsCluster::start_with(Options { nodes: 1, replicas: 1, ..Options::default() }, "");
+    let value = vec![b'v'; 16 * MIB];
+    let mut plain = tls.cluster.client();
+    plain.send(&encode(&[b"SET", b"{t}v", &value])).expect("sent");
+    assert_eq!(plain.reply(), "+OK\r\n");
+    let node = tls.cluster.addresses[0].client;
+    for (by_tls, by_plain) in [(tls.proxy, tls.cluster.proxy_address), (tls.nodes[0], node)] {
+        let mut client = tls.connect(by_tls);
+        client.stream.write_all(&encode_line("GET {t}v").repeat(3)).expect("sent");
+        client.stream.conn.send_close_notify();
+        client.stream.flush().expect("sent");
+        for _ in 0..3 {
+            assert!(client.try_reply().expect("a reply").len() > value.len());
+        }
+        assert_eq!(client.stream.read(&mut [0]).expect("a farewell"), 0);
+
+        let mut admin = Client::connect(by_plain);
+        let mut dead = tls.connect(by_tls);
+        assert_eq!(dead.call("CLIENT SETNAME dead"), "+OK\r\n");
+        dead.stream.write_all(&encode_line("GET {t}v").repeat(8)).expect("sent");
+        eventually("unsent replies", TIMEOUT, || {
+            let others = others(&mut admin);
+            let is_full = others.iter().any(|(name, held)| name == "dead" && *held > 2 * MIB);
+            if is_full { Ok(()) } else { Err(format!("{others:?}")) }
+        });
+        drop(dead);
+        eventually("the client is forgotten", TIMEOUT, || {
+            let others = others(&mut admin);
+            if others.iter().any(|(name, _)| name == "dead") { Err(format!("{others:?}")) } else { Ok(()) }
         });
     }
 }

@@ -4,27 +4,15 @@ use super::Accepted;
 use super::worker::Worker;
 use crate::ClientId;
 use crate::clients::Address;
-use crate::stream::{ClientSocket, ClientStream};
+use crate::stream::{self, ClientStream};
 use core::cell::{Cell, RefCell};
 use core::future::poll_fn;
 use core::task::{Context, Poll, Waker};
-use core::time::Duration;
 use std::rc::Rc;
 
 /// Most bytes that one read takes from a client, so that a busy client leaves room in the turn for others.
 const READ_BYTES: usize = 64 << 10;
 const _: () = assert!(READ_BYTES >= ClientStream::READ_BYTES_MIN);
-
-/// How long a client may be silent before the system asks whether it still exists (Redis: `tcp-keepalive`).
-const KEEPALIVE: Duration = Duration::from_secs(300);
-
-fn prepare(socket: ClientSocket) -> std::io::Result<ClientStream> {
-    let stream = ClientStream::new(socket)?;
-    stream.tcp().set_nodelay(true)?;
-    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE);
-    socket2::SockRef::from(stream.tcp()).set_tcp_keepalive(&keepalive)?;
-    Ok(stream)
-}
 
 /// What the client's task and the turn share.
 pub(super) struct ClientShell {
@@ -41,7 +29,7 @@ pub(super) struct ClientShell {
 impl ClientShell {
     /// Takes a socket in and starts its task.
     pub(super) fn open(worker: &Rc<Worker>, (socket, place): Accepted) {
-        let stream = match prepare(socket) {
+        let stream = match ClientStream::new(socket) {
             Ok(stream) => stream,
             Err(error) => {
                 tracing::debug!(%error, "client is gone already");
@@ -123,7 +111,7 @@ impl ClientShell {
             match self.stream.try_write(core.client_output(self.id)) {
                 Ok(count) => core.client_sent(self.id, count),
                 Err(error) => {
-                    self.is_broken.set(error.kind() != std::io::ErrorKind::WouldBlock);
+                    self.is_broken.set(stream::is_fatal(&error));
                     break;
                 }
             }

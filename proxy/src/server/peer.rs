@@ -1,11 +1,18 @@
 //! Links to the peer port of a node: the handshake, and frames one at a time. Nodes use it too.
 
+use core::time::Duration;
 use ringfort_wire::hello::{HANDSHAKE_BYTES_MAX, Hello, HelloAck, Initiator, Responder};
 use ringfort_wire::secret::{NONCE_BYTES, Nonce};
 use ringfort_wire::{FRAME_BYTES_MAX, Kind, PeerSecret, frame};
 use std::io;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+
+/// How long the other end of a link may be silent before the system asks whether it is there.
+pub const LINK_KEEPALIVE: Duration = Duration::from_secs(15);
+/// How long it waits for each answer, and how often it asks.
+const LINK_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const LINK_KEEPALIVE_RETRIES: u32 = 3;
 
 /// Connects to a node's peer address, says hello, and proves to know the peer secret if there is one. It takes as long as
 /// the other side does: give it a timeout.
@@ -19,7 +26,7 @@ pub async fn connect(
     secret: Option<&PeerSecret>,
 ) -> io::Result<(TcpStream, HelloAck)> {
     let mut stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
+    prepare(&stream)?;
     let mut out = Vec::new();
     let mut initiator = Initiator::new(hello, secret, nonce()?, &mut out);
     let mut body = Vec::new();
@@ -32,6 +39,20 @@ pub async fn connect(
             return Ok((stream, ack));
         }
     }
+}
+
+/// Sets what both ends of a link set: no delay, and questions of the system whether the other end is there while it is
+/// silent. Without them a node would hold the links of machines that lost their power for ever.
+///
+/// # Errors
+/// The link is of no use any more.
+pub fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(LINK_KEEPALIVE)
+        .with_interval(LINK_KEEPALIVE_INTERVAL)
+        .with_retries(LINK_KEEPALIVE_RETRIES);
+    socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
 /// Whether a link was refused, rather than not answered.

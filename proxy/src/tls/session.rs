@@ -19,13 +19,16 @@ pub(crate) struct TlsSession {
     connection: ServerConnection,
     /// Whether nothing was read since the handshake, whose last packet may have brought the client's first bytes.
     is_fresh: bool,
+    /// Whether the client has said that it sends no more. Its farewell may have come with its last bytes, so that the socket
+    /// shows nothing of it.
+    is_ended: bool,
 }
 
 impl TlsSession {
     pub(super) fn new(config: Arc<ServerConfig>) -> io::Result<Self> {
         let mut connection = ServerConnection::new(config).map_err(io::Error::other)?;
         connection.set_buffer_limit(Some(UNSENT_BYTES_MAX));
-        Ok(Self { connection, is_fresh: true })
+        Ok(Self { connection, is_fresh: true, is_ended: false })
     }
 
     pub(super) fn is_handshaking(&self) -> bool {
@@ -36,10 +39,10 @@ impl TlsSession {
     pub(super) fn handshake(&mut self, mut bytes: &[u8]) -> Result<(), rustls::Error> {
         while !bytes.is_empty() {
             match self.connection.read_tls(&mut bytes) {
-                Ok(1..) => self.connection.process_new_packets()?,
+                Ok(1..) => self.is_ended |= self.connection.process_new_packets()?.peer_has_closed(),
                 // Nothing more is taken after the client's farewell, nor beyond the library's own bound.
                 Ok(0) | Err(_) => return Err(rustls::Error::General("too much, or a farewell".to_owned())),
-            };
+            }
         }
         Ok(())
     }
@@ -85,6 +88,7 @@ impl TlsSession {
                 .connection
                 .process_new_packets()
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            self.is_ended |= state.peer_has_closed();
             if state.plaintext_bytes_to_read() > 0 {
                 plain += self.connection.reader().read(&mut buffer[plain..start])?;
             }
@@ -130,8 +134,8 @@ impl TlsSession {
         self.connection.wants_write()
     }
 
-    /// Whether bytes of the client may be here that did not come through [`TlsSession::read`].
+    /// Whether [`TlsSession::read`] may give something although the socket has nothing: bytes of the client, or its end.
     pub(crate) fn has_plain(&self) -> bool {
-        self.is_fresh
+        self.is_fresh || self.is_ended
     }
 }

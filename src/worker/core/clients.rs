@@ -61,6 +61,13 @@ impl<D: Disk> WorkerCore<D> {
         self.pump(client, now);
     }
 
+    /// A client will send no more: its connection ends when what it sent is answered and the answers are sent.
+    pub fn client_end_input(&mut self, client: u64) {
+        if let Some(state) = self.ports.clients.get_mut(client) {
+            state.session.end_input();
+        }
+    }
+
     /// Executes the commands of a client that are decoded and within its bounds.
     fn pump(&mut self, client: u64, now: Now) {
         // What another connection of this node has just set holds for the next command here.
