@@ -2,6 +2,7 @@
 //!
 //! - [`check`]: did the server keep every write it acknowledged, exactly once, and how long was it away?
 //! - [`linear`]: is the history of one key linearizable, whatever commands it saw?
+//! - [`nemesis`]: breaks a cluster meanwhile: kills, pauses, cuts links, fills disks.
 //! - [`load`]: fill it with keys; send a mix of commands and measure latencies, in a closed or an open loop.
 //! - [`reply`], [`encode`], [`conn`], [`routes`]: just enough of the protocol, on the client's side.
 
@@ -10,6 +11,7 @@ pub mod conn;
 pub mod encode;
 pub mod linear;
 pub mod load;
+pub mod nemesis;
 pub mod reply;
 pub mod rng;
 pub mod routes;

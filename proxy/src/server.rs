@@ -11,6 +11,7 @@
 
 mod client;
 mod control;
+pub mod faults;
 mod link;
 pub mod meta;
 pub mod peer;

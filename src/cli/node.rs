@@ -37,6 +37,9 @@ pub(super) struct Args {
     /// Go on after an unplanned stop of all machines, without the last second of writes that may be missing
     #[arg(long)]
     accept_loss: bool,
+    /// Enable RINGFORT FAULT, which cuts links and fills the disk on command: for tests only
+    #[arg(long)]
+    faults: bool,
     #[command(flatten)]
     log: process::LogArgs,
     /// Stop when stdin ends
@@ -55,6 +58,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let needs_tls = node.tls_client.is_some() || node.tls_proxy.is_some();
     let tls = if needs_tls { config.load_tls(&args.config)? } else { None };
     process::raise_open_files();
+    if args.faults {
+        process::enable_faults(&config)?;
+    }
     if args.parent_pipe {
         process::stop_with_parent()?;
     }

@@ -7,9 +7,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use ringfort_proxy::logging::{self, Format};
+use ringfort_proxy::server::faults;
 use rustix::process::{Resource, Rlimit, Signal, getpid, getrlimit, kill_process, setrlimit};
 
-use crate::config::LogConfig;
+use crate::config::{Config, LogConfig};
 
 /// Environment variable that sets what the log shows.
 const LOG_VARIABLE: &str = "RINGFORT_LOG";
@@ -88,6 +89,15 @@ pub(super) fn raise_open_files() {
             tracing::warn!(%error, "cannot raise the limit of open files");
         }
     }
+}
+
+/// Lets RINGFORT FAULT cut this process off from the nodes of the file, and fill its disk.
+///
+/// # Errors
+/// The thread that ends faults cannot be started.
+pub(super) fn enable_faults(config: &Config) -> anyhow::Result<()> {
+    let nodes = config.nodes.iter().map(|node| (node.id.0.clone(), node.peer));
+    faults::enable(nodes).context("cannot start a thread")
 }
 
 /// Stops this process when its stdin ends, so that a child never outlives the `up` that holds the other end, not even

@@ -28,6 +28,9 @@ pub(super) struct Args {
     /// Worker threads, 1 to 255 [default: one per core]
     #[arg(long, value_name = "N")]
     workers: Option<NonZeroU8>,
+    /// Enable RINGFORT FAULT, which cuts links and fills the disk on command: for tests only
+    #[arg(long)]
+    faults: bool,
     #[command(flatten)]
     log: process::LogArgs,
     /// Stop when stdin ends
@@ -46,6 +49,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     };
     let secret = config.load_peer_secret()?;
     process::raise_open_files();
+    if args.faults {
+        process::enable_faults(&config)?;
+    }
     if args.parent_pipe {
         process::stop_with_parent()?;
     }

@@ -43,6 +43,9 @@ pub(super) struct Args {
     /// Folder of the data, made when missing; each node has a folder in it [default: data/CLUSTER]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Let `ringfort-loadgen check --nemesis` cut links and fill disks: for tests only
+    #[arg(long)]
+    faults: bool,
     #[command(flatten)]
     log: process::LogArgs,
 }
@@ -56,6 +59,8 @@ struct Plan {
     /// This program.
     program: PathBuf,
     listen: std::net::SocketAddr,
+    /// Whether the children take RINGFORT FAULT.
+    faults: bool,
     /// How the children log.
     log: process::LogArgs,
 }
@@ -76,7 +81,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     }
     process::raise_open_files();
     let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let plan = Plan { config, file, data_dir, program, listen, log: args.log };
+    let plan = Plan { config, file, data_dir, program, listen, faults: args.faults, log: args.log };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(run_cluster(&plan));
     // A probe of the proxy may still wait for its time-out.
@@ -174,6 +179,9 @@ fn proxy_spec(plan: &Plan) -> ChildSpec {
 fn arguments(subcommand: &str, plan: &Plan) -> Vec<OsString> {
     let mut args = vec![subcommand.into(), "--parent-pipe".into(), "--config".into(), (&plan.file).into()];
     args.extend(plan.log.arguments());
+    if plan.faults {
+        args.push("--faults".into());
+    }
     args
 }
 
@@ -232,6 +240,7 @@ mod tests {
             data_dir: "d".into(),
             program: "/bin/ringfort".into(),
             listen: "127.0.0.1:6379".parse().unwrap(),
+            faults: true,
             log: process::LogArgs { log_level: Some("debug".to_owned()), log_format: Some(Format::Json) },
         };
         let nodes = node_specs(&plan);
@@ -246,6 +255,7 @@ mod tests {
             "debug",
             "--log-format",
             "json",
+            "--faults",
             "--id",
             "n2",
             "--data-dir",
@@ -256,7 +266,7 @@ mod tests {
         ];
         assert_eq!(nodes[1].args, expected);
         assert_eq!(
-            proxy_spec(&Plan { log: process::LogArgs::default(), ..plan }).args,
+            proxy_spec(&Plan { faults: false, log: process::LogArgs::default(), ..plan }).args,
             ["proxy", "--parent-pipe", "--config", "f.toml", "--workers", "1"]
         );
     }

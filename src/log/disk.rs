@@ -3,6 +3,7 @@
 //! The twin in memory, with crash images and failure injection, is [`MemDisk`](super::MemDisk).
 //! A disk is a flat folder: names are file names without separators, made by this module only.
 
+use ringfort_proxy::server::faults;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -131,6 +132,7 @@ impl Disk for FsDisk {
     type File = FsFile;
 
     fn create(&self, name: &str) -> io::Result<FsFile> {
+        refuse_when_full()?;
         let path = self.path(name);
         let file = fs::File::options().read(true).write(true).create(true).truncate(true).open(path)?;
         Ok(FsFile { file: Arc::new(file) })
@@ -170,9 +172,17 @@ impl Disk for FsDisk {
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
+        if faults::is_disk_full() {
+            return Ok(0);
+        }
         let stat = rustix::fs::statvfs(self.folder())?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
+}
+
+/// A disk that is full on purpose (RINGFORT FAULT) takes nothing.
+fn refuse_when_full() -> io::Result<()> {
+    if faults::is_disk_full() { Err(rustix::io::Errno::NOSPC.into()) } else { Ok(()) }
 }
 
 /// A file of an [`FsDisk`].
@@ -183,6 +193,7 @@ pub struct FsFile {
 
 impl DiskFile for FsFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        refuse_when_full()?;
         self.file.write_all_at(bytes, offset)
     }
 

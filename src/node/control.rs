@@ -8,8 +8,8 @@ use crate::meta::form::{self, Own, Step};
 use crate::worker::WorkerMessage;
 use crate::worker::shared::Shared;
 use crate::worker::shell::{Inbox, Input};
-use ringfort_proxy::server::meta;
 use ringfort_proxy::server::peer::{self, read_frame};
+use ringfort_proxy::server::{faults, meta};
 use ringfort_ring::NodeId;
 use ringfort_wire::frame::{self, Kind, MAP_WAIT_MS_MAX};
 use ringfort_wire::hello::{self, Channel, Hello, HelloAck, ProbeAck, Responder};
@@ -85,6 +85,7 @@ impl Control {
         let greeted =
             tokio::time::timeout(GREETING_TIMEOUT, peer::greet(&mut stream, &mut responder)).await?;
         let hello = greeted.inspect_err(|error| self.note_refusal(&stream, error))?;
+        faults::greeted(&stream, &hello.node).await;
         let mut out = Vec::new();
         if let Err(reason) = self.judge(&hello) {
             hello::refuse(&reason, &mut out);

@@ -14,6 +14,7 @@ mod expiry;
 mod failover;
 #[cfg(debug_assertions)]
 mod failpoints;
+mod faults;
 mod limits;
 mod memory;
 mod metrics;

@@ -23,6 +23,8 @@
 //! connection counts) to the next success in that bucket. One client that failed on a bucket goes on trying there, every
 //! few milliseconds, so that an outage's end is seen at once; the others go elsewhere.
 //!
+//! With a nemesis ([`crate::nemesis`]) each outage is put down to the fault that began in it, or else to the last one before.
+//!
 //! # Counting
 //! `lost` counts acknowledged writes that are gone; `stale` counts operations that saw an older state than one known to
 //! be complete before they began; `duplicated` counts surplus effects, also those of operations answered as not done.
@@ -54,6 +56,7 @@ use serde::Serialize;
 use tokio::task::LocalSet;
 
 use crate::conn::Conn;
+use crate::nemesis::{self, Nemesis};
 use crate::routes::Routes;
 use history::{History, ObjectId, Tally};
 use outage::{BUCKETS, Outages};
@@ -99,6 +102,8 @@ pub struct Options {
     pub keep: bool,
     /// A line each second to standard error.
     pub progress: bool,
+    /// Break the cluster meanwhile.
+    pub nemesis: Option<nemesis::Options>,
 }
 
 impl Options {
@@ -117,6 +122,7 @@ impl Options {
             seed: 1,
             keep: false,
             progress: false,
+            nemesis: None,
         }
     }
 
@@ -132,6 +138,8 @@ impl Options {
             "the share of reads is above 100 %".to_owned()
         } else if self.rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
             "the rate must be above 0".to_owned()
+        } else if self.nemesis.as_ref().is_some_and(|nemesis| nemesis.kinds.is_empty()) {
+            "a nemesis needs at least one kind of fault".to_owned()
         } else {
             return Ok(());
         };
@@ -154,6 +162,9 @@ pub enum CheckError {
         #[source]
         source: std::io::Error,
     },
+    /// The cluster cannot be broken; says what to do.
+    #[error("{0}")]
+    Nemesis(String),
     /// The machine refused a thread or a runtime.
     #[error("cannot start: {0}")]
     Start(#[source] std::io::Error),
@@ -204,11 +215,20 @@ pub struct Report {
     pub errors: BTreeMap<String, u64>,
     /// The first violations, in words.
     pub violations: Vec<String>,
+    /// What was broken meanwhile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nemesis: Option<nemesis::Report>,
 }
 
 impl Report {
-    /// Whether nothing was lost, stale or duplicated, and every key could be read at the end.
+    /// Whether nothing was lost, stale or duplicated, every key could be read at the end, and after a nemesis the cluster
+    /// became whole with equal replicas.
     pub fn is_clean(&self) -> bool {
+        let is_whole = self.nemesis.as_ref().is_none_or(|nemesis| nemesis.problems.is_empty());
+        is_whole && self.is_exact()
+    }
+
+    fn is_exact(&self) -> bool {
         self.lost == 0 && self.stale == 0 && self.duplicated == 0 && self.keys_unread == 0
     }
 }
@@ -312,6 +332,14 @@ async fn drive(options: &Options) -> Result<Report, CheckError> {
         batches: 0,
         report,
     }));
+    let nemesis = match &options.nemesis {
+        None => None,
+        Some(nemesis) => {
+            let (target, start) = (&options.targets[0], shared.borrow().start);
+            let started = Nemesis::start(target, nemesis, options.seed, start, options.progress).await;
+            Some(started.map_err(CheckError::Nemesis)?)
+        }
+    };
     let clients: Vec<_> = (0..options.clients)
         .map(|id| tokio::task::spawn_local(client::run(Rc::clone(&shared), id)))
         .collect();
@@ -327,6 +355,10 @@ async fn drive(options: &Options) -> Result<Report, CheckError> {
         progress.abort();
     }
     let seconds = shared.borrow().start.elapsed().as_secs_f64();
+    if let Some(nemesis) = nemesis {
+        let report = nemesis.stop().await;
+        shared.borrow_mut().report.nemesis = Some(report);
+    }
     verify::run(&shared).await;
     let mut shared = shared.borrow_mut();
     shared.report.seconds = seconds;
@@ -337,6 +369,9 @@ fn conclude(shared: &mut Shared) -> Report {
     shared.history.finish();
     let end = (shared.report.seconds * 1e9) as u64;
     let longest = shared.outages.finish(end);
+    if let Some(nemesis) = &mut shared.report.nemesis {
+        nemesis.attribute(shared.outages.noted());
+    }
     let Tally { lost, stale, duplicated } = shared.history.tally();
     let width = ringfort_ring::slot::SLOTS / BUCKETS as u16;
     let first = longest.bucket as u16 * width;

@@ -5,10 +5,17 @@ use super::history::Time;
 /// Equal ranges of slots that are timed apart; a bucket holds one partition of a cluster of 64.
 pub const BUCKETS: usize = 64;
 
+/// Outages from this length on are noted one by one, in nanoseconds.
+const NOTED_MIN: Time = 20_000_000;
+/// Most outages that are noted; the longest of each bucket is known all the same.
+const NOTED_MAX: usize = 1 << 20;
+
 /// The longest time in which no write to a bucket succeeded while somebody tried.
 #[derive(Debug)]
 pub struct Outages {
     buckets: [Bucket; BUCKETS],
+    /// Begin and end of each.
+    noted: Vec<(Time, Time)>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -35,7 +42,7 @@ pub struct Longest {
 impl Outages {
     /// Creates the buckets, nobody waiting.
     pub fn new() -> Self {
-        Self { buckets: [Bucket::default(); BUCKETS] }
+        Self { buckets: [Bucket::default(); BUCKETS], noted: Vec::new() }
     }
 
     /// Somebody wants to write.
@@ -52,6 +59,7 @@ impl Outages {
         let since = bucket.waiting_since.map_or(begun, |since| since.min(begun));
         bucket.note(since, now);
         bucket.waiting_since = (bucket.pending > 0).then_some(now);
+        self.note(since, now);
     }
 
     /// A write did not succeed: the bucket goes on waiting.
@@ -71,12 +79,24 @@ impl Outages {
 
     /// Ends the outages that are still open, and returns the longest of all.
     pub fn finish(&mut self, now: Time) -> Longest {
-        for bucket in &mut self.buckets {
-            if let Some(since) = bucket.waiting_since.take() {
-                bucket.note(since, now);
+        for n in 0..BUCKETS {
+            if let Some(since) = self.buckets[n].waiting_since.take() {
+                self.buckets[n].note(since, now);
+                self.note(since, now);
             }
         }
         self.longest()
+    }
+
+    /// Begin and end of the outages of all buckets that are over and lasted 20 ms or more, in the order of their ends.
+    pub fn noted(&self) -> &[(Time, Time)] {
+        &self.noted
+    }
+
+    fn note(&mut self, since: Time, now: Time) {
+        if NOTED_MIN <= now.saturating_sub(since) && self.noted.len() < NOTED_MAX {
+            self.noted.push((since, now));
+        }
     }
 
     /// The longest outage that is over.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use ringfort_loadgen::check::{self, Options, Report};
+use ringfort_loadgen::nemesis::{self, Kind, Row};
 
 /// Check that no acknowledged write is lost, read stale or done twice, and time the longest outage.
 ///
@@ -23,7 +24,8 @@ use ringfort_loadgen::check::{self, Options, Report};
     verbatim_doc_comment,
     after_help = "\
 Examples:
-  ringfort-loadgen check --target 127.0.0.1:6379 --clients 16 --duration 30s"
+  ringfort-loadgen check --target 127.0.0.1:6379 --clients 16 --duration 30s
+  ringfort-loadgen check --target 127.0.0.1:6379 --duration 10m --rate 5000 --nemesis kill,pause,partition,disk-full"
 )]
 pub(super) struct Args {
     /// Address; several, with commas between: clients go on to the next when one fails
@@ -53,7 +55,17 @@ pub(super) struct Args {
     /// The target is a node of a cluster: ask it for CLUSTER SLOTS, go straight to each slot's node, follow MOVED
     #[arg(long)]
     cluster: bool,
-    /// Chooses keys and operations; printed, so that a run can be repeated [default: from the clock]
+    /// Break the cluster of a 'ringfort up' on this machine meanwhile: kill, pause, partition, disk-full (the last two need
+    /// 'up --faults'), stop, transfer; of all nodes at once: kill-all, pause-all, disk-full-all
+    #[arg(long, value_name = "KINDS", value_delimiter = ',')]
+    nemesis: Vec<Kind>,
+    /// Time from one fault to the next
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = super::duration, requires = "nemesis")]
+    fault_every: Duration,
+    /// Exit with 1 also when a request failed: a planned hand-over fails none
+    #[arg(long)]
+    strict: bool,
+    /// Chooses keys, operations and faults; printed, so that a run can be repeated [default: from the clock]
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
     /// Write the report to FILE as JSON
@@ -68,7 +80,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn main(args: Args) -> ExitCode {
-    let json = args.json.clone();
+    let (json, is_strict) = (args.json.clone(), args.strict);
     let options = args.into_options();
     let mut out = std::io::stdout();
     let _ = writeln!(out, "checking {} with seed {}", options.targets.join(", "), options.seed);
@@ -83,7 +95,9 @@ pub(super) fn main(args: Args) -> ExitCode {
     let _ = out.write_all(describe(&report, options.is_cluster).as_bytes());
     let is_written = json.is_none_or(|path| super::write_json(&path, &report));
     let _ = writeln!(out, "{report}");
-    if report.is_clean() && is_written { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    let is_good =
+        report.is_clean() && !(is_strict && report.failed + report.unknown + report.reads_failed > 0);
+    if is_good && is_written { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
 impl Args {
@@ -101,6 +115,8 @@ impl Args {
             seed: self.seed.unwrap_or_else(seed_from_clock),
             keep: self.keep,
             progress: !self.quiet,
+            nemesis: (!self.nemesis.is_empty())
+                .then_some(nemesis::Options { kinds: self.nemesis, every: self.fault_every }),
         }
     }
 }
@@ -132,16 +148,31 @@ fn describe(report: &Report, was_cluster: bool) -> String {
     let [first, last] = report.longest_outage_slots;
     let _ = writeln!(
         text,
-        "run {}: {:.1} s, {} keys, reads {}, not done {}, connections broken {}; longest outage from {:.3} s in slots \
+        "run {}: {:.1} s, {} keys, reads {}, reads failed {}, not done {}, connections broken {}; longest outage from {:.3} s in slots \
          {first}-{last}, {} of 64 buckets out for more than 100 ms",
         report.run,
         report.seconds,
         report.keys,
         report.reads,
+        report.reads_failed,
         report.failed,
         report.connections_broken,
         report.longest_outage_at_s,
         report.buckets_out_100_ms,
     );
+    if let Some(nemesis) = &report.nemesis {
+        let _ = writeln!(
+            text,
+            "{:14} {:>5} {:>12} {:>9} {:>9}",
+            "fault", "count", "outage p50", "p99", "longest"
+        );
+        for Row { kind, count, p50_ms, p99_ms, longest_ms } in &nemesis.kinds {
+            let _ =
+                writeln!(text, "{kind:14} {count:>5} {p50_ms:>9.0} ms {p99_ms:>6.0} ms {longest_ms:>6.0} ms");
+        }
+        for problem in &nemesis.problems {
+            let _ = writeln!(text, "PROBLEM {problem}");
+        }
+    }
     text
 }

@@ -1,5 +1,6 @@
 //! Links to the peer port of a node: the handshake, and frames one at a time. Nodes use it too.
 
+use super::faults;
 use core::time::Duration;
 use ringfort_wire::hello::{HANDSHAKE_BYTES_MAX, Hello, HelloAck, Initiator, Responder};
 use ringfort_wire::secret::{NONCE_BYTES, Nonce};
@@ -25,7 +26,7 @@ pub async fn connect(
     hello: Hello,
     secret: Option<&PeerSecret>,
 ) -> io::Result<(TcpStream, HelloAck)> {
-    let mut stream = TcpStream::connect(address).await?;
+    let mut stream = faults::connect(address).await?;
     prepare(&stream)?;
     let mut out = Vec::new();
     let mut initiator = Initiator::new(hello, secret, nonce()?, &mut out);

@@ -5,6 +5,7 @@ use super::{
 };
 use crate::clients::{Address, Held, Place, Record, SlowEntry, WorkerClients};
 use crate::logging;
+use crate::server::faults;
 use core::sync::atomic::Ordering::Relaxed;
 use ringfort_resp::commands::{write_help, wrong_arity_error};
 use ringfort_resp::{Command, CommandSpec, Protocol, ReplyWriter};
@@ -363,6 +364,11 @@ pub(super) fn integer(bytes: &[u8]) -> Option<i64> {
 fn ringfort(spec: &CommandSpec, args: Args<'_>, host: &dyn Host, out: &mut ReplyWriter<'_>) -> Outcome {
     let query = match spec.short_name() {
         "log" => return log(spec, args, out),
+        "fault" => {
+            let args: Vec<&[u8]> = (2..args.len()).map(|n| args.get(n)).collect();
+            out.bulk(faults::command(&args)?.as_bytes());
+            return Ok(());
+        }
         "map" => RingfortQuery::Map,
         "digest" => RingfortQuery::Digest,
         _ => RingfortQuery::Node,

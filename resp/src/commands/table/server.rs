@@ -224,6 +224,14 @@ pub(super) const ROWS: &[CommandSpec] = &[
                     "Get digests of this node's replicas as JSON, as of the last time asked",
                 )
                 .complexity("O(N) in the background where N is the bytes held"),
+            row(Command::Ringfort, "ringfort|fault", -2, Scope::Connection)
+                .flags(&["admin", "loading", "stale"])
+                .about("server", "0.1.0", "Cut links of this process or have its disk be full, for tests")
+                .complexity("O(N) where N is the number of open files")
+                .arguments(
+                    "fault:oneof?(cut:block(cut=CUT node:string milliseconds:integer) \
+             milliseconds:integer=DISK-FULL heal=HEAL)",
+                ),
             row(Command::Ringfort, "ringfort|help", 2, Scope::Connection)
                 .flags(&["loading", "stale"])
                 .about("server", "0.1.0", "Show helpful text about the different subcommands")

@@ -1,0 +1,197 @@
+//! The cluster as the nemesis sees it: which processes there are, and how they do.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Duration;
+
+use ringfort_resp::reply::{self, Value};
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::schedule::End;
+use crate::conn::Conn;
+use crate::encode;
+
+/// Longest that one process is asked for.
+const ASK_MAX: Duration = Duration::from_secs(2);
+/// The name of a node's process, as the system has it.
+const PROGRAM: &str = "ringfort";
+
+/// The nodes of the map, and the proxy.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    pub(super) nodes: Vec<Node>,
+    /// The client address of the proxy, if the target is one and no node.
+    pub(super) proxy: Option<String>,
+    pub(super) partitions: u16,
+}
+
+/// A node of the map.
+#[derive(Debug, Deserialize)]
+pub(super) struct Node {
+    pub(super) id: String,
+    /// Its client port.
+    pub(super) client: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct MapReply {
+    nodes: Vec<Node>,
+    partitions: u16,
+}
+
+#[derive(Debug, Deserialize)]
+struct NodeReply {
+    state: String,
+    groups: Vec<Group>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Group {
+    role: String,
+    followers: Vec<Follower>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Follower {
+    in_sync: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct DigestReply {
+    groups: Vec<Digest>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Digest {
+    partition: Option<u16>,
+    applied: u64,
+    digest: String,
+}
+
+impl Cluster {
+    /// Asks the target for the nodes, and sees that they are processes of this machine.
+    pub(super) async fn find(target: &str) -> io::Result<Self> {
+        let map: MapReply = json(target, &["RINGFORT", "MAP"]).await?;
+        let own = process_id(target).await?;
+        let mut is_node = false;
+        for node in &map.nodes {
+            is_node |= process_id(&node.client).await? == own;
+        }
+        Ok(Self {
+            nodes: map.nodes,
+            proxy: (!is_node).then(|| target.to_owned()),
+            partitions: map.partitions,
+        })
+    }
+
+    /// The address to which an end's commands go.
+    pub(super) fn address(&self, end: End) -> Option<&str> {
+        match end {
+            End::Node(n) => self.nodes.get(n).map(|node| node.client.as_str()),
+            End::Proxy => self.proxy.as_deref(),
+        }
+    }
+
+    /// The name under which an end is cut off.
+    pub(super) fn name(&self, end: End) -> &str {
+        match end {
+            End::Node(n) => self.nodes.get(n).map_or("", |node| &node.id),
+            End::Proxy => "proxy",
+        }
+    }
+
+    /// Whether every node serves, every group has a leader and every replica holds what its leader holds; else why not.
+    pub(super) async fn is_whole(&self) -> Result<(), String> {
+        let mut leaders = 0;
+        for node in &self.nodes {
+            let asked = json::<NodeReply>(&node.client, &["RINGFORT", "NODE"]).await;
+            let reply = asked.map_err(|error| format!("{}: {error}", node.id))?;
+            if reply.state != "up" {
+                return Err(format!("{} is {}", node.id, reply.state));
+            }
+            for group in reply.groups.iter().filter(|group| group.role == "leader") {
+                leaders += 1;
+                if !group.followers.iter().all(|follower| follower.in_sync) {
+                    return Err(format!("a follower of {} is behind", node.id));
+                }
+            }
+        }
+        let wanted = usize::from(self.partitions) + 1;
+        if leaders == wanted { Ok(()) } else { Err(format!("{leaders} of {wanted} groups have a leader")) }
+    }
+
+    /// Compares all replicas; returns the partitions whose digests differ at one index. The error says why they cannot be
+    /// compared yet: some have not applied what others have.
+    pub(super) async fn compare_digests(&self) -> Result<Vec<String>, String> {
+        let mut seen: BTreeMap<Option<u16>, (u64, String, String)> = BTreeMap::new();
+        let mut differ = Vec::new();
+        for node in &self.nodes {
+            let asked = json::<DigestReply>(&node.client, &["RINGFORT", "DIGEST"]).await;
+            let reply = asked.map_err(|error| format!("{}: {error}", node.id))?;
+            if reply.groups.is_empty() {
+                return Err(format!("{} has no digests yet", node.id));
+            }
+            for Digest { partition, applied, digest } in reply.groups {
+                match seen.get(&partition) {
+                    None => drop(seen.insert(partition, (applied, digest, node.id.clone()))),
+                    Some((index, _, _)) if *index != applied => {
+                        return Err(format!(
+                            "partition {partition:?}: {} is at {applied}, others at {index}",
+                            node.id
+                        ));
+                    }
+                    Some((_, known, _)) if *known == digest => {}
+                    Some((index, known, by)) => {
+                        let name = partition
+                            .map_or_else(|| "the meta group".to_owned(), |p| format!("partition {p}"));
+                        differ.push(format!(
+                            "{name} at index {index}: {known} on {by}, {digest} on {}",
+                            node.id
+                        ));
+                    }
+                }
+            }
+        }
+        Ok(differ)
+    }
+}
+
+/// The process that serves a client port, which must be one of Ringfort on this machine.
+pub(super) async fn process_id(address: &str) -> io::Result<i32> {
+    let text = match ask(address, &["INFO", "server"]).await? {
+        Value::Bulk(text) => String::from_utf8_lossy(&text).into_owned(),
+        other => return Err(io::Error::other(format!("{address} answered INFO with {other:?}"))),
+    };
+    let id = text.lines().find_map(|line| line.strip_prefix("process_id:")?.trim().parse().ok());
+    let id: i32 = id.ok_or_else(|| io::Error::other(format!("{address} does not tell its process")))?;
+    let name = std::fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
+    if name.trim_end() == PROGRAM {
+        Ok(id)
+    } else {
+        Err(io::Error::other(format!("the process {id} of {address} is no '{PROGRAM}' of this machine")))
+    }
+}
+
+/// Sends a command; an error reply is an error.
+pub(super) async fn ask(address: &str, words: &[&str]) -> io::Result<Value> {
+    let deadline = Instant::now() + ASK_MAX;
+    let mut conn = Conn::connect(address, ASK_MAX).await?;
+    let mut out = Vec::new();
+    let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+    encode::command(&mut out, &words);
+    conn.send(&out, deadline).await?;
+    let frame = conn.frame(deadline).await?;
+    match reply::parse(frame).map_err(io::Error::other)? {
+        Some((Value::Error(text), _)) => Err(io::Error::other(text)),
+        Some((value, _)) => Ok(value),
+        None => Err(io::Error::other("half a reply")),
+    }
+}
+
+async fn json<T: for<'a> Deserialize<'a>>(address: &str, words: &[&str]) -> io::Result<T> {
+    match ask(address, words).await? {
+        Value::Bulk(text) => serde_json::from_slice(&text).map_err(io::Error::other),
+        other => Err(io::Error::other(format!("{address} answered {} with {other:?}", words.join(" ")))),
+    }
+}
