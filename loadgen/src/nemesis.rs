@@ -10,7 +10,7 @@
 mod cluster;
 mod schedule;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
@@ -288,8 +288,9 @@ impl Run {
     /// Waits until the cluster is whole; the error is the last look's.
     async fn whole(&self) -> Result<(), String> {
         let deadline = Instant::now() + WHOLE_MAX;
+        let mut seen = BTreeSet::new();
         loop {
-            match self.cluster.is_whole().await {
+            match self.cluster.is_whole(&mut seen).await {
                 Err(why) if deadline <= Instant::now() => return Err(why),
                 Err(_) => sleep(LOOK).await,
                 Ok(()) => return Ok(()),

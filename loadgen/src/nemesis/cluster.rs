@@ -1,6 +1,6 @@
 //! The cluster as the nemesis sees it: which processes there are, and how they do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Duration;
 
@@ -48,12 +48,15 @@ struct NodeReply {
 
 #[derive(Debug, Deserialize)]
 struct Group {
+    partition: Option<u16>,
     role: String,
     followers: Vec<Follower>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Follower {
+    node: String,
+    behind: u64,
     in_sync: bool,
 }
 
@@ -102,23 +105,53 @@ impl Cluster {
     }
 
     /// Whether every node serves, every group has a leader and every replica holds what its leader holds; else why not.
-    pub(super) async fn is_whole(&self) -> Result<(), String> {
+    /// `seen` collects the replicas that do over several looks: a leader hears of its followers at intervals only.
+    pub(super) async fn is_whole(&self, seen: &mut BTreeSet<(Option<u16>, String)>) -> Result<(), String> {
+        let look = self.look(seen).await;
+        match look {
+            Ok(None) => Ok(()),
+            Ok(Some(why)) => Err(why),
+            Err(why) => {
+                seen.clear();
+                Err(why)
+            }
+        }
+    }
+
+    /// Returns which replica has not been seen in sync.
+    async fn look(&self, seen: &mut BTreeSet<(Option<u16>, String)>) -> Result<Option<String>, String> {
         let mut leaders = 0;
+        let mut missing = None;
         for node in &self.nodes {
             let asked = json::<NodeReply>(&node.client, &["RINGFORT", "NODE"]).await;
             let reply = asked.map_err(|error| format!("{}: {error}", node.id))?;
             if reply.state != "up" {
                 return Err(format!("{} is {}", node.id, reply.state));
             }
-            for group in reply.groups.iter().filter(|group| group.role == "leader") {
+            for group in reply.groups.into_iter().filter(|group| group.role == "leader") {
                 leaders += 1;
-                if !group.followers.iter().all(|follower| follower.in_sync) {
-                    return Err(format!("a follower of {} is behind", node.id));
+                for follower in group.followers {
+                    let replica = (group.partition, follower.node);
+                    if follower.in_sync {
+                        seen.insert(replica);
+                    } else if !seen.contains(&replica) {
+                        missing = Some(format!(
+                            "{} leads {}, where {} is {} entries behind or not heard of",
+                            node.id,
+                            group_name(replica.0),
+                            replica.1,
+                            follower.behind
+                        ));
+                    }
                 }
             }
         }
         let wanted = usize::from(self.partitions) + 1;
-        if leaders == wanted { Ok(()) } else { Err(format!("{leaders} of {wanted} groups have a leader")) }
+        if leaders == wanted {
+            Ok(missing)
+        } else {
+            Err(format!("{leaders} of {wanted} groups have a leader"))
+        }
     }
 
     /// Compares all replicas; returns the partitions whose digests differ at one index. The error says why they cannot be
@@ -143,8 +176,7 @@ impl Cluster {
                     }
                     Some((_, known, _)) if *known == digest => {}
                     Some((index, known, by)) => {
-                        let name = partition
-                            .map_or_else(|| "the meta group".to_owned(), |p| format!("partition {p}"));
+                        let name = group_name(partition);
                         differ.push(format!(
                             "{name} at index {index}: {known} on {by}, {digest} on {}",
                             node.id
@@ -155,6 +187,10 @@ impl Cluster {
         }
         Ok(differ)
     }
+}
+
+fn group_name(partition: Option<u16>) -> String {
+    partition.map_or_else(|| "the meta group".to_owned(), |partition| format!("partition {partition}"))
 }
 
 /// The process that serves a client port, which must be one of Ringfort on this machine.
