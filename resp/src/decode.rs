@@ -256,8 +256,8 @@ impl CommandDecoder {
     ) -> Result<Option<Range<usize>>, ProtocolError> {
         // Most headers have one or two digits: a look at two bytes costs less than a search.
         let end = match buf.get(self.offset..self.offset + SHORT_HEADER_BYTES + 1) {
-            Some([_, digit, b'\r', _]) if *digit != b'\r' => self.offset + 2,
-            Some([_, digit, second, b'\r']) if *digit != b'\r' && *second != b'\r' => {
+            Some([kind, digit, b'\r', _]) if ![kind, digit].contains(&&b'\r') => self.offset + 2,
+            Some([kind, digit, second, b'\r']) if ![kind, digit, second].contains(&&b'\r') => {
                 self.offset + SHORT_HEADER_BYTES
             }
             _ => match self.line_end(buf, b'\r', too_big)? {
@@ -522,6 +522,19 @@ mod tests {
     }
 
     /// Lines and the arguments that redis-server 7.0.15 understood.
+    #[test]
+    fn an_empty_header_line_is_refused_as_soon_as_it_is_there() {
+        let error = ProtocolError::ExpectedBulk('\r');
+        for line in ["\r\n", "\r:\n\r", "\r:\r\n", "\r12\r"] {
+            let bytes = format!("*1\r\n{line}");
+            assert_eq!(
+                outcome(Limits::default(), bytes.as_bytes()),
+                (vec![], Some(error.clone())),
+                "{line:?}"
+            );
+        }
+    }
+
     #[test]
     fn splits_inline_commands_as_redis_does() {
         for (line, expected) in [

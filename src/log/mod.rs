@@ -399,7 +399,10 @@ impl<D: Disk> Log<D> {
             Some((sequence, bytes)) if bytes + added <= self.options.segment_bytes => {
                 (sequence, bytes, SEGMENT_HEADER_BYTES)
             }
-            current => (current.map_or(1, |(sequence, _)| sequence + 1), 0, 0),
+            current => {
+                let last = current.map_or(0, |(sequence, _)| sequence);
+                (last.checked_add(1).ok_or(LogError::Failed)?, 0, 0)
+            }
         };
         let is_new = start == 0;
         let records_at = old_bytes + (WRITE_HEADER_BYTES + SEGMENT_HEADER_BYTES - start) as u64;

@@ -12,6 +12,9 @@ const SEGMENT_MAGIC: &[u8; 8] = b"RFLOGSEG";
 pub(super) const WRITE_MAGIC: &[u8; 4] = b"RFwr";
 const FORMAT_VERSION: u16 = 1;
 
+/// Largest number of a write: more than a log ever makes, and far from where sums overflow.
+const WRITE_NUMBER_MAX: u64 = u64::MAX / 2;
+
 const KIND_ENTRY: u8 = 1;
 const KIND_MOVED_ENTRY: u8 = 2;
 const KIND_HARD_STATE: u8 = 3;
@@ -141,6 +144,9 @@ impl SegmentHeader {
         else {
             return Err(HeaderFault::Damaged);
         };
+        if first_write == 0 || WRITE_NUMBER_MAX < first_write {
+            return Err(HeaderFault::Damaged);
+        }
         Ok(Self { feature_level, sequence, first_write })
     }
 }
@@ -172,7 +178,8 @@ impl WriteHeader {
             write: fields.u64()?,
             synced: fields.u64()?,
         };
-        (fields.u32()? == Self::crc(body, segment, offset) && header.synced < header.write).then_some(header)
+        let is_whole = fields.u32()? == Self::crc(body, segment, offset);
+        (is_whole && header.synced < header.write && header.write <= WRITE_NUMBER_MAX).then_some(header)
     }
 
     fn crc(body: &[u8], segment: u32, offset: u64) -> u32 {
@@ -283,5 +290,38 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Framed<'_>> {
         KIND_REMOVE => Record::Remove,
         _ => return None,
     };
+    // There is none behind it: the log stages no such index, and sums would overflow.
+    if let Record::Entry { index: u64::MAX, .. } | Record::Mark { index: u64::MAX, .. } = record {
+        return None;
+    }
     Some(Framed { group, bytes: RECORD_HEADER_BYTES + length, record })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_near_the_largest_are_none_of_a_log() {
+        let segment = |first_write| {
+            SegmentHeader::decode(&SegmentHeader { feature_level: 1, sequence: 1, first_write }.encode())
+        };
+        assert!(segment(1).is_ok() && segment(WRITE_NUMBER_MAX).is_ok());
+        for first_write in [0, WRITE_NUMBER_MAX + 1, u64::MAX] {
+            assert_eq!(segment(first_write), Err(HeaderFault::Damaged));
+        }
+        let write = |write| {
+            let header = WriteHeader { records_bytes: 0, records: 0, write, synced: 0 };
+            WriteHeader::decode(&header.encode(1, 48), 1, 48)
+        };
+        assert!(write(1).is_some() && write(u64::MAX).is_none());
+        for index in [u64::MAX - 1, u64::MAX] {
+            let (mut entry, mut mark) = (Vec::new(), Vec::new());
+            let data = bytes::Bytes::new();
+            put_entry(&mut entry, 1, &LogEntry { index, term: 1, kind: 0, data: data.clone() }, false);
+            put_mark(&mut mark, 1, &Mark { index, term: 1, conf: data }, true);
+            assert_eq!(decode(&entry).is_ok(), index != u64::MAX);
+            assert_eq!(decode(&mark).is_ok(), index != u64::MAX);
+        }
+    }
 }
