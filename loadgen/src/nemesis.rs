@@ -233,10 +233,9 @@ impl Run {
                 }
             }
             Action::Transfer(moves) => {
-                for (number, node) in moves {
-                    let Some(node) = self.cluster.nodes.get(*node) else { continue };
-                    let partition = (number % self.cluster.partitions).to_string();
-                    ask(&node.client, &["RINGFORT", "TRANSFER", &partition, &node.id]).await?;
+                for &(number, replica) in moves {
+                    let Some((partition, node)) = self.cluster.replica(number, replica) else { continue };
+                    ask(&node.client, &["RINGFORT", "TRANSFER", &partition.to_string(), &node.id]).await?;
                 }
             }
             Action::Pause(nodes) => {

@@ -24,6 +24,13 @@ pub(super) struct Cluster {
     /// The client address of the proxy, if the target is one and no node.
     pub(super) proxy: Option<String>,
     pub(super) partitions: u16,
+    /// By partition: the nodes that hold it.
+    placement: Vec<Placement>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Placement {
+    replicas: Vec<String>,
 }
 
 /// A node of the map.
@@ -38,6 +45,7 @@ pub(super) struct Node {
 struct MapReply {
     nodes: Vec<Node>,
     partitions: u16,
+    placement: Vec<Placement>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -85,7 +93,16 @@ impl Cluster {
             nodes: map.nodes,
             proxy: (!is_node).then(|| target.to_owned()),
             partitions: map.partitions,
+            placement: map.placement,
         })
+    }
+
+    /// A partition and a node that holds it; both numbers count modulo what there is.
+    pub(super) fn replica(&self, partition: u16, replica: usize) -> Option<(u16, &Node)> {
+        let partition = partition.checked_rem(self.partitions)?;
+        let replicas = &self.placement.get(usize::from(partition))?.replicas;
+        let id = replicas.get(replica.checked_rem(replicas.len())?)?;
+        Some((partition, self.nodes.iter().find(|node| node.id == *id)?))
     }
 
     /// The address to which an end's commands go.
@@ -229,5 +246,23 @@ async fn json<T: for<'a> Deserialize<'a>>(address: &str, words: &[&str]) -> io::
     match ask(address, words).await? {
         Value::Bulk(text) => serde_json::from_slice(&text).map_err(io::Error::other),
         other => Err(io::Error::other(format!("{address} answered {} with {other:?}", words.join(" ")))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transfer_goes_to_a_node_that_holds_the_partition() {
+        let nodes = ["a", "b", "c"].map(|id| Node { id: id.to_owned(), client: String::new() }).into();
+        let placement = [&["a", "b"], &["c", "b"]];
+        let placement = placement.map(|ids| Placement { replicas: ids.map(str::to_owned).into() }).into();
+        let cluster = Cluster { nodes, proxy: None, partitions: 2, placement };
+        let chosen = |partition, replica| {
+            let (partition, node) = cluster.replica(partition, replica).expect("there is one");
+            (partition, node.id.as_str())
+        };
+        assert_eq!([chosen(0, 3), chosen(1, 0), chosen(7, 1)], [(0, "b"), (1, "c"), (1, "b")]);
     }
 }

@@ -108,7 +108,7 @@ pub(super) enum Action {
     Cut(Vec<(End, End)>),
     DiskFull(Vec<usize>),
     Stop(usize),
-    /// Partition (modulo their number) and node.
+    /// Partition and which of its replicas, each modulo their number.
     Transfer(Vec<(u16, usize)>),
 }
 
@@ -171,8 +171,7 @@ impl Schedule {
     }
 
     fn transfers(&mut self) -> (Action, String) {
-        let nodes = self.names.len();
-        let moves = (0..TRANSFERS).map(|_| (self.rng.next_u64() as u16, self.rng.index(nodes)));
+        let moves = (0..TRANSFERS).map(|_| (self.rng.next_u64() as u16, self.rng.next_u64() as usize));
         (Action::Transfer(moves.collect()), format!("transfer {TRANSFERS} leaderships"))
     }
 
