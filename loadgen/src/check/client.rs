@@ -305,6 +305,12 @@ fn judge_reply<'a>(shared: &mut Shared, operation: &Operation, reply: Option<Rep
         let is_learned = shared.routes.as_mut().is_some_and(|routes| routes.learn(text));
         // In a cluster each MOVED differs, and is its way to say where a slot is now.
         shared.count_error(&if is_learned { "MOVED".into() } else { String::from_utf8_lossy(text) });
+        let is_unknown_command =
+            text.starts_with(b"ERR syntax error") || text.starts_with(b"ERR unknown command");
+        if is_unknown_command && shared.history.kind(operation.object) == Kind::Mixed {
+            shared.history.set_lacks_compare();
+            return Outcome::Failed;
+        }
         return match classify(text) {
             Failure::NotDone => Outcome::Failed,
             Failure::Unknown | Failure::Unexpected => Outcome::Unknown,
@@ -314,6 +320,7 @@ fn judge_reply<'a>(shared: &mut Shared, operation: &Operation, reply: Option<Rep
         (false, _) => true,
         (true, Kind::Register) => reply == Reply::Simple(b"OK"),
         (true, Kind::Counter | Kind::List) => matches!(reply, Reply::Integer(_)),
+        (true, Kind::Mixed) => reply != Reply::Other,
     };
     if is_expected {
         return Outcome::Done(reply);

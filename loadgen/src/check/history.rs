@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::counter::Counter;
 use super::list::{self, List};
+use super::mixed::Mixed;
 use super::register::Register;
 use crate::reply::Reply;
 
@@ -24,6 +25,8 @@ pub enum Kind {
     Counter,
     /// APPEND of tokens that are each sent once.
     List,
+    /// Compare-and-set, INCR, DEL and others.
+    Mixed,
 }
 
 /// Whether the run still goes on, or a read is the last one of its key.
@@ -121,6 +124,7 @@ enum Judge {
     Register(Register),
     Counter(Counter),
     List(List),
+    Mixed(Mixed),
 }
 
 /// The histories of all keys of a run.
@@ -130,6 +134,8 @@ pub struct History {
     recent: VecDeque<ObjectId>,
     complaints: Vec<String>,
     recorded: u64,
+    /// The server has shown that it does not know IFEQ and DELIFEQ.
+    lacks_compare: bool,
     extra: Tally,
 }
 
@@ -141,6 +147,7 @@ impl History {
             Kind::Register => Judge::Register(Register::new()),
             Kind::Counter => Judge::Counter(Counter::default()),
             Kind::List => Judge::List(List::new(id)),
+            Kind::Mixed => Judge::Mixed(Mixed::new(id)),
         };
         self.objects.push(Object { key, judge, is_unread: false });
         ObjectId(id)
@@ -157,6 +164,7 @@ impl History {
             Judge::Register(_) => Kind::Register,
             Judge::Counter(_) => Kind::Counter,
             Judge::List(_) => Kind::List,
+            Judge::Mixed(_) => Kind::Mixed,
         }
     }
 
@@ -167,7 +175,11 @@ impl History {
 
     /// Whether the key has taken all the writes it should, so that a fresh one must replace it.
     pub fn is_full(&self, object: ObjectId) -> bool {
-        matches!(&self.objects[object.0 as usize].judge, Judge::List(list) if list.is_full())
+        match &self.objects[object.0 as usize].judge {
+            Judge::List(list) => list.is_full(),
+            Judge::Mixed(mixed) => mixed.is_full(),
+            Judge::Register(_) | Judge::Counter(_) => false,
+        }
     }
 
     /// Operations recorded so far; the memory they take is about 48 bytes each.
@@ -180,7 +192,12 @@ impl History {
         if self.recent.is_empty() { None } else { self.recent.get(n % self.recent.len()).copied() }
     }
 
-    /// Begins a write of `object` (SET, INCR or APPEND, by its kind): appends the command to `out`.
+    /// The server does not know IFEQ and DELIFEQ: they are not sent any more.
+    pub fn set_lacks_compare(&mut self) {
+        self.lacks_compare = true;
+    }
+
+    /// Begins a write of `object` (SET, INCR, APPEND or one of many, by its kind): appends the command to `out`.
     pub fn begin_write(&mut self, object: ObjectId, by: Sender, now: Time, out: &mut Vec<u8>) -> Operation {
         self.recorded += 1;
         let Object { key, judge, .. } = &mut self.objects[object.0 as usize];
@@ -203,6 +220,14 @@ impl History {
                 crate::encode::command(out, &[b"APPEND", key.as_bytes(), token.as_bytes()]);
                 (number, floor)
             }
+            Judge::Mixed(mixed) => {
+                let (number, op) = mixed.begin_write(now, !self.lacks_compare);
+                let (name, words) = op.words();
+                let mut parts = vec![name.as_bytes(), key.as_bytes()];
+                parts.extend(words);
+                crate::encode::command(out, &parts);
+                (number, 0)
+            }
         };
         Operation { object, is_write: true, batch: by.batch, number, floor, invoked: now }
     }
@@ -215,6 +240,7 @@ impl History {
             Judge::Register(register) => register.floor(),
             Judge::Counter(counter) => counter.floor(),
             Judge::List(list) => list.read_floor(),
+            Judge::Mixed(_) => 0,
         };
         Operation { object, is_write: false, batch: by.batch, number: 0, floor, invoked: now }
     }
@@ -236,6 +262,10 @@ impl History {
                     }
                     Judge::Counter(counter) => counter.end_write(floor, batch, outcome),
                     Judge::List(list) => list.end_write(number, floor, outcome, now),
+                    Judge::Mixed(mixed) => {
+                        mixed.end_write(number, outcome, now);
+                        None
+                    }
                 }
             }
             (false, Outcome::Done(reply)) => match judge {
@@ -245,6 +275,10 @@ impl History {
                 }
                 Judge::Counter(counter) => counter.end_read(counter_value(*reply), floor, batch, phase),
                 Judge::List(list) => list.end_read(list_value(*reply), (floor, batch, invoked), phase),
+                Judge::Mixed(mixed) => {
+                    mixed.end_read(*reply, invoked, now, phase);
+                    None
+                }
             },
             (false, Outcome::Failed | Outcome::Unknown) => None,
         };
@@ -262,6 +296,8 @@ impl History {
             Judge::Register(register) => register.is_older(register_value(reply, object), floor, batch),
             Judge::Counter(counter) => counter.is_below(counter_value(reply), floor, batch),
             Judge::List(list) => list.lacks_something(list_value(reply), floor, batch, invoked),
+            // Its whole history is judged at once.
+            Judge::Mixed(_) => false,
         }
     }
 
@@ -277,7 +313,7 @@ impl History {
         self.objects[object.0 as usize].is_unread = true;
     }
 
-    /// Keys whose last read could not be had.
+    /// Keys of which nothing is known: the last read could not be had, or the history not be decided.
     pub fn unread(&self) -> u64 {
         self.objects.iter().filter(|object| object.is_unread).count() as u64
     }
@@ -285,11 +321,15 @@ impl History {
     /// Judges what only the whole history shows. Call once, after the last reads.
     pub fn finish(&mut self) {
         let mut complaints = Vec::new();
-        for Object { key, judge, .. } in &mut self.objects {
+        for Object { key, judge, is_unread } in &mut self.objects {
             let complaint = match judge {
                 Judge::Register(register) => register.finish(),
                 Judge::Counter(counter) => counter.finish(),
                 Judge::List(_) => None,
+                Judge::Mixed(mixed) => mixed.finish().unwrap_or_else(|undecided| {
+                    *is_unread = true;
+                    Some(undecided)
+                }),
             };
             complaints.extend(complaint.map(|text| format!("at the end: {key}: {text}")));
         }
@@ -306,6 +346,7 @@ impl History {
                 Judge::Register(register) => register.tally(),
                 Judge::Counter(counter) => counter.tally(),
                 Judge::List(list) => list.tally(),
+                Judge::Mixed(mixed) => mixed.tally(),
             });
         }
         sum

@@ -1,17 +1,18 @@
 //! The checker of acknowledged writes.
 //!
 //! Clients write and read for a while; then everything is read once more. What they did and saw is judged by
-//! [`history::History`]. Three kinds of keys, spread evenly over the slots:
+//! [`history::History`]. Four kinds of keys, spread evenly over the slots:
 //!
 //! | kind | write | what its history shows |
 //! | --- | --- | --- |
 //! | register | SET of a value written once | stale reads; lost last writes; the whole history is linearizable (exact) |
 //! | counter | INCR | lost and duplicated increments, by the replies and by the final value |
 //! | list | APPEND of a token sent once | lost, duplicated and reordered appends, one by one |
+//! | mixed | SET, SETNX, SET IFEQ, GETSET, GETDEL, DEL, DELIFEQ, INCR | the whole history is linearizable (exact) |
 //!
 //! Three quarters of the keys are written by one client alone, the others by all; every client reads every key, half of
 //! the time one that was written a moment ago. Each client has one batch of up to `pipeline` commands on the way. A list
-//! that has grown to its full length is replaced by a fresh key, and read again at the end like all others.
+//! or mixed key that has taken its share of writes is replaced by a fresh key, and read again at the end like all others.
 //!
 //! # Outcomes
 //! An operation is *acknowledged* (answered), *failed* (an error that says it was not done, see [`classify`]) or
@@ -27,7 +28,7 @@
 //!
 //! # Counting
 //! `lost` counts acknowledged writes that are gone; `stale` counts operations that saw an older state than one known to
-//! be complete before they began; `duplicated` counts surplus effects, also those of operations answered as not done.
+//! be complete before they began, and calls on mixed keys that no order explains; `duplicated` counts surplus effects, also those of operations answered as not done.
 //! Each is a lower bound; 0 means that none was found.
 
 pub mod history;
@@ -36,6 +37,7 @@ pub mod outage;
 mod client;
 mod counter;
 mod list;
+mod mixed;
 mod plan;
 mod register;
 mod verify;
@@ -127,7 +129,7 @@ impl Options {
     }
 
     fn validate(&self) -> Result<(), CheckError> {
-        let least = u32::from(self.clients) + 3;
+        let least = u32::from(self.clients) + 4;
         let problem = if self.clients == 0 || self.pipeline == 0 || self.targets.is_empty() {
             "at least one target, one client and a pipeline of 1 are needed".to_owned()
         } else if self.keys < least {
@@ -195,7 +197,8 @@ pub struct Report {
     pub reads_failed: u64,
     /// Keys written.
     pub keys: u64,
-    /// Keys that the last reads could not reach within 30 s; nothing is known about them.
+    /// Keys that the last reads could not reach within 30 s, or whose history was too tangled to be decided; nothing is known
+    /// about them.
     pub keys_unread: u64,
     /// The longest time in which no write to some bucket of slots succeeded while a client tried, in milliseconds.
     pub longest_outage_ms: f64,

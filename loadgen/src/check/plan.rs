@@ -8,6 +8,9 @@ use crate::rng::Rng;
 /// Share of keys that all clients write, in percent.
 const SHARED_PERCENT: u64 = 25;
 
+/// Each is as frequent as the others.
+const KINDS: [Kind; 4] = [Kind::Register, Kind::Counter, Kind::List, Kind::Mixed];
+
 /// A place in the plan. Its key changes when a list is full, all else stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place(usize);
@@ -41,14 +44,14 @@ impl Plan {
             writable: vec![Vec::new(); clients],
         };
         for i in 0..options.keys as usize {
-            let is_shared =
-                if i < clients { false } else { i < clients + 3 || rng.below(100) < SHARED_PERCENT };
-            let owner = if i < clients { i } else { rng.index(clients) };
-            let kind = match if (clients..clients + 3).contains(&i) { i - clients } else { rng.index(3) } {
-                0 => Kind::Register,
-                1 => Kind::Counter,
-                _ => Kind::List,
+            let is_shared = if i < clients {
+                false
+            } else {
+                i < clients + KINDS.len() || rng.below(100) < SHARED_PERCENT
             };
+            let owner = if i < clients { i } else { rng.index(clients) };
+            let is_first_shared = (clients..clients + KINDS.len()).contains(&i);
+            let kind = KINDS[if is_first_shared { i - clients } else { rng.index(KINDS.len()) }];
             let bucket = i % BUCKETS;
             let object = history.add(plan.key(i, bucket, 0), kind);
             plan.seats.push(Seat { object, kind, bucket, generation: 0 });

@@ -23,6 +23,7 @@ mod tests;
 pub use cell::{Answer, Op, Value};
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 
 /// Most open calls of known outcome at a time.
 const OPEN_MAX: usize = 128;
@@ -46,7 +47,7 @@ pub struct Call {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// No order of the calls explains it.
-    #[error("no order explains {call:?}: before it the key held {}", values(.before))]
+    #[error("no order explains {call}: before it the key held {}", values(.before))]
     NotLinearizable {
         /// The first call that cannot have been answered so.
         call: Call,
@@ -61,11 +62,33 @@ pub enum Fault {
     },
 }
 
-fn values(before: &[Value]) -> String {
-    let name = |value: &Value| match value {
+/// `begin-end COMMAND -> answer`.
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (command, words) = self.op.words();
+        let end = self.end.as_ref().map_or_else(|| "?".to_owned(), |(end, _)| end.to_string());
+        write!(f, "{}-{end} {command}", self.begin)?;
+        for word in words {
+            write!(f, " {}", word.escape_ascii())?;
+        }
+        match &self.end {
+            None => Ok(()),
+            Some((_, Answer::Ok)) => write!(f, " -> OK"),
+            Some((_, Answer::Integer(n))) => write!(f, " -> :{n}"),
+            Some((_, Answer::Value(value))) => write!(f, " -> {}", name(value)),
+            Some((_, Answer::NotInteger)) => write!(f, " -> not an integer"),
+        }
+    }
+}
+
+fn name(value: &Value) -> String {
+    match value {
         Some(bytes) => format!("\"{}\"", bytes.escape_ascii()),
         None => "nothing".to_owned(),
-    };
+    }
+}
+
+fn values(before: &[Value]) -> String {
     before.iter().map(name).collect::<Vec<_>>().join(" or ")
 }
 

@@ -94,6 +94,13 @@ fn increments_done_twice_are_flagged() {
 }
 
 #[test]
+fn a_compare_and_set_that_compares_nothing_is_flagged() {
+    let report = check(Fault::ComparesNothing);
+    assert!(report.stale > 0, "{report:?}");
+    assert!(report.violations.iter().any(|text| text.contains("no order explains")), "{report:?}");
+}
+
+#[test]
 fn stale_reads_are_flagged() {
     let report = check(Fault::StaleReads);
     assert!(report.stale > 0, "{report:?}");

@@ -1,5 +1,6 @@
 //! A minimal server that is correct, or wrong in one way.
 
+use ringfort_loadgen::linear::{self, Op};
 use std::collections::BTreeMap;
 use std::io::{BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -19,6 +20,8 @@ pub(crate) enum Fault {
     AppendsTwice,
     /// Applies an INCR twice.
     IncrementsTwice,
+    /// Does a compare-and-set whatever the key holds.
+    ComparesNothing,
     /// Answers a read from before the key's last write.
     StaleReads,
     /// Refuses a write with an error that means "not done", and does it.
@@ -102,29 +105,31 @@ impl Data {
             return Answer::Reply(self.get(key, fault));
         }
         if args[0] == b"DEL" {
-            self.values.remove(key);
-            return Answer::Reply(b":1\r\n".to_vec());
+            let exists = u8::from(self.values.remove(key).is_some());
+            return Answer::Reply(format!(":{exists}\r\n").into_bytes());
         }
         self.count += 1;
         let is_hit = self.count.is_multiple_of(ONE_OF);
         let old = self.values.get(key).cloned();
-        let mut new = old.clone().unwrap_or_default();
-        let reply = match args[0].as_slice() {
-            b"SET" => {
-                new.clone_from(&args[2]);
-                "+OK\r\n".to_owned()
-            }
-            b"APPEND" => {
-                new.extend_from_slice(&args[2]);
-                format!(":{}\r\n", new.len())
-            }
-            b"INCR" => {
-                let text = String::from_utf8(new).expect("a number");
-                let value = text.parse::<i64>().unwrap_or(0) + 1;
-                new = value.to_string().into_bytes();
-                format!(":{value}\r\n")
-            }
-            _ => "-ERR unknown command\r\n".to_owned(),
+        let arg = |i: usize| args[i].clone();
+        let op = match (args[0].as_slice(), args.len()) {
+            (b"SET", 3) => Op::Set(arg(2)),
+            (b"SET", 5) => Op::SetIfEq { expected: arg(4), value: arg(2) },
+            (b"SETNX", _) => Op::SetNx(arg(2)),
+            (b"GETSET", _) => Op::GetSet(arg(2)),
+            (b"GETDEL", _) => Op::GetDel,
+            (b"DELIFEQ", _) => Op::DelIfEq(arg(2)),
+            (b"APPEND", _) => Op::Append(arg(2)),
+            (b"INCR", _) => Op::Incr,
+            _ => return Answer::Reply(b"-ERR unknown command\r\n".to_vec()),
+        };
+        let (mut new, answer) = op.apply(&old);
+        let mut reply = match answer {
+            linear::Answer::Ok => "+OK\r\n".to_owned(),
+            linear::Answer::Integer(n) => format!(":{n}\r\n"),
+            linear::Answer::Value(None) => "$-1\r\n".to_owned(),
+            linear::Answer::Value(Some(v)) => format!("${}\r\n{}\r\n", v.len(), v.escape_ascii()),
+            linear::Answer::NotInteger => "-ERR value is not an integer or out of range\r\n".to_owned(),
         };
         match (fault, args[0].as_slice()) {
             (Fault::LosesSet, b"SET") | (Fault::LosesAppend, b"APPEND") | (Fault::LosesIncr, b"INCR")
@@ -132,11 +137,11 @@ impl Data {
             {
                 return Answer::Reply(reply.into_bytes());
             }
-            (Fault::AppendsTwice, b"APPEND") if is_hit => new.extend_from_slice(&args[2]),
-            (Fault::IncrementsTwice, b"INCR") if is_hit => {
-                new = (String::from_utf8(new).expect("a number").parse::<i64>().expect("a number") + 1)
-                    .to_string()
-                    .into_bytes();
+            (Fault::AppendsTwice, b"APPEND") if is_hit => new = Op::Append(arg(2)).apply(&new).0,
+            (Fault::IncrementsTwice, b"INCR") if is_hit => new = Op::Incr.apply(&new).0,
+            (Fault::ComparesNothing, b"SET") if args.len() == 5 => {
+                new = Some(arg(2));
+                reply = "+OK\r\n".to_owned();
             }
             (Fault::Refuses, _) if is_hit => return Answer::Reply(b"-TRYAGAIN later\r\n".to_vec()),
             (Fault::CutsConnections, _) if is_hit && self.count.is_multiple_of(2 * ONE_OF) => {
@@ -145,7 +150,10 @@ impl Data {
             _ => {}
         }
         self.before.insert(key.clone(), old);
-        self.values.insert(key.clone(), new);
+        match new {
+            Some(new) => self.values.insert(key.clone(), new),
+            None => self.values.remove(key),
+        };
         match fault {
             Fault::DoesWhatItRefuses if is_hit => Answer::Reply(b"-READONLY no\r\n".to_vec()),
             Fault::CutsConnections if is_hit => Answer::Cut,
