@@ -163,7 +163,7 @@ fn completions_know_every_subcommand() {
         let output = ringfort(&["completions", shell]);
         assert_eq!(output.status.code(), Some(0), "{shell}");
         let script = text(&output.stdout);
-        for word in ["check-config", "log-level", "status", "watch", "accept-loss"] {
+        for word in ["check-config", "log-level", "status", "watch", "rebuild"] {
             assert!(script.contains(word), "{shell}: {word} is missing");
         }
     }

@@ -203,7 +203,10 @@ fn crashed(input: &mut Input<'_>) {
                 let (term, vote, commit) = (input.number(), input.number(), input.number());
                 log.stage_hard_state(group, &HardState { term, vote, commit })
             }
-            5 => log.stage_identity(group, &Identity { replica: input.number(), incarnation: 1 }),
+            5 => log.stage_identity(
+                group,
+                &Identity { replica: input.number(), incarnation: 1, ..Identity::default() },
+            ),
             6 | 7 => {
                 let index = last.saturating_sub(u64::from(input.u8() % 4));
                 let mark = Mark { index, term: 1, conf: Bytes::copy_from_slice(input.bytes()) };

@@ -12,6 +12,7 @@ mod node;
 mod output;
 mod process;
 mod proxy;
+mod recover;
 mod status;
 mod transfer;
 mod up;
@@ -63,6 +64,7 @@ enum Command {
     Proxy(proxy::Args),
     Status(status::Args),
     Transfer(transfer::Args),
+    Recover(recover::Args),
     LogLevel(log_level::Args),
     CheckConfig(check_config::Args),
     Completions(completions::Args),
@@ -77,6 +79,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Proxy(args) => proxy::run(args),
         Command::Status(args) => status::run(args),
         Command::Transfer(args) => transfer::run(args),
+        Command::Recover(args) => recover::run(args),
         Command::LogLevel(args) => log_level::run(args),
         Command::CheckConfig(args) => check_config::run(args),
         Command::Completions(args) => completions::run(args),

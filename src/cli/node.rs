@@ -34,9 +34,9 @@ pub(super) struct Args {
     /// Worker threads, 1 to 255 [default: one per core]
     #[arg(long, value_name = "N")]
     workers: Option<NonZeroU8>,
-    /// Go on after an unplanned stop of all machines, without the last second of writes that may be missing
+    /// Set a damaged data folder aside, as damaged-ID within it, and be seeded from the other nodes; for one start
     #[arg(long)]
-    accept_loss: bool,
+    rebuild: bool,
     /// Enable RINGFORT FAULT, which cuts links and fills the disk on command: for tests only
     #[arg(long)]
     faults: bool,
@@ -66,12 +66,5 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     }
     let data_dir = args.data_dir.unwrap_or_else(|| default_data_dir(&config.cluster.name).join(&id.0));
     let workers = args.workers.map_or_else(process::default_workers, |workers| workers.get().into());
-    run_node(NodeOptions {
-        config,
-        id,
-        data_dir,
-        workers,
-        tls: tls.map(Arc::new),
-        accept_loss: args.accept_loss,
-    })
+    run_node(NodeOptions { config, id, data_dir, workers, tls: tls.map(Arc::new), rebuild: args.rebuild })
 }

@@ -2,6 +2,7 @@
 
 mod health;
 mod merge;
+mod recovery;
 mod view;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use super::find::{Target, ask_node, in_parallel};
 use super::output::{ColorChoice, Style, cut, out, terminal_size};
+use crate::clock::{Clock as _, SystemClock};
 use merge::{ClusterMap, merge};
 pub(super) use merge::{NodeState, PartitionStatus, Status};
 
@@ -67,7 +69,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 pub(super) fn look(target: &Target) -> anyhow::Result<Status> {
     let map: ClusterMap = target.map(|map: &ClusterMap| map.epoch)?;
     let answers = in_parallel(&map.nodes, |node| ask_node(&node.client));
-    merge(&map, answers)
+    let mut status = merge(&map, answers)?;
+    status.at_ms = SystemClock.now().wall_ms;
+    Ok(status)
 }
 
 /// Looks again and again until Ctrl-C: in place on a terminal, else one text after the other. A cluster that does not

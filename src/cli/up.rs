@@ -163,8 +163,6 @@ fn node_specs(plan: &Plan) -> Vec<ChildSpec> {
         args.extend(["--id".into(), id.into(), "--data-dir".into(), plan.data_dir.join(id).into()]);
         // One worker each: the nodes share this machine's cores.
         args.extend(["--workers".into(), "1".into()]);
-        // All replicas were on this machine: if it stopped unplanned, all of them lost the same last second at most.
-        args.push("--accept-loss".into());
         ChildSpec { label: id.clone(), program: plan.program.clone(), args }
     };
     plan.config.nodes.iter().map(spec).collect()
@@ -262,7 +260,6 @@ mod tests {
             "d/n2",
             "--workers",
             "1",
-            "--accept-loss",
         ];
         assert_eq!(nodes[1].args, expected);
         assert_eq!(

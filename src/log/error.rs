@@ -26,7 +26,7 @@ pub enum LogError {
     /// A file does not hold what was written to it; the node must stop.
     #[error(
         "{file} is damaged at byte {offset}: {what}; the data of this node cannot be trusted, so it must not run; the \
-         other nodes go on without it - keep the folder, it may be the only copy if others fail too"
+         other nodes go on without it - `ringfort node --rebuild` sets the folder aside and has the node seeded from them"
     )]
     Damaged {
         /// The file.

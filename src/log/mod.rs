@@ -49,7 +49,7 @@
 //! | 1 entry | index 8, term 8, data | appended; entries of the group from this index on are replaced |
 //! | 2 moved entry | index 8, term 8, data | a copy out of an old segment; replaces nothing else |
 //! | 3 hard state | term 8, vote 8, commit 8 | the last one counts |
-//! | 4 identity | replica 8, incarnation 4 | the last one counts |
+//! | 4 identity | replica 8, incarnation 4, then nothing: it takes part, or 1: suspect, 2: withdrawn | the last one counts |
 //! | 5 compact | index 8, term 8, membership | the mark; entries up to the index are dropped |
 //! | 6 install | index 8, term 8, membership | the mark; all entries are dropped |
 //! | 7 remove | - | all of the group so far is dropped |
@@ -159,6 +159,20 @@ pub struct Identity {
     pub replica: u64,
     /// Incarnation of the group.
     pub incarnation: u32,
+    /// Whether it takes part in the group.
+    pub standing: Standing,
+}
+
+/// Whether a replica takes part in its group. What stands aside never does again under its replica id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// It does.
+    #[default]
+    Active,
+    /// It stands aside, for the end of its log may be missing: the machine stopped before it was synced.
+    Suspect,
+    /// It stands aside with a whole log, so that its group can start anew.
+    Withdrawn,
 }
 
 /// The state of one group as recovered; values never written are the defaults.

@@ -1,6 +1,6 @@
 //! Encoding and decoding of segment files; the layout is documented in the [module](super) above.
 
-use super::{HardState, Identity, LogEntry, Mark};
+use super::{HardState, Identity, LogEntry, Mark, Standing};
 
 pub(super) const SEGMENT_HEADER_BYTES: usize = 48;
 pub(super) const WRITE_HEADER_BYTES: usize = 32;
@@ -224,6 +224,11 @@ pub(super) fn put_identity(out: &mut Vec<u8>, group: u16, identity: &Identity) {
     put(out, group, KIND_IDENTITY, 0, |out| {
         out.extend_from_slice(&identity.replica.to_le_bytes());
         out.extend_from_slice(&identity.incarnation.to_le_bytes());
+        match identity.standing {
+            Standing::Active => {}
+            Standing::Suspect => out.push(1),
+            Standing::Withdrawn => out.push(2),
+        }
     });
 }
 
@@ -280,7 +285,16 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Framed<'_>> {
         KIND_HARD_STATE => {
             Record::HardState(HardState { term: body.u64()?, vote: body.u64()?, commit: body.u64()? })
         }
-        KIND_IDENTITY => Record::Identity(Identity { replica: body.u64()?, incarnation: body.u32()? }),
+        KIND_IDENTITY => Record::Identity(Identity {
+            replica: body.u64()?,
+            incarnation: body.u32()?,
+            standing: match body.rest() {
+                [] => Standing::Active,
+                [1] => Standing::Suspect,
+                [2] => Standing::Withdrawn,
+                _ => return None,
+            },
+        }),
         KIND_COMPACT | KIND_INSTALL => Record::Mark {
             index: body.u64()?,
             term: body.u64()?,

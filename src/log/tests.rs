@@ -59,7 +59,7 @@ fn recovers_what_was_written() {
     let mut disk = MemDisk::new();
     let (mut log, recovered) = open(&disk, 4096);
     assert_eq!(recovered, []);
-    let identity = Identity { replica: 9, incarnation: 2 };
+    let identity = Identity { replica: 9, incarnation: 2, standing: Standing::Suspect };
     let mark = Mark { index: 10, term: 3, conf: Bytes::from_static(b"conf") };
     let hard_state = HardState { term: 5, vote: 9, commit: 12 };
     log.stage_identity(4, &identity).unwrap();
@@ -375,7 +375,7 @@ fn a_dead_segment_that_is_not_durable_is_no_torn_tail() {
 fn rewrites_what_pins_an_old_segment() {
     let mut disk = MemDisk::new();
     let (mut log, _) = open(&disk, 2000);
-    let identity = Identity { replica: 77, incarnation: 1 };
+    let identity = Identity { replica: 77, incarnation: 1, standing: Standing::Withdrawn };
     log.stage_identity(9, &identity).unwrap();
     put(&mut log, 9, &[entry(1, 1, "pins"), entry(2, 2, "the segment")]).unwrap();
     let mut most = 0;
@@ -516,7 +516,7 @@ impl Simulation {
         let mut group = self.staged.get(&id).cloned().unwrap_or_default();
         let result = match self.rng.below(20) {
             0 => {
-                group.identity = Identity { replica: self.rng.next(), incarnation: 3 };
+                group.identity = Identity { replica: self.rng.next(), incarnation: 3, ..Identity::default() };
                 self.log.stage_identity(id, &group.identity)
             }
             1..5 => {

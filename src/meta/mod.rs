@@ -7,6 +7,7 @@
 //! - a [`MetaWrite`] is worked into whatever map there is when it is applied; doing it again changes nothing.
 
 pub mod form;
+pub mod recover;
 pub mod replace;
 
 use ringfort_ring::NodeId;
@@ -93,6 +94,19 @@ impl MetaMachine {
                 }
                 Ok(Operation::Write(MetaWrite::Left(gone))) => {
                     self.map.as_mut().ok_or(NO_MAP).map(|map| replace::left(map, &gone))
+                }
+                Ok(Operation::Write(MetaWrite::Aside(said))) => {
+                    let map = self.map.as_mut().ok_or(NO_MAP);
+                    map.map(|map| recover::asides(map, &said, entry.log_time_ms))
+                }
+                Ok(Operation::Write(MetaWrite::Reseat(replicas))) => {
+                    self.map.as_mut().ok_or(NO_MAP).map(|map| recover::reseat(map, &replicas))
+                }
+                Ok(Operation::Write(MetaWrite::Recover { group, incarnation, accept_loss })) => {
+                    let map = self.map.as_mut().ok_or(NO_MAP);
+                    map.and_then(|map| {
+                        recover::recover(map, group, incarnation, accept_loss, entry.log_time_ms)
+                    })
                 }
                 Err(_) => Err(&b"-ERR malformed change of the cluster map\r\n"[..]),
             };

@@ -18,7 +18,9 @@
 //! promised cannot be broken. So nothing here depends on the old folder being truly gone; that check only keeps a copy of
 //! a node from taking the seats of one that works.
 
+use super::recover;
 use ringfort_ring::NodeId;
+use ringfort_wire::map::MapGroup;
 use ringfort_wire::{ClusterMap, GroupId};
 
 /// Gives all seats of `node`, whose folder was `old_store` and is `new_store` now, to new replicas.
@@ -53,7 +55,13 @@ pub fn replace(
         member.store_id = new;
     }
     for group in core::iter::once(&mut map.meta).chain(&mut map.groups) {
-        map.next_replica += u64::from(group.reseat(node, map.next_replica));
+        let awaits = begins_empty_on(group, node);
+        if group.reseat(node, map.next_replica) {
+            if awaits {
+                group.found_by(map.next_replica);
+            }
+            map.next_replica += 1;
+        }
     }
     map.epoch += 1;
     Ok(())
@@ -62,12 +70,20 @@ pub fn replace(
 /// Whether every group would still have a majority without its replica on `node`: else there is nobody who could agree to
 /// take a new one in. A group that replaces a replica of another node may need this one's vote for that.
 pub fn can_lose(map: &ClusterMap, node: &NodeId) -> bool {
-    map.all_groups().filter(|(_, g)| g.replica_on(node).is_some()).all(|(_, g)| {
+    let seated = map.all_groups().filter(|(_, g)| g.replica_on(node).is_some());
+    seated.filter(|(_, g)| !begins_empty_on(g, node)).all(|(_, g)| {
         (g.seats.len() - 1) * 2 > g.seats.len() && g.leaving.iter().all(|seat| seat.node == *node)
     })
 }
 
-/// Forgets replicas that take part no more.
+/// Whether all that a group had is given up, so that it begins anew with nothing, and on this node: the new folder may
+/// be the one in which it does.
+fn begins_empty_on(group: &MapGroup, node: &NodeId) -> bool {
+    let is_founder = || group.replica_on(node).is_some_and(|replica| group.founders() == [replica]);
+    group.recovery.as_ref().is_some_and(|r| r.is_awaited && r.from.is_none()) && is_founder()
+}
+
+/// Forgets replicas that take part no more. Said of a group without any: it has begun in its incarnation.
 pub fn left(map: &mut ClusterMap, gone: &[(u16, Vec<u64>)]) {
     let mut is_changed = false;
     for (id, replicas) in gone {
@@ -79,6 +95,7 @@ pub fn left(map: &mut ClusterMap, gone: &[(u16, Vec<u64>)]) {
         let before = group.leaving.len();
         group.leaving.retain(|seat| !replicas.contains(&seat.replica));
         is_changed |= group.leaving.len() < before;
+        is_changed |= recover::begun(group);
     }
     map.epoch += u64::from(is_changed);
 }

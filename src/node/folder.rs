@@ -10,6 +10,7 @@
 
 use crate::failpoint::{self, Point};
 use crate::log::{FsDisk, LastStop, Log, LogOptions};
+use crate::meta::replace::can_lose;
 use anyhow::Context as _;
 use ringfort_ring::NodeId;
 use ringfort_wire::{ClusterMap, GroupId};
@@ -46,6 +47,50 @@ pub(super) struct Folder {
     path: PathBuf,
     identity: Identity,
     _lock: File,
+}
+
+/// Sets all that is in the folder of `node` aside, within it, so that the node begins with an empty one and is seeded from
+/// the others. What was set aside before is removed. A crash on the way is made good by the next call.
+///
+/// # Errors
+/// The others may not have a majority without this folder, or the disk does not do it.
+pub(super) fn set_aside(path: &Path, node: &NodeId) -> anyhow::Result<()> {
+    let identity = match fs::read(path.join("node.json")) {
+        Ok(bytes) => serde_json::from_slice::<Identity>(&bytes).ok(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(_) => None,
+    };
+    let lock = File::options().create(true).truncate(false).write(true).open(path.join("lock"))?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .with_context(|| format!("the data folder {} is in use by another process", path.display()))?;
+    let map = fs::read(path.join("cluster.json")).ok().and_then(|bytes| ClusterMap::from_json(&bytes).ok());
+    anyhow::ensure!(
+        map.is_none_or(|map| can_lose(&map, node)),
+        "the data folder {} holds replicas without which their groups have no majority, so it is not set aside: restore the \
+         disk, or remove the folder by hand and see `ringfort recover`",
+        path.display()
+    );
+    let name = format!("damaged-{}", identity.map_or_else(|| "unknown".to_owned(), |i| i.store_id));
+    let aside = path.join(&name);
+    fs::create_dir_all(&aside)?;
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let file = entry.file_name().to_string_lossy().into_owned();
+        if file.starts_with("damaged-") && file != name {
+            fs::remove_dir_all(entry.path())?;
+        } else if file != "lock" && file != name {
+            names.push(file);
+        }
+    }
+    // What says that there is something to be set aside goes last.
+    names.sort_by_key(|file| file == "node.json");
+    for file in names {
+        fs::rename(path.join(&file), aside.join(&file))?;
+    }
+    File::open(path)?.sync_all()?;
+    tracing::warn!(%node, folder = %aside.display(), "the data folder was set aside; this node is seeded from the others");
+    Ok(())
 }
 
 impl Folder {
@@ -363,6 +408,37 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_is_set_aside_once_and_another_store_id_begins() {
+        let path = temporary("aside");
+        let n1 = NodeId("n1".into());
+        set_aside(&path, &n1).unwrap();
+        for store_id in [7, 8] {
+            let folder = Folder::open(&path, &n1, 1, store_id).unwrap();
+            assert_eq!(folder.store_id().unwrap(), store_id, "a new folder");
+            folder.note_run().unwrap();
+            assert!(set_aside(&path, &n1).is_err(), "it is in use");
+            drop(folder);
+            set_aside(&path, &n1).unwrap();
+            set_aside(&path, &n1).unwrap();
+            let mut names: Vec<_> =
+                fs::read_dir(&path).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            assert_eq!(names, [format!("damaged-{store_id:032x}"), "lock".to_owned()]);
+            assert!(path.join(&names[0]).join("logs-1/worker-0").exists());
+        }
+        let folder = Folder::open(&path, &n1, 1, 9).unwrap();
+        let map = crate::meta::form::tests::sample_map();
+        let mut alone = map.clone();
+        alone.groups[3].seats.truncate(1);
+        let node = alone.groups[3].seats[0].node.clone();
+        folder.keep_map(&alone).unwrap();
+        drop(folder);
+        let error = set_aside(&path, &node).unwrap_err().to_string();
+        assert!(error.contains("no majority"), "{error}");
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
     fn a_lost_log_is_no_beginning() {
         let path = temporary("lost");
         let folder = Folder::open(&path, &NodeId("n1".into()), 1, 7).unwrap();
@@ -384,8 +460,11 @@ mod tests {
         let (mut log, _) =
             Log::open(FsDisk::open(folder.worker_path(0)).unwrap(), LogOptions::default()).unwrap();
         for group in 1..=4 {
-            log.stage_identity(group, &ReplicaIdentity { replica: u64::from(group), incarnation: 1 })
-                .unwrap();
+            log.stage_identity(
+                group,
+                &ReplicaIdentity { replica: u64::from(group), incarnation: 1, ..ReplicaIdentity::default() },
+            )
+            .unwrap();
             log.stage_entries(group, &[entry(1), entry(2)]).unwrap();
             log.stage_hard_state(group, &HardState { term: 3, vote: 1, commit: 2 }).unwrap();
         }

@@ -61,8 +61,8 @@ pub struct NodeOptions {
     pub workers: usize,
     /// The certificate for TLS clients; needed when the node has a TLS address.
     pub tls: Option<Arc<Tls>>,
-    /// Whether to go on, after the machine stopped unplanned, without the last second of writes that may be missing.
-    pub accept_loss: bool,
+    /// Whether to set the data folder aside and be seeded from the others.
+    pub rebuild: bool,
 }
 
 /// Runs the node until SIGTERM or SIGINT.
@@ -78,11 +78,14 @@ pub fn run(options: NodeOptions) -> anyhow::Result<()> {
 type Ended = (u16, anyhow::Result<()>);
 
 async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
-    let NodeOptions { config, id, data_dir, workers, tls, accept_loss } = options;
+    let NodeOptions { config, id, data_dir, workers, tls, rebuild } = options;
     let node = config.node(&id).with_context(|| format!("no node '{id}' in the config file"))?.clone();
     let secret = config.load_peer_secret()?;
     let workers = u16::try_from(workers.max(1)).context("too many workers")?;
     failpoint::watch().context("the control file of failpoints")?;
+    if rebuild {
+        folder::set_aside(&data_dir, &id)?;
+    }
     let folder = Folder::open(&data_dir, &id, workers, random()?)?;
     let store_id = folder.store_id()?;
     let client_listener = bind(node.client, "client").await?;
@@ -126,21 +129,13 @@ async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
     shared.set_map(&map);
     let is_suspect =
         !map.fsync && control.folder.has_run() && control.folder.last_stop() == LastStop::Machine;
-    if is_suspect {
-        anyhow::ensure!(
-            accept_loss,
-            "the machine stopped without a planned stop of node {id}, and durability is 'buffered': up to a second of \
-             acknowledged writes may be missing here, so it must not vote. If every machine of the cluster stopped, \
-             start every node with --accept-loss; else remove this node's data folder, so that it is seeded from the others"
-        );
-        tracing::warn!(node = %id, "the machine stopped unplanned: up to a second of acknowledged writes may be gone");
-    }
     let (inboxes, mut ended) = tokio::select! {
         started = start_workers(&control, &shared, map, is_suspect) => started?,
         never = &mut waiting => match never {},
     };
     drop(waiting);
     failpoint::hit(Point::NodeStarted)?;
+    // The workers have noted which replicas are suspect.
     control.folder.note_boot()?;
     control.folder.note_run()?;
     *control.inboxes.borrow_mut() = inboxes.clone();

@@ -170,7 +170,10 @@ impl PartitionMachine {
         while session.replies.len() > keep {
             session.replies.pop_front();
         }
-        if op.seq > session.last + 1 {
+        // The proxy has the replies up to `acked`. If some of those writes are not here, the group has started anew without
+        // them: they are lost, the proxy will not send them again, and no late copy of them may be executed.
+        session.last = session.last.max(op.acked.min(op.seq.saturating_sub(1)));
+        if op.seq > session.last.saturating_add(1) {
             return Some(Status::Gap(session.last));
         }
         if op.seq <= session.last {
@@ -473,6 +476,25 @@ mod tests {
         let before = machine.store.digest();
         assert_eq!(apply(&mut machine, 2, &incr(65536, 2, 0)), "Gap(0)");
         assert_eq!(machine.store.digest(), before);
+    }
+
+    #[test]
+    fn a_session_goes_on_behind_acknowledged_writes_that_are_lost() {
+        let mut machine = with_session();
+        apply(&mut machine, 2, &incr(65536, 1, 0));
+        // 2 to 7 were acknowledged by a history that is lost.
+        let next = apply(&mut machine, 3, &incr(65536, 8, 7));
+        assert!(next.starts_with("Done"), "{next}");
+        assert_eq!(apply(&mut machine, 4, &incr(65536, 8, 7)), next, "answered, not repeated");
+        let before = machine.store.digest();
+        for seq in 1..=7 {
+            apply(&mut machine, 5, &incr(65536, seq, seq - 1));
+            assert_eq!(machine.store.digest(), before, "a late copy of {seq} executes nothing");
+        }
+        assert_eq!(
+            apply(&mut machine, 6, &incr(65536, 10, u64::MAX)),
+            apply(&mut machine, 7, &incr(65536, 10, 9))
+        );
     }
 
     #[test]

@@ -404,6 +404,13 @@ impl Raft {
         Some(self.raw.raft.leader_id).filter(|&id| id != raft::INVALID_ID)
     }
 
+    /// Whether nobody leads that this replica has heard of lately.
+    pub fn is_leaderless(&self) -> bool {
+        // One that does not vote never campaigns, and would believe in its last leader for ever.
+        let is_silent = self.raw.raft.election_elapsed >= 2 * ELECTION_TICKS_MAX;
+        !self.is_leader() && (self.leader().is_none() || is_silent)
+    }
+
     /// This replica's id.
     pub fn replica(&self) -> u64 {
         self.raw.raft.id

@@ -15,6 +15,7 @@
 //! The shell then sends one buffer to each peer, link and client. The cost of I/O does not depend on the number of
 //! partitions.
 
+mod asides;
 mod clients;
 mod jobs;
 mod links;
@@ -80,7 +81,7 @@ pub struct WorkerOptions {
     pub is_restart: bool,
     /// Whether replicas have run on these data: then every group must be found in the log.
     pub has_run: bool,
-    /// Whether the last writes may be missing, votes included: the terms start far above any that was in use.
+    /// Whether the last writes may be missing, votes included: then the replicas of partitions stand aside.
     pub is_suspect: bool,
     /// Seed of timeouts.
     pub seed: u64,
@@ -106,6 +107,16 @@ struct Pending {
     write: Option<u64>,
 }
 
+/// A group whose replica here has ended; another one may begin when that is durable.
+#[derive(Debug)]
+struct Ending {
+    group: u16,
+    /// The write that must be durable; `None` until it has reached the file.
+    write: Option<u64>,
+    /// Whether the snapshot is the next replica's; if not, it goes.
+    keeps_snapshot: bool,
+}
+
 /// One worker.
 pub struct WorkerCore<D: Disk> {
     options: WorkerOptions,
@@ -124,8 +135,12 @@ pub struct WorkerCore<D: Disk> {
     jobs: Vec<Job<D>>,
     is_syncing: bool,
     building: Option<(u16, SnapshotWriter<D>)>,
-    /// Groups whose replica here has ended, and the write that must be durable before its snapshot goes.
-    removed: Vec<(u16, Option<u64>)>,
+    /// Replicas that do not run, and why their groups wait.
+    asides: BTreeMap<u16, asides::Standby>,
+    waits: asides::Waits,
+    /// Groups whose next incarnation begins with what is here.
+    heirs: VecDeque<u16>,
+    ending: Vec<Ending>,
     /// Whether the whole log is missing although replicas have run on it.
     is_log_lost: bool,
     snapshots_wanted: VecDeque<u16>,
@@ -162,6 +177,11 @@ impl<D: Disk> WorkerCore<D> {
     /// Facts that all workers share.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// Whether replicas are here that stand aside.
+    pub fn has_asides(&self) -> bool {
+        !self.asides.is_empty()
     }
 
     /// The replica of a group that is here.
@@ -297,7 +317,7 @@ impl<D: Disk> WorkerCore<D> {
             }
         }
         self.build_snapshot()?;
-        Ok(())
+        self.succeed()
     }
 
     fn drive(&mut self, id: u16, now: Now) -> anyhow::Result<()> {
@@ -349,8 +369,11 @@ impl<D: Disk> WorkerCore<D> {
                 for pending in &mut self.pending {
                     pending.write.get_or_insert(write);
                 }
-                for (_, removal) in &mut self.removed {
-                    removal.get_or_insert(write);
+                for ending in &mut self.ending {
+                    ending.write.get_or_insert(write);
+                }
+                for standby in self.asides.values_mut() {
+                    standby.write.get_or_insert(write);
                 }
             }
             // Nothing is acknowledged, the staged records stay and are tried again; others may lead meanwhile.
@@ -365,7 +388,9 @@ impl<D: Disk> WorkerCore<D> {
             Err(error) => return Err(error.into()),
         }
         self.release();
-        if self.pending.iter().any(|p| p.write.is_some()) || !self.removed.is_empty() {
+        let is_withdrawing =
+            self.asides.values().any(|standby| standby.write > Some(self.log.borrow().synced()));
+        if self.pending.iter().any(|p| p.write.is_some()) || !self.ending.is_empty() || is_withdrawing {
             self.sync();
         }
         Ok(())
@@ -422,7 +447,7 @@ impl<D: Disk> WorkerCore<D> {
                 result?;
                 self.is_syncing = false;
                 self.release();
-                self.finish_removals()?;
+                self.finish_endings()?;
                 if !self.pending.is_empty() && self.pending.iter().any(|p| p.write.is_some()) {
                     self.sync();
                 }
@@ -511,6 +536,7 @@ impl<D: Disk> WorkerCore<D> {
         }
         if self.ticks.is_multiple_of(PUBLISH_TICKS) {
             self.reconcile();
+            self.attend_asides()?;
             self.publish();
             self.publish_status(now);
             // Frees dead segments, a bounded piece at a time, at up to 10 MiB/s.

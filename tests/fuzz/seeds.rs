@@ -99,7 +99,7 @@ fn log() -> Vec<(&'static str, Vec<u8>)> {
         let entry = LogEntry { index, term: index / 3, kind: 0, data: Bytes::from_static(b"0123456789") };
         log.stage_entries(1, &[entry]).unwrap();
         log.stage_hard_state(1, &HardState { term: 1, vote: 2, commit: index }).unwrap();
-        log.stage_identity(2, &Identity { replica: 9, incarnation: 1 }).unwrap();
+        log.stage_identity(2, &Identity { replica: 9, incarnation: 1, ..Identity::default() }).unwrap();
         log.write().unwrap();
         log.sync_job().unwrap().run().unwrap();
     }

@@ -165,6 +165,8 @@ impl Node {
             1000,
         ));
         shared.set_map(map);
+        // As a node judges: without a sync before every acknowledgement the last ones may be missing.
+        let is_suspect = !map.fsync && self.has_lived && self.last_stop == LastStop::Machine;
         for (number, worker) in self.workers.iter_mut().enumerate() {
             let start = WorkerOptions {
                 worker: number as u16,
@@ -176,7 +178,7 @@ impl Node {
                 },
                 is_restart: self.has_lived,
                 has_run: self.has_lived,
-                is_suspect: false,
+                is_suspect,
                 seed: seed.wrapping_add(number as u64),
                 compact_bytes_min: options.compact_bytes,
                 disk_free_min: DISK_FREE_MIN,

@@ -337,6 +337,13 @@ impl Cluster {
         serde_json::from_str(json).map_err(|e| format!("{reply}: {e}"))
     }
 
+    /// `RINGFORT MAP` of the proxy.
+    pub(crate) fn map_json(&self) -> Json {
+        let reply = self.client().call("RINGFORT MAP");
+        let json = reply.split_once("\r\n").map_or("", |(_, json)| json);
+        serde_json::from_str(json).expect("a map")
+    }
+
     /// Keys in all replicas of node `n`.
     pub(crate) fn keys_on(&self, n: usize) -> Result<u64, String> {
         Ok(replicas(&self.node_json(n)?)?.values().map(|replica| replica.keys).sum())

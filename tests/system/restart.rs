@@ -162,27 +162,3 @@ fn a_damaged_log_is_noticed_and_a_torn_tail_is_cut() {
     cluster.wait_until_equal();
     assert_filled(&cluster);
 }
-
-#[test]
-fn after_a_stop_of_the_machine_a_node_asks_before_it_goes_on() {
-    let mut cluster = Cluster::start(Options::default());
-    fill(&cluster);
-    cluster.wait_until_equal();
-    cluster.kill_all();
-    for n in 0..3 {
-        // As another boot of the machine would look.
-        fs::write(cluster.node_folder(n).join("boot"), "another boot").expect("written");
-    }
-    let lines = cluster.node_with(0, &cluster.config_path(), &cluster.node_folder(0)).refusal();
-    assert_eq!(lines.len(), 1, "{lines:?}");
-    assert!(lines[0].contains("--accept-loss"), "{lines:?}");
-    (0..3).for_each(|n| cluster.start_node_with(n, &["--accept-loss"]));
-    cluster.wait_until_serving();
-    assert_filled(&cluster);
-    fill(&cluster);
-    cluster.wait_until_equal();
-    // Only once: the next start is an ordinary one.
-    cluster.kill_all();
-    cluster.start_all();
-    assert_filled(&cluster);
-}

@@ -73,6 +73,50 @@ pub struct MapGroup {
     founders: Vec<u64>,
     /// The node that leads when it can.
     pub leader: NodeId,
+    /// Replicas that stand aside: they will not take part again under their ids. Each waits until a leader lets a new one
+    /// take its seat, or until its group starts anew.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asides: Vec<MapAside>,
+    /// How the group came to its incarnation; `None` for the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<MapRecovery>,
+    /// When an operator accepted that the group starts anew from what is left (ms since 1970), until it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_accepted_ms: Option<u64>,
+}
+
+/// A replica that stands aside, and where its log ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapAside {
+    /// The replica.
+    pub replica: u64,
+    /// Whether the end of its log may be missing; if not, it stood aside because others are suspect.
+    pub is_suspect: bool,
+    /// Term of its last entry.
+    pub term: u64,
+    /// Index of its last entry.
+    pub index: u64,
+}
+
+/// How a group started anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapRecovery {
+    /// When, ms since 1970.
+    pub at_ms: u64,
+    /// The replica of the incarnation before whose state goes on, and its node; `None`: the group began empty.
+    pub from: Option<MapSeat>,
+    /// How many of its replicas had said where their logs end.
+    pub heard: u16,
+    /// How many of those were suspect.
+    pub suspects: u16,
+    /// How many replicas there were.
+    pub replicas: u16,
+    /// Whether an operator accepted that more than the last second may be lost.
+    #[serde(default)]
+    pub is_loss_accepted: bool,
+    /// Whether it is not known yet that the group has begun.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub is_awaited: bool,
 }
 
 /// One replica.
@@ -149,7 +193,72 @@ impl MapNode {
 impl MapGroup {
     /// A group that begins with these seats.
     pub fn new(seats: Vec<MapSeat>, leader: NodeId) -> Self {
-        Self { incarnation: 1, seats, leaving: Vec::new(), founders: Vec::new(), leader }
+        Self {
+            incarnation: 1,
+            seats,
+            leaving: Vec::new(),
+            founders: Vec::new(),
+            leader,
+            asides: Vec::new(),
+            recovery: None,
+            loss_accepted_ms: None,
+        }
+    }
+
+    /// Starts the group anew with `seats`, all of which are new, from the state of `recovery.from`: its node's new replica
+    /// is the only founder. Without one, that of the first seat is, and begins empty.
+    pub fn refound(&mut self, seats: Vec<MapSeat>, recovery: MapRecovery) {
+        let heir = recovery.from.as_ref().and_then(|from| seats.iter().find(|seat| seat.node == from.node));
+        self.founders = heir.or_else(|| seats.first()).map(|seat| seat.replica).into_iter().collect();
+        self.seats = seats;
+        self.leaving.clear();
+        self.asides.clear();
+        self.incarnation += 1;
+        self.recovery = Some(recovery);
+        self.loss_accepted_ms = None;
+    }
+
+    /// The group, of which nothing is left, is founded by the new replica `replica` alone.
+    pub fn found_by(&mut self, replica: u64) {
+        self.founders = vec![replica];
+        self.leaving.retain(|seat| self.seats.iter().all(|other| other.node != seat.node));
+    }
+
+    /// Whether the founder of this incarnation takes over what `replica` of the incarnation `of` holds.
+    pub fn is_heir_of(&self, replica: u64, of: u32) -> bool {
+        let from = self.recovery.as_ref().and_then(|r| r.from.as_ref());
+        of < self.incarnation && from.is_some_and(|from| from.replica == replica)
+    }
+
+    /// The replicas whose logs count when the group starts anew: those that are seated, and those that leave and were
+    /// not replaced by another one of the same node, for such a one is lost or of no use any more.
+    pub fn counted(&self) -> impl Iterator<Item = &MapSeat> {
+        let lost = |seat: &&MapSeat| self.replica_on(&seat.node).is_none();
+        self.seats.iter().chain(self.leaving.iter().filter(lost))
+    }
+
+    /// Whether a replica's log counts when the group starts anew.
+    pub fn counts(&self, replica: u64) -> bool {
+        self.counted().any(|seat| seat.replica == replica)
+    }
+
+    /// Whether so many replicas are suspect, or lost, that the others may be no majority.
+    pub fn lacks_majority(&self) -> bool {
+        let is_suspect = |seat: &MapSeat| self.aside(seat.replica).is_some_and(|aside| aside.is_suspect);
+        // One that takes the place of a lost replica may not vote yet.
+        let is_new = |seat: &MapSeat| self.leaving.iter().any(|old| old.node == seat.node);
+        let healthy = self.seats.iter().filter(|seat| !is_suspect(seat) && !is_new(seat)).count();
+        self.asides.iter().any(|aside| aside.is_suspect) && healthy * 2 <= self.seats.len()
+    }
+
+    /// Whether replicas without a leader are to stand aside, so that their group can start anew.
+    pub fn is_given_up(&self) -> bool {
+        self.lacks_majority() || self.loss_accepted_ms.is_some()
+    }
+
+    /// What is known of a replica that stands aside.
+    pub fn aside(&self, replica: u64) -> Option<&MapAside> {
+        self.asides.iter().find(|aside| aside.replica == replica)
     }
 
     /// The voters with which the group began, before any change that is in its log.
@@ -171,6 +280,9 @@ impl MapGroup {
         self.founders = self.founders();
         let before = core::mem::replace(&mut self.seats, seats);
         self.leaving.extend(before.into_iter().filter(|seat| !self.seats.contains(seat)));
+        let mut asides = core::mem::take(&mut self.asides);
+        asides.retain(|aside| self.counts(aside.replica));
+        self.asides = asides;
     }
 
     /// Gives the seat on `node`, if there is one, to the new replica `replica`; the old one leaves. Returns whether there

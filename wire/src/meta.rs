@@ -8,6 +8,7 @@
 //! Every [`MetaWrite`] is idempotent: who did not hear an answer asks again.
 
 use crate::frame::{self, Kind, Reader, WireError};
+use crate::map::MapAside;
 use core::net::SocketAddr;
 use ringfort_ring::NodeId;
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,35 @@ pub enum MetaWrite {
     },
     /// In these groups these replicas take part no more.
     Left(Vec<(u16, Vec<u64>)>),
+    /// These replicas stand aside.
+    Aside(Vec<Aside>),
+    /// In these groups, which have a leader, these replicas stand aside: their seats are for new ones.
+    Reseat(Vec<(u16, u64)>),
+    /// This group is to start anew from what is left, if it has still this incarnation.
+    Recover {
+        /// The group.
+        group: u16,
+        /// Its incarnation now.
+        incarnation: u32,
+        /// Whether an operator accepts that more than the last second of writes may be lost.
+        #[serde(default)]
+        accept_loss: bool,
+    },
+}
+
+/// Most replicas that one [`MetaWrite::Aside`] names.
+pub const ASIDES_MAX: usize = 256;
+
+/// What a replica that stands aside says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Aside {
+    /// Its group.
+    pub group: u16,
+    /// The incarnation of the group in which it took part.
+    pub incarnation: u32,
+    /// Who it is, and where its log ends.
+    #[serde(flatten)]
+    pub aside: MapAside,
 }
 
 impl MetaWrite {

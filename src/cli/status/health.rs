@@ -86,7 +86,7 @@ pub(super) fn problems(
 }
 
 /// `partition 3`, `partitions 0-3, 7`.
-fn named(partitions: &[u16]) -> String {
+pub(super) fn named(partitions: &[u16]) -> String {
     let word = if partitions.len() == 1 { "partition" } else { "partitions" };
     format!("{word} {}", ranges(partitions))
 }

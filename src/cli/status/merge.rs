@@ -5,6 +5,8 @@ use ringfort_ring::{NodeId, PartitionCount, PartitionId, Seats};
 use serde::{Deserialize, Serialize};
 
 use super::health::{self, Health};
+use super::recovery::{self, Recovery, Waiting};
+use ringfort_wire::map::MapGroup;
 
 /// Reply of `RINGFORT MAP`.
 #[derive(Debug, Deserialize)]
@@ -14,6 +16,9 @@ pub(super) struct ClusterMap {
     pub(super) partitions: u16,
     pub(super) nodes: Vec<MapNode>,
     pub(super) placement: Vec<Seats>,
+    /// What an older node does not tell.
+    #[serde(default)]
+    pub(super) groups: Vec<MapGroup>,
 }
 
 /// A node in the map.
@@ -45,6 +50,9 @@ struct Group {
     bytes: u64,
     /// What it knows of the others while it leads.
     followers: Vec<Follower>,
+    /// Replicas that do not vote yet.
+    #[serde(default)]
+    learners: Vec<u64>,
 }
 
 /// A follower as its leader sees it.
@@ -75,6 +83,14 @@ pub(in crate::cli) struct Status {
     pub(in crate::cli) nodes: Vec<NodeStatus>,
     pub(in crate::cli) partitions: Vec<PartitionStatus>,
     pub(in crate::cli) moves: Moves,
+    /// New replicas that are being seeded.
+    pub(in crate::cli) learners: usize,
+    /// Partitions of which replicas stand aside.
+    pub(in crate::cli) waiting: Vec<Waiting>,
+    /// The last time that each partition started anew.
+    pub(in crate::cli) recoveries: Vec<Recovery>,
+    /// When this was asked, ms since 1970.
+    pub(in crate::cli) at_ms: u64,
 }
 
 /// One node.
@@ -216,7 +232,9 @@ pub(super) fn merge(map: &ClusterMap, answers: Vec<anyhow::Result<NodeAnswer>>) 
     });
     let nodes: Vec<NodeStatus> = nodes.collect();
     let meta_leader = leader_of(None, &up).map(|leader| leader.node.clone());
-    let problems = health::problems(&nodes, &partitions, meta_leader.is_some());
+    let waiting = recovery::waiting(&map.groups);
+    let mut problems = health::problems(&nodes, &partitions, meta_leader.is_some());
+    problems.extend(recovery::problems(&waiting));
     let (health, summary) = health::judge(&partitions, !problems.is_empty());
     Ok(Status {
         name: map.name.clone(),
@@ -230,6 +248,10 @@ pub(super) fn merge(map: &ClusterMap, answers: Vec<anyhow::Result<NodeAnswer>>) 
         nodes,
         partitions,
         moves: Moves::default(),
+        learners: leaders.iter().flatten().map(|leader| leader.group.learners.len()).sum(),
+        waiting,
+        recoveries: recovery::recoveries(&map.groups),
+        at_ms: 0,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use super::health::Health;
 use super::merge::{NodeState, NodeStatus, Status};
+use super::recovery;
 use crate::cli::output::{Cell, Paint, Style, bytes, cut, grouped, table, table_width};
 
 /// A column of the table of nodes: its head, whether it is right-aligned, its cell for a node.
@@ -48,12 +49,24 @@ pub(super) fn for_people(status: &Status, style: Style, width: usize) -> String 
         nodes_table(&status.nodes, style, width),
         String::new(),
         format!(
-            "{} keys, {} (replicas counted once); {}",
+            "{} keys, {} (replicas counted once); {}{}",
             grouped(status.keys),
             bytes(status.bytes),
-            status.moves
+            status.moves,
+            if status.learners == 0 {
+                String::new()
+            } else {
+                format!("; new replicas being seeded: {}", status.learners)
+            }
         ),
     ];
+    if !status.recoveries.is_empty() {
+        lines.push(String::new());
+        lines.push(style.paint(Paint::Bold, "recovered"));
+        let sentences = recovery::sentences(&status.recoveries, status.at_ms);
+        lines
+            .extend(sentences.iter().map(|sentence| format!("  {}", cut(sentence, width.saturating_sub(2)))));
+    }
     if !status.problems.is_empty() {
         lines.push(String::new());
         lines.push(style.paint(Paint::Bold, "problems"));

@@ -90,8 +90,12 @@ fn checked(body: &[u8]) -> Result<MetaWrite, String> {
             settings::parse_pairs(&args).map(MetaWrite::Set)
         }
         write @ (MetaWrite::TlsClient(..) | MetaWrite::Lead(..)) => Ok(write),
-        MetaWrite::Replace { .. } | MetaWrite::Left(_) => {
-            Err("ERR this change is not a client's to make".to_owned())
-        }
+        // An operator's word; what the others need, they find out themselves.
+        write @ MetaWrite::Recover { accept_loss: true, .. } => Ok(write),
+        MetaWrite::Replace { .. }
+        | MetaWrite::Left(_)
+        | MetaWrite::Aside(_)
+        | MetaWrite::Reseat(_)
+        | MetaWrite::Recover { .. } => Err("ERR this change is not a client's to make".to_owned()),
     }
 }

@@ -172,7 +172,7 @@ impl<D: Disk> WorkerCore<D> {
 
     /// Whether a snapshot is being written, so that turns must go on without input.
     pub fn has_background_work(&self) -> bool {
-        self.building.is_some() || !self.snapshots_wanted.is_empty()
+        self.building.is_some() || !self.snapshots_wanted.is_empty() || self.can_succeed()
     }
 
     pub(super) fn install(&mut self, id: u16, index: u64, term: u64) -> anyhow::Result<()> {

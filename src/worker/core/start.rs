@@ -19,9 +19,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Terms that a suspect replica skips: more elections than can have taken place in the second that may be forgotten.
-const SUSPECT_TERMS: u64 = 1000;
-
 impl<D: Disk> WorkerCore<D> {
     /// Opens the worker's log and snapshots and starts a replica of every group of `map` that is this worker's.
     ///
@@ -54,7 +51,10 @@ impl<D: Disk> WorkerCore<D> {
             jobs: Vec::new(),
             is_syncing: false,
             building: None,
-            removed: Vec::new(),
+            asides: BTreeMap::new(),
+            waits: Default::default(),
+            heirs: VecDeque::new(),
+            ending: Vec::new(),
             is_log_lost,
             snapshots_wanted: VecDeque::new(),
             received: Vec::new(),
@@ -72,8 +72,12 @@ impl<D: Disk> WorkerCore<D> {
             options,
             shared,
         };
-        let recovered = core.clear_left(map, recovered)?;
+        let mut recovered = core.clear_left(map, recovered)?;
+        if core.options.is_suspect {
+            core.suspect(&mut recovered)?;
+        }
         core.write_durably()?;
+        let recovered = recovered.into_iter().map(|r| (r.group, r)).collect::<BTreeMap<_, _>>();
         for (id, _) in map.all_groups() {
             core.start_seated(map, id, recovered.get(&id.0))?;
         }
@@ -83,28 +87,22 @@ impl<D: Disk> WorkerCore<D> {
     }
 
     /// Removes what is left of replicas that the map has forgotten; returns the others.
-    fn clear_left(
-        &mut self,
-        map: &ClusterMap,
-        recovered: Vec<Recovered>,
-    ) -> anyhow::Result<BTreeMap<u16, Recovered>> {
+    fn clear_left(&mut self, map: &ClusterMap, recovered: Vec<Recovered>) -> anyhow::Result<Vec<Recovered>> {
         let (left, stays): (Vec<_>, Vec<_>) = recovered.into_iter().partition(|r| {
-            r.identity != Identity::default()
-                && judge(map, GroupId(r.group), r.identity.replica) == Found::Left
+            r.identity != Identity::default() && judge(map, GroupId(r.group), &r.identity) == Found::Left
         });
         for r in &left {
             tracing::info!(group = r.group, replica = r.identity.replica, "the replica has left its group");
             self.log.borrow_mut().stage_remove_group(r.group)?;
         }
         self.write_durably()?;
-        let stays: BTreeMap<u16, Recovered> = stays.into_iter().map(|r| (r.group, r)).collect();
         let snapshots: Vec<u16> = self.snapshots.current().map(|(group, _)| group).collect();
         for id in snapshots {
             let is_founder = map.group(GroupId(id)).is_some_and(|group| {
                 group.replica_on(&self.options.node).is_some_and(|r| group.founders().contains(&r))
             });
             // A crash came between the removal of the log and that of the snapshot; if not, the log is lost.
-            if !stays.contains_key(&id) && !is_founder && !self.is_log_lost {
+            if !stays.iter().any(|r| r.group == id) && !is_founder && !self.is_log_lost {
                 self.snapshots.remove(id)?;
             }
         }
@@ -123,12 +121,36 @@ impl<D: Disk> WorkerCore<D> {
         }
         // The log says which replica is here: one that leaves still runs until the map forgets it.
         let replica = match recovered {
-            Some(r) if r.identity != Identity::default() => {
-                Some(r.identity.replica).filter(|&replica| judge(map, id, replica) == Found::Seated)
-            }
+            Some(r) if r.identity != Identity::default() => match judge(map, id, &r.identity) {
+                Found::Seated => Some(r.identity.replica),
+                // What was read of the log is durable.
+                Found::Aside => {
+                    self.stand_by(r, Some(0));
+                    return Ok(());
+                }
+                Found::Heir => {
+                    self.stand_by(r, Some(0));
+                    self.heirs.push_back(id.0);
+                    return Ok(());
+                }
+                Found::Left | Found::Unknown => None,
+            },
             _ => map.group(id).and_then(|group| group.replica_on(&self.options.node)),
         };
-        replica.map_or(Ok(()), |replica| self.start_group(map, id, replica, recovered))
+        let Some(replica) = replica else { return Ok(()) };
+        let spec = map.group(id).filter(|_| recovered.is_none() && !self.is_log_lost);
+        let begins_empty = |spec: &MapGroup| {
+            spec.founders() == [replica]
+                && spec.recovery.as_ref().is_some_and(|r| r.is_awaited && r.from.is_none())
+        };
+        if spec.is_some_and(begins_empty) {
+            // All that the group had is given up.
+            self.convert(map, id, None)?;
+            self.write_durably()?;
+            let founder = self.log.borrow().group(id.0);
+            return self.start_group(map, id, replica, founder.as_ref());
+        }
+        self.start_group(map, id, replica, recovered)
     }
 
     /// Writes what is staged and waits until it is durable.
@@ -146,7 +168,7 @@ impl<D: Disk> WorkerCore<D> {
         recovered: Option<&Recovered>,
     ) -> anyhow::Result<()> {
         let Some(spec) = map.group(id) else { return Ok(()) };
-        let identity = Identity { replica, incarnation: spec.incarnation };
+        let identity = Identity { replica, incarnation: spec.incarnation, ..Identity::default() };
         let mut log = self.log.borrow_mut();
         match recovered {
             Some(r) if r.identity != Identity::default() && r.identity != identity => anyhow::bail!(
@@ -195,14 +217,10 @@ impl<D: Disk> WorkerCore<D> {
              damaged, and the node must not run with it",
             mark.index
         );
-        let mut hard_state = recovered.map_or_else(HardState::default, |r| r.hard_state);
-        if self.options.is_suspect && id != GroupId::META && hard_state.term > 0 {
-            // A vote may be forgotten, and a term used by somebody whose last entries are gone: leave them all behind.
-            hard_state = HardState { term: hard_state.term + SUSPECT_TERMS, vote: 0, ..hard_state };
-            log.stage_hard_state(id.0, &hard_state)?;
-        }
+        let hard_state = recovered.map_or_else(HardState::default, |r| r.hard_state);
         drop(log);
         let seats = seats_of(map.epoch, id, spec, replica);
+        let mark_index = mark.index;
         let members = Membership::decode(&mark.conf).map_err(|e| anyhow::anyhow!("group {id}: {e}"))?;
         let start = GroupStart {
             id,
@@ -226,7 +244,9 @@ impl<D: Disk> WorkerCore<D> {
         };
         let reader = Rc::new(LogReader(Rc::clone(&self.log)));
         let mut group = Group::new(start, reader).map_err(|e| anyhow::anyhow!("group {id}: {e}"))?;
-        if group.awaits_first_leader() {
+        // Of a group that starts anew nobody else can be the first leader.
+        let is_first = group.raft().is_singleton() && last_index == mark_index && spec.recovery.is_some();
+        if group.awaits_first_leader() || is_first {
             group.campaign();
         }
         self.groups.insert(id.0, group);
@@ -235,7 +255,7 @@ impl<D: Disk> WorkerCore<D> {
     }
 }
 
-fn new_machine(map: &ClusterMap, id: GroupId) -> Machine {
+pub(super) fn new_machine(map: &ClusterMap, id: GroupId) -> Machine {
     match id.partition() {
         None => Machine::Meta(Box::default()),
         Some(partition) => {
@@ -245,7 +265,7 @@ fn new_machine(map: &ClusterMap, id: GroupId) -> Machine {
     }
 }
 
-fn machine_index<D: Disk>(snapshots: &SnapshotFiles<D>, group: u16) -> u64 {
+pub(super) fn machine_index<D: Disk>(snapshots: &SnapshotFiles<D>, group: u16) -> u64 {
     snapshots.current().find(|(id, _)| *id == group).map_or(0, |(_, index)| index)
 }
 

@@ -1,0 +1,133 @@
+//! `ringfort recover`: starts partitions anew that have lost their majority for good.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use ringfort_proxy::server::meta;
+use ringfort_wire::hello::{Channel, Hello};
+use ringfort_wire::{ClusterMap, FEATURE_LEVEL, MetaWrite};
+
+use super::find::Target;
+use super::output::out;
+use super::process::pause;
+use super::status::{NodeState, PartitionStatus, Status, look};
+use crate::clock::{Clock as _, SystemClock};
+
+/// Longest wait for the partitions to start anew; replicas that are left need a few seconds to say what they hold.
+const WAIT_US: u64 = 60_000_000;
+/// Time between two requests.
+const POLL: Duration = Duration::from_secs(1);
+/// Time for one request.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Start partitions anew that have lost most of their replicas for good.
+///
+/// Without --accept-loss it only shows which partitions have no leader, and where their replicas are. With it, each of them
+/// starts anew from the replica that is left and whose log ends last; if none is left, it starts empty. What only lost
+/// replicas held is gone, and a node that comes back later with such a replica drops it: start every node first that still
+/// can be started.
+///
+/// The meta group must have a majority; it is asked at its peer ports, with the secret of the file.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ringfort recover
+  ringfort recover --config prod.toml --accept-loss
+  ringfort recover --config prod.toml --partition 12 --accept-loss")]
+pub(super) struct Args {
+    /// The file that describes the cluster [default: configs/local.toml]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Only this partition
+    #[arg(long, value_name = "PARTITION")]
+    partition: Option<u16>,
+    /// Start them anew, and accept that writes are lost
+    #[arg(long)]
+    accept_loss: bool,
+}
+
+pub(super) fn run(args: Args) -> anyhow::Result<()> {
+    let target = Target { config: args.config, at: None };
+    let status = look(&target)?;
+    anyhow::ensure!(
+        status.meta_leader.is_some(),
+        "the meta group has no leader, so nothing can be changed: start the nodes that hold its replicas (one of one, two of \
+         three, three of five). If their folders are lost for good, the cluster cannot be continued: start it anew with empty \
+         folders"
+    );
+    let is_asked =
+        |p: &&PartitionStatus| args.partition.is_none_or(|only| p.id.0 == only) && p.leader.is_none();
+    let lost: Vec<&PartitionStatus> = status.partitions.iter().filter(is_asked).collect();
+    if lost.is_empty() {
+        out("every partition that was asked for has a leader: there is nothing to recover");
+        return Ok(());
+    }
+    for partition in &lost {
+        out(&format!(
+            "partition {} has no leader; its replicas: {}",
+            partition.id.0,
+            replicas(&status, partition)
+        ));
+    }
+    if !args.accept_loss {
+        out(
+            "start the nodes that are down if that is possible; else --accept-loss goes on with what is left",
+        );
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let secret = target.file()?.0.load_peer_secret()?;
+    let hello = Hello {
+        feature_level: FEATURE_LEVEL,
+        channel: Channel::Control,
+        cluster_id: 0,
+        node: "recover".to_owned(),
+        store_id: 0,
+        worker: 0,
+        to_worker: 0,
+        nonce: None,
+    };
+    let mut map: ClusterMap = target.map(|map: &ClusterMap| map.epoch)?;
+    let wanted: Vec<(u16, u32)> = lost
+        .iter()
+        .filter_map(|p| Some((p.id.0, map.groups.get(usize::from(p.id.0))?.incarnation)))
+        .collect();
+    let started_us = SystemClock.now().boot_us;
+    loop {
+        let is_waiting = |(partition, incarnation): &&(u16, u32)| {
+            map.groups.get(usize::from(*partition)).is_some_and(|group| group.incarnation == *incarnation)
+        };
+        let waiting: Vec<(u16, u32)> = wanted.iter().filter(is_waiting).copied().collect();
+        if waiting.is_empty() {
+            break;
+        }
+        let waited_us = SystemClock.now().boot_us.saturating_sub(started_us);
+        anyhow::ensure!(
+            waited_us < WAIT_US,
+            "{} partitions have not started anew in time: try again",
+            waiting.len()
+        );
+        for (partition, incarnation) in waiting {
+            let write = MetaWrite::Recover { group: partition + 1, incarnation, accept_loss: true };
+            let asked = meta::write(&map, &hello, secret.as_ref(), &write, ASK_TIMEOUT);
+            map = runtime.block_on(asked).map_err(anyhow::Error::msg).context("the meta group")?;
+        }
+        pause(POLL);
+    }
+    for (partition, _) in &wanted {
+        let recovery = map.groups.get(usize::from(*partition)).and_then(|group| group.recovery.as_ref());
+        let from = recovery.and_then(|recovery| recovery.from.as_ref());
+        let with = from.map_or_else(|| "nothing".to_owned(), |seat| format!("what {} held", seat.node));
+        out(&format!("partition {partition} starts anew with {with}"));
+    }
+    Ok(())
+}
+
+fn replicas(status: &Status, partition: &PartitionStatus) -> String {
+    let state = |id: &ringfort_ring::NodeId| {
+        let node = status.nodes.iter().find(|node| node.id == *id);
+        format!("{id} ({})", node.map_or(NodeState::Down, |node| node.state).as_str())
+    };
+    partition.replicas.iter().map(state).collect::<Vec<_>>().join(", ")
+}
