@@ -39,6 +39,8 @@ const LOST_FOLDERS_SEEDS: u64 = 30;
 const LOST_FOLDERS_FIRST: u64 = SEEDS.div_ceil(4);
 /// Seeds with little memory that are run when SEEDS does not say otherwise.
 const MEMORY_SEEDS_LEN: u64 = 24;
+/// Seeds with machine crashes in `buffered` that are run when SEEDS does not say otherwise.
+const CRASH_SEEDS_LEN: u64 = 24;
 /// Lines of the trace that are printed when LINES does not say otherwise.
 const LINES: u64 = 200;
 
@@ -136,6 +138,16 @@ fn memory_limits() {
     let first = options::MEMORY_SEEDS + variable("FIRST").unwrap_or(0);
     let seeds: Vec<u64> = (first..first + variable("SEEDS").unwrap_or(MEMORY_SEEDS_LEN)).collect();
     run_all(&seeds);
+}
+
+/// In `buffered` a machine that crashes forgets what it had not synced; its replicas are suspect and are replaced, and
+/// nothing acknowledged is lost.
+#[test]
+fn machine_crashes() {
+    let first = options::CRASH_SEEDS + variable("FIRST").unwrap_or(0);
+    let seeds: Vec<u64> = (first..first + variable("SEEDS").unwrap_or(CRASH_SEEDS_LEN)).collect();
+    let report = run_all(&seeds);
+    assert!(report.suspects > 0, "no machine crashed");
 }
 
 #[test]

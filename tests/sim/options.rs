@@ -10,6 +10,8 @@ pub(crate) const PARTITIONS: u16 = 16;
 
 /// Seeds from here on run with little memory; the others with as much as they want.
 pub(crate) const MEMORY_SEEDS: u64 = 1 << 32;
+/// Seeds from here on run `buffered` with machines that crash, one at a time.
+pub(crate) const CRASH_SEEDS: u64 = 1 << 33;
 
 /// Most by which a clock's speed is off, parts per million: (1 + x) / (1 - x) stays below 1.1, which leases assume.
 pub(crate) const DRIFT_PPM_MAX: u64 = 47_000;
@@ -25,7 +27,8 @@ pub(crate) struct FaultMix {
     pub(crate) pause: u64,
     /// A process dies; nothing written is lost.
     pub(crate) kill: u64,
-    /// A machine dies, now and then all of them at once; what was not synced is lost or torn. Only with fsync.
+    /// A machine dies, now and then all of them at once; what was not synced is lost or torn. With `buffered` one at a
+    /// time, and none while replicas that it made suspect are being replaced.
     pub(crate) crash: u64,
     /// A disk is full for a while.
     pub(crate) full: u64,
@@ -159,7 +162,8 @@ impl Options {
         let mut rng = Rng::new(seed ^ 0x006f_7074_696f_6e73);
         // What came later draws from a sequence of its own.
         let mut extra = Rng::new(seed ^ 0x006d_6f72_6500_0000);
-        let fsync = rng.one_in(2);
+        let crashes = CRASH_SEEDS <= seed;
+        let fsync = rng.one_in(2) && !crashes;
         // Each kind is absent from half of the runs, so that it cannot hide what another one brings out.
         let mut weight = |most: u64| if rng.one_in(2) { 0 } else { rng.range(1, most) };
         let mut mix = FaultMix {
@@ -190,11 +194,14 @@ impl Options {
         if mix.partition + mix.cut + mix.pause + mix.kill + mix.crash == 0 {
             mix.kill = 3;
         }
-        let has_memory_limit = MEMORY_SEEDS <= seed;
+        let has_memory_limit = (MEMORY_SEEDS..CRASH_SEEDS).contains(&seed);
         let is_hot = rng.one_in(3) || has_memory_limit;
-        let replicas = if rng.one_in(8) { 1 } else { 3 };
+        let replicas = if rng.one_in(8) && !crashes { 1 } else { 3 };
+        if crashes {
+            mix.crash = 8;
+        }
         // Not drawn, so that a test can choose them.
-        if seed % 4 == 2 && replicas == 3 {
+        if seed % 4 == 2 && replicas == 3 && !crashes {
             mix.wipe = 1 + seed / 4 % 4;
             mix.damage = damage;
         }
@@ -236,7 +243,7 @@ impl Options {
 
     /// Whether nodes ask each other for newer maps: those without a replica of the meta group learn them in no other way.
     pub(crate) fn follows_map(&self) -> bool {
-        self.mix.loses_folders() || self.nodes == 4
+        self.mix.loses_folders() || self.nodes == 4 || (self.mix.crash > 0 && !self.fsync)
     }
 
     /// The cluster's config file.

@@ -36,7 +36,8 @@ impl World {
                 self.pause(length);
             }
             Fault::Kill => self.end_some(node, Death::Kill),
-            Fault::Crash => self.end_some(node, Death::Crash),
+            Fault::Crash if self.options.fsync => self.end_some(node, Death::Crash),
+            Fault::Crash => self.crash_one(node),
             Fault::Full => self.fill(node, length),
             Fault::BadSync => {
                 if self.nodes[node].is_up {
@@ -145,6 +146,14 @@ impl World {
         self.after(2 * SECOND, Event::Die { node, life, is_crash: death == Death::Crash });
     }
 
+    /// A machine dies, when all replicas are trusted: what was acknowledged is on the others.
+    fn crash_one(&mut self, node: usize) {
+        if self.is_whole() && self.nodes.iter().all(|n| n.is_up && !n.is_full) {
+            self.report.suspects += 1;
+            self.die(node, Death::Crash);
+        }
+    }
+
     pub(super) fn fill(&mut self, node: usize, length: u64) {
         let room = self.rng.spread(1, 100_000);
         self.line(|| format!("n{}: only {room} bytes are free for {length} us", node + 1));
@@ -238,7 +247,7 @@ impl World {
             .iter()
             .map(|w| w.core.iter().flat_map(|core| core.groups()).map(|group| group.id().0).collect())
             .collect();
-        let is_crash = self.options.mix.crash > 0 && self.rng.one_in(2);
+        let is_crash = self.options.mix.crash > 0 && self.options.fsync && self.rng.one_in(2);
         let is_doomed = self.nodes[node].doom.is_some();
         self.die(node, if is_crash { Death::Crash } else { Death::Kill });
         if is_doomed {

@@ -79,7 +79,10 @@ impl World {
     pub(super) fn is_whole(&self) -> bool {
         let map = self.newest_map();
         let is_named = |n: &Node| map.node(&n.id).is_some_and(|m| m.store_id == n.store_id);
-        map.all_groups().all(|(_, group)| group.leaving.is_empty()) && self.nodes.iter().all(is_named)
+        let waits =
+            |n: &Node| n.workers.iter().any(|w| w.core.as_ref().is_some_and(|core| core.has_asides()));
+        map.all_groups().all(|(_, group)| group.leaving.is_empty())
+            && self.nodes.iter().all(|n| is_named(n) && !waits(n))
     }
 
     /// A node loses its data folder, when nothing else is lost already.

@@ -16,6 +16,8 @@ pub(crate) struct Report {
     pub(crate) snapshots: u64,
     pub(crate) restarts: u64,
     pub(crate) wipes: u64,
+    /// Machines that crashed in `buffered`.
+    pub(crate) suspects: u64,
     /// Damaged logs or snapshots that a start has refused.
     pub(crate) damages: u64,
     /// Packets that were read after their connection had broken.
@@ -39,6 +41,7 @@ impl Report {
         self.snapshots += other.snapshots;
         self.restarts += other.restarts;
         self.wipes += other.wipes;
+        self.suspects += other.suspects;
         self.damages += other.damages;
         self.late += other.late;
         self.evicted += other.evicted;
