@@ -8,7 +8,7 @@ mod record;
 mod slow_log;
 
 use crate::stats::{Snapshot, Stats};
-use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use parking_lot::Mutex;
 use pause::Pause;
 use ringfort_wire::{ClusterMap, settings};
@@ -25,6 +25,13 @@ const RATE_US: u64 = 1_000_000;
 
 /// Change of the wall clock against the other clock that is taken over, µs.
 const WALL_STEP_US: u64 = 2_000;
+
+/// Bytes of commands and replies held for all clients of a process beyond which whoever holds more than an equal share, and
+/// comes to hold yet more, is cut. So all clients together never hold more than twice as much: those above their share do
+/// not grow, and the others hold a share each at most. (Redis: `maxmemory-clients`.)
+pub const CLIENTS_BYTES_MAX: usize = 1 << 30;
+/// Change of what a client holds from which on it is counted, bytes.
+pub(crate) const HELD_STEP: usize = 16 << 10;
 
 /// The clients of one process, proxy or node.
 #[derive(Debug)]
@@ -48,6 +55,9 @@ pub struct Clients {
     is_monitored: AtomicBool,
     slow_log: Mutex<SlowLog>,
     limits: Limits,
+    /// Bytes that are held for all connections, and from which on clients are cut.
+    held: AtomicUsize,
+    held_max: usize,
 }
 
 /// Settings of the cluster that are looked at for every command or connection.
@@ -111,7 +121,14 @@ impl Worker {
 impl Clients {
     /// A process with so many threads that hold clients.
     pub fn new(workers: usize) -> Arc<Self> {
+        Self::with_held_max(workers, CLIENTS_BYTES_MAX)
+    }
+
+    /// As [`Clients::new`] with another value in place of [`CLIENTS_BYTES_MAX`].
+    pub fn with_held_max(workers: usize, held_max: usize) -> Arc<Self> {
         Arc::new(Self {
+            held: AtomicUsize::new(0),
+            held_max,
             workers: (0..workers).map(|_| Worker::default()).collect(),
             records: Mutex::default(),
             open: AtomicU64::new(0),
@@ -211,6 +228,23 @@ impl Clients {
         let (at_us, count) = rate.earlier;
         let us = now_us.saturating_sub(at_us).max(1);
         totals.saturating_sub(count).saturating_mul(1_000_000) / us
+    }
+
+    /// Bytes held for all clients.
+    pub fn held(&self) -> usize {
+        self.held.load(Relaxed)
+    }
+
+    /// A connection for which `counted` bytes are counted holds `held` now. Returns whether it must be cut.
+    pub(crate) fn count_held(&self, counted: &mut usize, held: usize) -> bool {
+        let before = core::mem::replace(counted, held);
+        if held <= before {
+            self.held.fetch_sub(before - held, Relaxed);
+            return false;
+        }
+        let total = self.held.fetch_add(held - before, Relaxed) + held - before;
+        let open = usize::try_from(self.open()).unwrap_or(usize::MAX).max(1);
+        total > self.held_max && held > self.held_max / open
     }
 
     /// Every connection, oldest first.

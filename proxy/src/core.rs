@@ -139,6 +139,9 @@ impl Proxy {
     pub fn client_data(&mut self, id: ClientId, bytes: &[u8]) {
         if let Some(client) = self.clients.get_mut(id.0) {
             client.session.push_input(bytes);
+            if client.session.is_over() {
+                self.touch(id.0);
+            }
             self.plan_decode(id.0);
         }
     }

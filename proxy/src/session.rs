@@ -27,7 +27,7 @@ mod server;
 mod slow_log;
 mod transfer;
 
-use crate::clients::{Address, Held, Place, WorkerClients};
+use crate::clients::{Address, HELD_STEP, Held, Place, WorkerClients};
 use connection::{Connection, Silence};
 use recent_args::RecentArgs;
 use replies::{Asked, ReplyQueue};
@@ -203,6 +203,8 @@ pub struct Session {
     is_silent: bool,
     /// Whether somebody ended it.
     is_cut: bool,
+    /// Bytes that are counted for it in [`Clients::held`](crate::clients::Clients::held).
+    counted: usize,
     replies: ReplyQueue,
     recent_args: RecentArgs,
     /// The text of each INFO that waits for the number of keys, with the form of its reply.
@@ -228,6 +230,7 @@ impl Session {
             is_put_back: false,
             is_silent: false,
             is_cut: false,
+            counted: 0,
             replies: ReplyQueue::default(),
             recent_args: RecentArgs::default(),
             infos: BTreeMap::new(),
@@ -261,12 +264,13 @@ impl Session {
 
     /// Takes bytes of the client; afterwards call [`Session::next`] until it returns `None`.
     pub fn push_input(&mut self, bytes: &[u8]) {
-        if self.is_closing || bytes.is_empty() {
+        if self.is_closing || self.is_cut || bytes.is_empty() {
             return;
         }
         self.connection.clients.stats().received(bytes.len());
         self.input.extend_from_slice(bytes);
         self.is_starved = false;
+        self.count_held();
     }
 
     /// Whether [`Session::next`] may find a command: call it again after answers and after sent output.
@@ -276,6 +280,7 @@ impl Session {
 
     fn has_room(&self) -> bool {
         !self.is_closing
+            && !self.is_cut
             && self.on_errand.is_none()
             && !self.is_paused
             && self.replies.unanswered() < PIPELINE_MAX
@@ -440,8 +445,25 @@ impl Session {
         self.connection.log_slow(us, || args.unwrap_or_else(|| vec![asked.spec.name.into()]));
     }
 
+    /// Counts what the session holds among what all do, in steps, so that small commands touch nothing shared. Whoever makes
+    /// all of them hold too much is cut, and what it held is dropped.
+    fn count_held(&mut self) {
+        let held = self.input.len() - self.start + self.replies.output().len() + self.replies.waiting_bytes();
+        if held.abs_diff(self.counted) < HELD_STEP && (held > 0 || self.counted == 0) {
+            return;
+        }
+        if self.connection.clients.all().count_held(&mut self.counted, held) {
+            self.is_cut = true;
+            self.start = 0;
+            self.input = Vec::new();
+            self.replies.overflow();
+            self.connection.clients.all().count_held(&mut self.counted, 0);
+        }
+    }
+
     /// Tells CLIENT LIST how much memory the session holds.
-    fn note_held(&self) {
+    fn note_held(&mut self) {
+        self.count_held();
         self.connection.hold(Held {
             input: self.input.len() - self.start,
             input_free: self.input.capacity() - self.input.len(),
@@ -525,6 +547,7 @@ impl Session {
             Some(oldest) => self.recent_args.forget_before(oldest.args),
             None => self.recent_args.clear(),
         }
+        self.count_held();
     }
 
     /// Answers a command with an error such as `CROSSSLOT Keys in request don't hash to the same slot`.
@@ -563,12 +586,19 @@ impl Session {
         self.note_held();
     }
 
-    /// Whether the connection is to be closed now: all is said, or the client passed [`OUTPUT_BYTES_MAX`].
+    /// Whether the connection is to be closed now: all is said, or the client passed [`OUTPUT_BYTES_MAX`], or more
+    /// than its share while all clients pass [`CLIENTS_BYTES_MAX`](crate::clients::CLIENTS_BYTES_MAX).
     pub fn is_over(&self) -> bool {
         let is_last = self.is_closing || (self.is_input_ended && self.is_starved);
         self.is_cut
             || self.replies.has_overflowed()
             || (is_last && self.replies.unanswered() == 0 && self.replies.output().is_empty())
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.connection.clients.all().count_held(&mut self.counted, 0);
     }
 }
 

@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::failpoint::{self, Point};
 use crate::meta::form::{self, Own, Step};
 use crate::worker::WorkerMessage;
-use crate::worker::shared::Shared;
+use crate::worker::shared::{LINKS_MAX, Links, Shared};
 use crate::worker::shell::{Inbox, Input};
 use ringfort_proxy::server::peer::{self, read_frame};
 use ringfort_proxy::server::{faults, meta};
@@ -15,17 +15,19 @@ use ringfort_wire::frame::{self, Kind, MAP_WAIT_MS_MAX};
 use ringfort_wire::hello::{self, Channel, Hello, HelloAck, ProbeAck, Responder};
 use ringfort_wire::{ClusterMap, FEATURE_LEVEL, MetaAnswer, MetaWrite, PeerSecret};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
-use tokio::task::spawn_local;
+use tokio::task::{AbortHandle, spawn_local};
 
 /// Time in which a link must say who it is.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Most links that have not said who they are; one more ends the oldest, so that strangers who stall hold nobody up.
+const GREETINGS_MAX: usize = 1024;
 /// Least time between two warnings of refused links, µs.
 const WARNING_US: u64 = 5_000_000;
 /// Time for another node to answer a probe.
@@ -54,16 +56,42 @@ pub(super) struct Control {
     pub(super) secret: Option<PeerSecret>,
     /// When a refused link was last worth a warning, µs since boot.
     pub(super) warned_us: Cell<u64>,
+    /// Counts the links that were greeted.
+    pub(super) links: Links,
     /// The workers' queues, once they run.
     pub(super) inboxes: RefCell<Vec<Arc<Inbox>>>,
+}
+
+/// A link that may not have said who it is.
+struct Greeting {
+    task: AbortHandle,
+    is_done: Rc<Cell<bool>>,
+}
+
+impl Greeting {
+    fn is_under_way(&self) -> bool {
+        !self.is_done.get() && !self.task.is_finished()
+    }
 }
 
 impl Control {
     /// Accepts links for as long as the node runs.
     pub(super) async fn serve(self: Rc<Self>, listener: TcpListener) {
+        // Oldest first.
+        let mut greetings: VecDeque<Greeting> = VecDeque::new();
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => drop(spawn_local(Rc::clone(&self).take(stream))),
+                Ok((stream, _)) => {
+                    greetings.retain(Greeting::is_under_way);
+                    if greetings.len() >= GREETINGS_MAX
+                        && let Some(oldest) = greetings.pop_front()
+                    {
+                        oldest.task.abort();
+                    }
+                    let is_done = Rc::new(Cell::new(false));
+                    let task = spawn_local(Rc::clone(&self).take(stream, Rc::clone(&is_done)));
+                    greetings.push_back(Greeting { task: task.abort_handle(), is_done });
+                }
                 Err(error) => {
                     tracing::warn!(%error, "the peer port cannot accept");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -72,26 +100,33 @@ impl Control {
         }
     }
 
-    async fn take(self: Rc<Self>, stream: TcpStream) {
-        if let Err(error) = self.answer(stream).await {
+    async fn take(self: Rc<Self>, stream: TcpStream, is_greeted: Rc<Cell<bool>>) {
+        if let Err(error) = self.answer(stream, &is_greeted).await {
             tracing::debug!(%error, "a link of the peer port ended");
         }
     }
 
-    async fn answer(&self, mut stream: TcpStream) -> anyhow::Result<()> {
+    async fn answer(&self, mut stream: TcpStream, is_greeted: &Cell<bool>) -> anyhow::Result<()> {
         failpoint::hit(Point::PeerAccept)?;
         peer::prepare(&stream)?;
         let mut responder = Responder::new(self.secret.as_ref(), peer::nonce()?);
         let greeted =
             tokio::time::timeout(GREETING_TIMEOUT, peer::greet(&mut stream, &mut responder)).await?;
         let hello = greeted.inspect_err(|error| self.note_refusal(&stream, error))?;
+        is_greeted.set(true);
         faults::greeted(&stream, &hello.node).await;
         let mut out = Vec::new();
-        if let Err(reason) = self.judge(&hello) {
-            hello::refuse(&reason, &mut out);
-            stream.write_all(&out).await?;
-            return Ok(());
-        }
+        let admitted = self.judge(&hello).and_then(|()| {
+            self.links.admit(LINKS_MAX).ok_or_else(|| format!("{LINKS_MAX} links are open here"))
+        });
+        let place = match admitted {
+            Ok(place) => place,
+            Err(reason) => {
+                hello::refuse(&reason, &mut out);
+                stream.write_all(&out).await?;
+                return Ok(());
+            }
+        };
         let ack = HelloAck {
             feature_level: FEATURE_LEVEL,
             cluster_id: self.shared.map().map_or(0, |m| m.cluster_id),
@@ -102,11 +137,13 @@ impl Control {
         responder.accept(&ack, &mut out);
         stream.write_all(&out).await?;
         if hello.channel == Channel::Control {
-            return self.answer_questions(stream).await;
+            let outcome = self.answer_questions(stream).await;
+            drop(place);
+            return outcome;
         }
         let inbox = self.inboxes.borrow().get(usize::from(hello.to_worker)).cloned();
         let Some(inbox) = inbox else { anyhow::bail!("worker {} does not run", hello.to_worker) };
-        inbox.push(Input::Link(stream.into_std()?, hello.channel));
+        inbox.push(Input::Link(stream.into_std()?, hello.channel, place));
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use crate::failpoint::{self, Point};
 use crate::log::{LastStop, LogOptions, SEGMENT_BYTES_DEFAULT};
 use crate::worker::WorkerOptions;
 use crate::worker::core::{COMPACT_BYTES_MIN, DISK_FREE_MIN};
-use crate::worker::shared::{NodeState, Shared};
+use crate::worker::shared::{Links, NodeState, Shared};
 use crate::worker::shell::{self, Inbox, Input, ShellOptions};
 use anyhow::Context as _;
 use control::Control;
@@ -114,6 +114,7 @@ async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
         shared: Arc::clone(&shared),
         secret,
         warned_us: Cell::new(0),
+        links: Links::default(),
         inboxes: RefCell::new(Vec::new()),
     });
     spawn_local(Rc::clone(&control).serve(peer_listener));

@@ -8,7 +8,7 @@ use ringfort_proxy::session::{Facts, Host, Keyspace, RingfortQuery, Usage, map_j
 use ringfort_ring::{NodeId, PartitionId, Slot};
 use ringfort_wire::{ClusterMap, GroupId};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::watch;
 
 /// No replica of the partition is here that could know its leader.
@@ -36,6 +36,34 @@ impl NodeState {
             Self::Up => "up",
             Self::Leaving => "leaving",
         }
+    }
+}
+
+/// Most links of a node's peer port that were greeted, whoever they are of; the next is refused and told so.
+///
+/// A cluster of n nodes and p proxies needs about (n - 1 + p) x workers x workers on each node, and a few for questions.
+pub const LINKS_MAX: usize = 16_384;
+
+/// Counts the links of the peer port.
+#[derive(Debug, Clone, Default)]
+pub struct Links(Arc<AtomicUsize>);
+
+impl Links {
+    /// Counts a link; `None` when there are `max` already.
+    pub fn admit(&self, max: usize) -> Option<LinkPlace> {
+        let admitted =
+            self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < max).then_some(n + 1));
+        admitted.ok().map(|_| LinkPlace(Arc::clone(&self.0)))
+    }
+}
+
+/// A counted link; dropping it makes room.
+#[derive(Debug)]
+pub struct LinkPlace(Arc<AtomicUsize>);
+
+impl Drop for LinkPlace {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -325,5 +353,23 @@ impl View {
             "commands_per_s": self.shared.commands_per_s.load(Ordering::Relaxed),
             "term_meta": term_meta, "epoch": self.shared.epoch(), "groups": groups,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_that_ends_makes_room_for_another() {
+        let links = Links::default();
+        let first = links.admit(2).unwrap();
+        let second = links.admit(2).unwrap();
+        assert!(links.admit(2).is_none());
+        drop(first);
+        let third = links.admit(2).unwrap();
+        assert!(links.admit(2).is_none());
+        drop((second, third));
+        assert!(links.admit(1).is_some());
     }
 }

@@ -6,7 +6,7 @@
 
 use super::core::{Job, JobDone, SnapshotSend, WorkerCore, WorkerOptions};
 use super::ports::{PEER_BYTES_MAX, WorkerMessage, worker_of};
-use super::shared::Shared;
+use super::shared::{LinkPlace, Shared};
 use crate::clock::{Clock as _, SystemClock};
 use crate::failpoint::{self, Point};
 use crate::log::FsDisk;
@@ -64,7 +64,7 @@ pub enum Input {
     /// A client of the node's own port.
     Client(ClientSocket, Place),
     /// A link that was greeted: its first bytes are read.
-    Link(std::net::TcpStream, Channel),
+    Link(std::net::TcpStream, Channel, LinkPlace),
     /// A message of another worker. A client has at most a bounded number of commands under way, so these are bounded.
     Worker(WorkerMessage),
     /// A change of the cluster map, and where its answer goes. It waits for the meta group, whose queue is bounded.
@@ -274,7 +274,7 @@ impl Shell {
         while let Some(input) = self.inbox.queue.pop() {
             match input {
                 Input::Client(socket, place) => self.accept_client(socket, place),
-                Input::Link(stream, channel) => self.accept_link(stream, channel),
+                Input::Link(stream, channel, place) => self.accept_link(stream, channel, place),
                 Input::Worker(message) => self.core.borrow_mut().worker_message(message, self.clock.now()),
                 Input::MetaWrite(body, sender) => self.take_meta_write(&body, sender),
                 Input::Job(done, took_us) => {
@@ -485,18 +485,22 @@ impl Shell {
 
     // --- Links of peers and proxies --------------------------------------------------------------------------------
 
-    fn accept_link(self: &Rc<Self>, stream: std::net::TcpStream, channel: Channel) {
+    fn accept_link(self: &Rc<Self>, stream: std::net::TcpStream, channel: Channel, place: LinkPlace) {
         let stream = match TcpStream::from_std(stream) {
             Ok(stream) => stream,
             // One socket that the system does not watch is no reason to stop serving the others.
             Err(error) => return tracing::warn!(%error, "a link is dropped"),
         };
-        match channel {
-            Channel::Raft => drop(spawn_local(Rc::clone(self).serve_raft(stream))),
-            Channel::Requests => drop(spawn_local(Rc::clone(self).serve_link(stream))),
-            Channel::Snapshot => drop(spawn_local(Rc::clone(self).serve_snapshot(stream))),
-            Channel::Control => {}
-        }
+        let shell = Rc::clone(self);
+        spawn_local(async move {
+            match channel {
+                Channel::Raft => shell.serve_raft(stream).await,
+                Channel::Requests => shell.serve_link(stream).await,
+                Channel::Snapshot => shell.serve_snapshot(stream).await,
+                Channel::Control => {}
+            }
+            drop(place);
+        });
     }
 
     /// Reads a peer's Raft messages.

@@ -19,6 +19,7 @@ mod limits;
 mod memory;
 mod metrics;
 mod operator;
+mod overload;
 mod process;
 mod recovery;
 mod redis_crate;

@@ -169,13 +169,14 @@ impl ReplyQueue {
 
     fn check_size(&mut self) {
         if self.output().len() + self.waiting_bytes > OUTPUT_BYTES_MAX {
-            self.has_overflowed = true;
-            *self = Self {
-                has_overflowed: true,
-                first: self.first + self.waiting.len() as u64,
-                ..Self::default()
-            };
+            self.overflow();
         }
+    }
+
+    /// Drops what is held, and what is still to come.
+    pub(super) fn overflow(&mut self) {
+        *self =
+            Self { has_overflowed: true, first: self.first + self.waiting.len() as u64, ..Self::default() };
     }
 
     /// Forgets `count` bytes that have been sent.

@@ -515,6 +515,44 @@ fn unread_output_stops_decoding_then_ends_the_session() {
     assert!(session.is_over() && session.output().is_empty());
 }
 
+/// What one session holds when it wants a reply of so many bytes and reads nothing.
+fn hold(session: &mut Session, bytes: usize) {
+    session.push_input(b"GET a\r\n");
+    let ticket = session.next(&proxy()).unwrap().ticket;
+    session.answer(ticket, &vec![b'x'; bytes]);
+}
+
+#[test]
+fn who_holds_more_than_a_share_is_cut_when_all_hold_too_much() {
+    const MAX: usize = 1 << 20;
+    let clients = Clients::with_held_max(1, MAX);
+    let mut sessions: Vec<_> = (0..4)
+        .map(|_| Session::new(Mode::Proxy, clients.accept(9).unwrap(), &address(), clients.worker(0)))
+        .collect();
+    // A quarter is a share. One alone may hold more while the others hold less.
+    hold(&mut sessions[0], MAX / 2);
+    hold(&mut sessions[1], MAX / 8);
+    hold(&mut sessions[2], MAX / 4);
+    assert_eq!(clients.held(), MAX * 7 / 8);
+    // Within its share a client is never cut; beyond it, the one that makes it too much is.
+    hold(&mut sessions[3], MAX / 4);
+    assert!(sessions.iter().all(|session| !session.is_over()));
+    hold(&mut sessions[2], MAX / 64);
+    assert!(sessions[2].is_over() && sessions[2].output().is_empty() && !sessions[2].wants_input());
+    assert_eq!(clients.held(), MAX * 7 / 8);
+    // The same for a command that does not end.
+    sessions[1].push_input(b"*2\r\n$3\r\nGET\r\n$500000\r\n");
+    sessions[1].push_input(&vec![b'k'; MAX / 16]);
+    assert!(!sessions[1].is_over());
+    sessions[1].push_input(&vec![b'k'; MAX / 8]);
+    assert!(sessions[1].is_over());
+    // What is sent, or gone, is held no more.
+    let sent = sessions[0].output().len();
+    sessions[0].sent(sent);
+    drop(sessions);
+    assert_eq!(clients.held(), 0);
+}
+
 proptest::proptest! {
     #[test]
     fn any_bytes_are_survived(input: Vec<u8>, piece in 1..50usize) {
