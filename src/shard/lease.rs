@@ -78,6 +78,13 @@ mod tests {
     }
 
     #[test]
+    fn is_over_in_time_on_a_clock_that_is_a_tenth_slower() {
+        // The first tick may come at once, so a voter's clock has passed one tick less than it counted.
+        let loyal_us = (ELECTION_TICKS_MIN as u64 - 1) * TICK_MS * 1000;
+        assert!(LEASE_US * 10 <= loyal_us * 9, "a lease of {LEASE_US} us");
+    }
+
+    #[test]
     fn a_transfer_voids_the_rest_of_the_term() {
         let mut lease = Lease::default();
         lease.confirm(3, 5);

@@ -1005,6 +1005,19 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_vote_is_written_before_it_is_sent() {
+        let mut ask = eraftpb::Message::default();
+        ask.set_msg_type(MessageType::MsgRequestVote);
+        (ask.to, ask.from, ask.term) = (1, 2, 5);
+        let mut raft = Raft::new(start(1, &[1, 2, 3]), Rc::new(NoDisk)).unwrap();
+        raft.step(Message(ask));
+        let ready = raft.take_ready().unwrap();
+        assert_eq!(ready.hard_state, Some(HardState { term: 5, vote: 2, commit: 0 }));
+        assert!(ready.messages.is_empty(), "the vote waits for the disk");
+        assert_eq!(ready.persisted_messages.len(), 1);
+    }
+
+    #[test]
     fn restarted_voter_is_silent_for_one_election_timeout() {
         let mut candidate = Raft::new(start(2, &[1, 2]), Rc::new(NoDisk)).unwrap();
         candidate.campaign();

@@ -165,6 +165,26 @@ fn a_write_is_answered_when_a_majority_has_it() {
 }
 
 #[test]
+fn a_follower_acknowledges_nothing_before_it_is_persisted() {
+    let mut trio = Trio::new();
+    trio.write(1, 1, &[b"k", b"v"], Command::Set);
+    trio.groups[0].propose(trio.now, &mut trio.ports[0]);
+    while let Some((number, _)) = trio.groups[0].take_ready(&mut trio.ports[0]).unwrap() {
+        trio.groups[0].persisted(number, &mut trio.ports[0]);
+    }
+    for (to, message) in std::mem::take(&mut trio.ports[0].messages) {
+        if to == 2 {
+            trio.groups[1].step(message);
+        }
+    }
+    let (number, work) = trio.groups[1].take_ready(&mut trio.ports[1]).unwrap().unwrap();
+    assert!(!work.entries.is_empty(), "the follower has something to write");
+    assert!(trio.ports[1].messages.is_empty(), "it answers before that is written");
+    trio.groups[1].persisted(number, &mut trio.ports[1]);
+    assert!(!trio.ports[1].messages.is_empty());
+}
+
+#[test]
 fn a_read_sees_the_write_queued_before_it() {
     let mut trio = Trio::new();
     trio.write(1, 1, &[b"k", b"v"], Command::Set);

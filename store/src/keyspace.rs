@@ -592,6 +592,16 @@ mod tests {
     }
 
     #[test]
+    fn a_deletion_by_another_expiry_spares_the_key() {
+        let mut session = Session::new();
+        session.script("SET k v PX 10 -> +OK\nPEXPIRE k 20 -> :1");
+        assert!(!session.store.expire(b"k", START_MS + 10), "it was moved meanwhile");
+        assert!(session.store.expire(b"k", START_MS + 20));
+        session.script("SET k v -> +OK");
+        assert!(!session.store.expire(b"k", START_MS + 20), "it has none any more");
+    }
+
+    #[test]
     fn keys_of_a_slot_come_in_byte_order() {
         let mut session = Session::new();
         session.script("MSET {t}b 1 {t}a 1 {t}c 1 other 1 -> +OK");
