@@ -104,6 +104,12 @@ impl Proxy {
         }
     }
 
+    /// Bounds the writes that one partition is sent before it answers, from the next map on; by default and at most as many
+    /// as a session remembers. Fewer make what a full window does happen often.
+    pub fn set_write_window(&mut self, writes: u64) {
+        self.upstream.set_write_window(writes);
+    }
+
     // The client side.
 
     /// A client connected.

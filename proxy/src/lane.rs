@@ -112,6 +112,8 @@ pub(crate) struct Outgoing<'a> {
 /// The lane of one partition; `O` says who waits for a reply.
 #[derive(Debug)]
 pub(crate) struct Lane<O> {
+    /// Most writes in `sent`.
+    window: u64,
     session: Option<u64>,
     /// When the session last had something to send.
     session_used_us: u64,
@@ -141,6 +143,7 @@ pub(crate) struct Lane<O> {
 impl<O> Default for Lane<O> {
     fn default() -> Self {
         Self {
+            window: SESSION_WINDOW,
             session: None,
             session_used_us: 0,
             is_opening: false,
@@ -164,6 +167,11 @@ impl<O> Default for Lane<O> {
 }
 
 impl<O> Lane<O> {
+    /// From now on so many writes at most are under way: at least 1, and at most [`SESSION_WINDOW`].
+    pub(crate) fn set_window(&mut self, writes: u64) {
+        self.window = writes.clamp(1, SESSION_WINDOW);
+    }
+
     /// Queues a write.
     pub(crate) fn push_write(&mut self, call: Call<O>) -> WriteNumber {
         let number = self.next_number;
@@ -296,7 +304,7 @@ impl<O> Lane<O> {
             }
         }
         let (_, call) = self.waiting.front()?;
-        if self.sent.len() as u64 >= SESSION_WINDOW || !has_room(call.body.len()) {
+        if self.sent.len() as u64 >= self.window || !has_room(call.body.len()) {
             return None;
         }
         let (number, call) = self.waiting.pop_front()?;

@@ -10,7 +10,7 @@ use core::cell::Cell;
 use ringfort_resp::{Command, Scope};
 use ringfort_ring::{NodeId, PartitionId};
 use ringfort_wire::frame::FRAME_HEADER_BYTES;
-use ringfort_wire::request::{CREDIT_BYTES, CREDIT_REQUESTS};
+use ringfort_wire::request::{CREDIT_BYTES, CREDIT_REQUESTS, SESSION_WINDOW};
 use ringfort_wire::{ClusterMap, Reply, Request, Status};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -175,6 +175,8 @@ pub(crate) struct Upstream {
     map: Option<ClusterMap>,
     nodes: Vec<Node>,
     places: Vec<Place>,
+    /// Most writes that a lane has under way.
+    write_window: u64,
     flights: Slab<Flight>,
     /// Lanes that may have something to send, in turn.
     ready: VecDeque<u16>,
@@ -188,6 +190,11 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
+    /// How many writes a lane of the next map has under way at most.
+    pub(crate) fn set_write_window(&mut self, writes: u64) {
+        self.write_window = writes;
+    }
+
     pub(crate) fn new(seed: u64, deadline_us: u64) -> Self {
         Self {
             random: Random::new(seed),
@@ -197,6 +204,7 @@ impl Upstream {
             map: None,
             nodes: Vec::new(),
             places: Vec::new(),
+            write_window: SESSION_WINDOW,
             flights: Slab::default(),
             ready: VecDeque::new(),
             asleep: BTreeSet::new(),
@@ -256,6 +264,7 @@ impl Upstream {
             }
         }
         self.places.resize_with(usize::from(map.partitions.get()), Place::default);
+        self.places.iter_mut().for_each(|place| place.lane.set_window(self.write_window));
         for (place, group) in self.places.iter_mut().zip(&map.groups) {
             let is_seated = |n: usize| group.replica_on(&self.nodes[n].id).is_some();
             if !place.leader.is_some_and(is_seated) {

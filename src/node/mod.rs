@@ -247,6 +247,7 @@ async fn start_workers(
                 seed: random()? as u64,
                 compact_bytes_min: failpoint::limit("compact_bytes_min", COMPACT_BYTES_MIN),
                 disk_free_min: DISK_FREE_MIN,
+                limits: crate::shard::limits::Limits::default(),
             },
             folder: control.folder.worker_path(worker),
             map: Arc::clone(&map),

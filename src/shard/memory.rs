@@ -123,7 +123,7 @@ impl Group {
                 let bytes = (quota / ENTRIES_PER_QUOTA).clamp(ENTRY_BYTES_MIN, ENTRY_BYTES as u64);
                 (bytes as usize, WRITES_MAX)
             }
-            _ => (ENTRY_BYTES, OPS_MAX),
+            _ => (self.limits.entry_bytes, OPS_MAX),
         }
     }
 

@@ -15,6 +15,7 @@
 //! - A read that is answered was executed while this replica led and nobody else could have.
 
 pub mod lease;
+pub mod limits;
 pub mod machine;
 pub mod membership;
 pub mod memory;
@@ -27,6 +28,7 @@ use crate::clock::Now;
 use crate::log::{HardState, LogEntry};
 use crate::meta::MetaMachine;
 use lease::Lease;
+use limits::Limits;
 use machine::PartitionMachine;
 use membership::{Membership, Step};
 use memory::Memory;
@@ -296,6 +298,7 @@ pub struct Group {
     /// When own entries that are applied were proposed; emptied every turn, so a few.
     applied_proposals: Vec<u64>,
     seed: u64,
+    limits: Limits,
 }
 
 /// How a group is started.
@@ -319,7 +322,7 @@ impl Group {
     /// # Errors
     /// Its log and its snapshot contradict each other.
     pub fn new(start: GroupStart, reader: Rc<dyn EntryReader>) -> Result<Self, String> {
-        let seed = start.raft.seed;
+        let (seed, limits) = (start.raft.seed, start.raft.limits);
         Ok(Self {
             id: start.id,
             incarnation: start.incarnation,
@@ -343,6 +346,7 @@ impl Group {
             activity: Activity::default(),
             applied_proposals: Vec::new(),
             seed,
+            limits,
         })
     }
 
@@ -494,7 +498,7 @@ impl Group {
     /// Whether a follower votes, answers, needs no snapshot, and is close to the end of the log.
     fn could_lead(&self, follower: &Follower) -> bool {
         let last = self.raft.last_index();
-        let is_near = last.saturating_sub(BEHIND_MAX) <= follower.match_index;
+        let is_near = last.saturating_sub(self.limits.behind) <= follower.match_index;
         follower.is_voter && follower.is_active && follower.is_replicating && is_near
     }
 
@@ -533,7 +537,7 @@ impl Group {
             ports.reply(s.origin, Status::NotLeader(self.leader().map_or("", |n| n.0.as_str())));
             return;
         }
-        if self.queue_bytes + s.body.len() > QUEUE_BYTES_MAX && self.queue_bytes > 0 {
+        if self.queue_bytes + s.body.len() > self.limits.queue_bytes && self.queue_bytes > 0 {
             ports.reply(s.origin, Status::Busy);
             return;
         }
@@ -770,7 +774,7 @@ impl Group {
     /// Whether queued writes could be proposed now.
     pub fn has_proposable(&self) -> bool {
         !self.queue.is_empty()
-            && self.inflight.len() < INFLIGHT_MAX
+            && self.inflight.len() < self.limits.inflight_entries
             && self.memory.await_index <= self.raft.applied_index()
             && self.raft.is_leader()
             && !self.raft.is_transferring()
@@ -804,7 +808,7 @@ impl Group {
     /// Hands leadership to the preferred replica if another one (this) holds it. Returns whether it began to.
     pub fn transfer_to_preferred(&mut self) -> bool {
         !self.is_preferred()
-            && self.led_ticks >= RETURN_TICKS
+            && self.led_ticks >= self.limits.return_ticks
             && self.is_lease_usable()
             && self.transfer(Some(self.seats.preferred))
     }

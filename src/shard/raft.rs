@@ -9,6 +9,7 @@
 //!
 //! `batch_append` stays off: it glues entries onto a message with another previous index.
 
+use super::limits::Limits;
 use super::membership::{Change, Membership};
 use crate::log::{HardState, LogEntry};
 use bytes::Bytes;
@@ -28,13 +29,13 @@ pub const ELECTION_TICKS_MIN: usize = 40;
 /// One more than the most ticks without a leader after which a follower campaigns.
 pub const ELECTION_TICKS_MAX: usize = 71;
 /// Most append messages on their way to one follower.
-const INFLIGHT_MESSAGES_MAX: usize = 64;
+pub(super) const INFLIGHT_MESSAGES_MAX: usize = 64;
 /// Most bytes of entries in one append message; one entry alone may be larger.
-const MESSAGE_BYTES_MAX: u64 = 1 << 20;
+pub(super) const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 /// Most bytes of committed entries that one ready hands out.
-const COMMITTED_BYTES_MAX: u64 = 4 << 20;
+pub(super) const COMMITTED_BYTES_MAX: u64 = 4 << 20;
 /// Bytes of recent entries that a group keeps in memory.
-const CACHE_BYTES_MAX: usize = 1 << 20;
+pub(super) const CACHE_BYTES_MAX: usize = 1 << 20;
 
 /// Kind of a log entry that holds operations (the crate's `EntryNormal`).
 pub const ENTRY_NORMAL: u8 = 0;
@@ -81,6 +82,8 @@ pub struct Start {
     pub seed: u64,
     /// Whether this voter may have voted in an earlier life: it then stays silent for one election timeout.
     pub is_restart: bool,
+    /// Bounds of what it has under way.
+    pub limits: Limits,
 }
 
 /// Why a proposal was not taken.
@@ -172,12 +175,12 @@ impl Raft {
             max_election_tick: ELECTION_TICKS_MAX,
             heartbeat_tick: HEARTBEAT_TICKS,
             applied: start.applied,
-            max_size_per_msg: MESSAGE_BYTES_MAX,
-            max_inflight_msgs: INFLIGHT_MESSAGES_MAX,
+            max_size_per_msg: start.limits.message_bytes,
+            max_inflight_msgs: start.limits.inflight_messages,
             check_quorum: true,
             pre_vote: true,
             batch_append: false,
-            max_committed_size_per_ready: COMMITTED_BYTES_MAX,
+            max_committed_size_per_ready: start.limits.committed_bytes,
             max_uncommitted_size: u64::MAX,
             ..Config::default()
         };
@@ -202,6 +205,7 @@ impl Raft {
             terms: start.terms,
             cache: VecDeque::new(),
             cache_bytes: 0,
+            cache_bytes_max: start.limits.cache_bytes,
             reader,
             snapshot: (start.applied > 0)
                 .then(|| (start.mark_index, start.mark_term, start.membership.clone())),
@@ -659,6 +663,7 @@ struct GroupStorage {
     terms: Vec<(u64, u64)>,
     cache: VecDeque<eraftpb::Entry>,
     cache_bytes: usize,
+    cache_bytes_max: usize,
     reader: Rc<dyn EntryReader>,
     /// Index, term and members of the snapshot on disk.
     snapshot: Option<(u64, u64, Membership)>,
@@ -689,7 +694,9 @@ impl GroupStorage {
 
     /// Drops the oldest applied entries from memory while it holds more than its bound.
     fn trim_cache(&mut self, applied: u64) {
-        while self.cache_bytes > CACHE_BYTES_MAX && self.cache.front().is_some_and(|e| e.index <= applied) {
+        while self.cache_bytes > self.cache_bytes_max
+            && self.cache.front().is_some_and(|e| e.index <= applied)
+        {
             let dropped = self.cache.pop_front().expect("the loop saw an entry");
             self.cache_bytes -= dropped.data.len();
         }
@@ -988,6 +995,7 @@ pub(super) mod tests {
             rank: replica as usize - 1,
             seed: 1,
             is_restart: false,
+            limits: Limits::default(),
         }
     }
 

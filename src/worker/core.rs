@@ -33,6 +33,7 @@ use super::status::WorkerStatus;
 use crate::clock::{Clock, Now};
 use crate::failpoint::{self, Point};
 use crate::log::{Disk, Log, LogEntry, LogError, LogOptions, Mark, SnapshotFiles, SnapshotWriter, SyncJob};
+use crate::shard::limits::Limits;
 use crate::shard::membership::Membership;
 use crate::shard::raft::{EntryReader, Message, TICK_MS};
 use crate::shard::{Group, memory};
@@ -89,6 +90,8 @@ pub struct WorkerOptions {
     pub compact_bytes_min: u64,
     /// Free disk below which writes are refused.
     pub disk_free_min: u64,
+    /// Bounds of what a replica has under way.
+    pub limits: Limits,
 }
 struct LogReader<D: Disk>(Rc<RefCell<Log<D>>>);
 

@@ -8,6 +8,10 @@
 //! SEED=n cargo test -p ringfort --test sim -- --nocapture replay        one seed, with what happened (LINES=n, the last)
 //! ```
 //!
+//! Each seed draws its cluster, its clients, its faults and its limits ([`options`]). In *safety mode* everything is healed
+//! at the end; in *liveness mode* (test `liveness`) a majority is, the rest stays broken for good, and every client must be
+//! served all the same. What the network may do is what TCP may ([`net`]).
+//!
 //! What is checked: the safety properties of Raft, by name ([`invariants`]); that the clients' histories are explained by
 //! one order of the operations ([`check`]); that replicas are equal; and that everything serves again soon after the last
 //! fault.
@@ -41,6 +45,8 @@ const LOST_FOLDERS_FIRST: u64 = SEEDS.div_ceil(4);
 const MEMORY_SEEDS_LEN: u64 = 24;
 /// Seeds with machine crashes in `buffered` that are run when SEEDS does not say otherwise.
 const CRASH_SEEDS_LEN: u64 = 24;
+/// Seeds of the liveness mode that are run when SEEDS does not say otherwise.
+const LIVENESS_SEEDS_LEN: u64 = 30;
 /// Lines of the trace that are printed when LINES does not say otherwise.
 const LINES: u64 = 200;
 
@@ -148,6 +154,14 @@ fn machine_crashes() {
     let seeds: Vec<u64> = (first..first + variable("SEEDS").unwrap_or(CRASH_SEEDS_LEN)).collect();
     let report = run_all(&seeds);
     assert!(report.suspects > 0, "no machine crashed");
+}
+
+/// Liveness mode: a majority is healed and the rest stays broken; see `world/liveness.rs`.
+#[test]
+fn liveness() {
+    let first = options::LIVENESS_SEEDS + variable("FIRST").unwrap_or(0);
+    let seeds: Vec<u64> = (first..first + variable("SEEDS").unwrap_or(LIVENESS_SEEDS_LEN)).collect();
+    run_all(&seeds);
 }
 
 #[test]

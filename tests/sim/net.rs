@@ -1,5 +1,7 @@
 //! The network: connections as TCP gives them. Each direction is a FIFO; a connection that breaks loses what is on its
-//! way, and its two ends notice at different times. Between connections nothing is ordered.
+//! way, and its two ends notice at different times. Between connections nothing is ordered: what a broken one left behind
+//! may be read beside its successor, so that requests and Raft messages come late, out of order, and once more when they
+//! were sent again (`world/network.rs`). Within a connection TCP neither loses, repeats nor re-orders, and nor does this.
 
 use std::collections::VecDeque;
 

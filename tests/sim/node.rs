@@ -112,6 +112,8 @@ pub(crate) struct Node {
     pub(crate) last_stop: LastStop,
     /// It does nothing before.
     pub(crate) paused_until: u64,
+    /// It never starts again.
+    pub(crate) is_gone: bool,
     /// Until then its disk is slow.
     pub(crate) slow_until: u64,
     /// An injected failure of its disk will end the process in this way.
@@ -146,6 +148,7 @@ impl Node {
             has_lived: false,
             last_stop: LastStop::Machine,
             paused_until: 0,
+            is_gone: false,
             slow_until: 0,
             doom: None,
             is_full: false,
@@ -182,6 +185,7 @@ impl Node {
                 seed: seed.wrapping_add(number as u64),
                 compact_bytes_min: options.compact_bytes,
                 disk_free_min: DISK_FREE_MIN,
+                limits: options.limits,
             };
             worker.core = Some(WorkerCore::new(start, Arc::clone(&shared), map, worker.disk.clone())?);
         }

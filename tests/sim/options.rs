@@ -1,6 +1,7 @@
 //! What a run is like: everything is drawn from its seed.
 
 use crate::rng::Rng;
+use ringfort::shard::limits::Limits;
 use ringfort_store::Policy;
 
 /// One second of virtual time.
@@ -12,6 +13,8 @@ pub(crate) const PARTITIONS: u16 = 16;
 pub(crate) const MEMORY_SEEDS: u64 = 1 << 32;
 /// Seeds from here on run `buffered` with machines that crash, one at a time.
 pub(crate) const CRASH_SEEDS: u64 = 1 << 33;
+/// Seeds from here on are those of the liveness mode.
+pub(crate) const LIVENESS_SEEDS: u64 = 3 << 32;
 
 /// Most by which a clock's speed is off, parts per million: (1 + x) / (1 - x) stays below 1.1, which leases assume.
 pub(crate) const DRIFT_PPM_MAX: u64 = 47_000;
@@ -152,6 +155,12 @@ pub(crate) struct Options {
     /// Size of a partition's log at which it is compacted.
     pub(crate) compact_bytes: u64,
     pub(crate) segment_bytes: u64,
+    /// What is small that is large in a product: see [`Options::shrink`].
+    pub(crate) limits: Limits,
+    /// Most writes that a proxy sends a partition before it answers.
+    pub(crate) write_window: u64,
+    /// Whether a majority is healed at the end and the rest stays broken, instead of everything being healed.
+    pub(crate) is_liveness: bool,
     /// Logical bytes of each partition, and what gives way beyond.
     pub(crate) memory: Option<(u64, Policy)>,
 }
@@ -162,7 +171,7 @@ impl Options {
         let mut rng = Rng::new(seed ^ 0x006f_7074_696f_6e73);
         // What came later draws from a sequence of its own.
         let mut extra = Rng::new(seed ^ 0x006d_6f72_6500_0000);
-        let crashes = CRASH_SEEDS <= seed;
+        let crashes = (CRASH_SEEDS..LIVENESS_SEEDS).contains(&seed);
         let fsync = rng.one_in(2) && !crashes;
         // Each kind is absent from half of the runs, so that it cannot hide what another one brings out.
         let mut weight = |most: u64| if rng.one_in(2) { 0 } else { rng.range(1, most) };
@@ -195,8 +204,9 @@ impl Options {
             mix.kill = 3;
         }
         let has_memory_limit = (MEMORY_SEEDS..CRASH_SEEDS).contains(&seed);
+        let is_liveness = LIVENESS_SEEDS <= seed;
         let is_hot = rng.one_in(3) || has_memory_limit;
-        let replicas = if rng.one_in(8) && !crashes { 1 } else { 3 };
+        let replicas = if rng.one_in(8) && !crashes && !is_liveness { 1 } else { 3 };
         if crashes {
             mix.crash = 8;
         }
@@ -205,8 +215,12 @@ impl Options {
             mix.wipe = 1 + seed / 4 % 4;
             mix.damage = damage;
         }
+        let mut limits = Rng::new(seed ^ 0x6275_6767_6966_7900);
         Self {
             seed,
+            limits: Self::shrink(&mut limits),
+            write_window: if limits.one_in(3) { limits.spread(1, 64) } else { 1024 },
+            is_liveness,
             nodes: if extra.one_in(4) { extra.range(4, 5) as usize } else { 3 },
             is_hot,
             replicas,
@@ -233,6 +247,26 @@ impl Options {
             segment_bytes: rng.spread(8 << 10, 1 << 20),
             memory: has_memory_limit
                 .then(|| (rng.range(300, 2_000), Policy::ALL[rng.index(Policy::ALL.len())].1)),
+        }
+    }
+
+    /// Bounds of a process, each of them tiny in one run of three, so that what is rare happens all the time.
+    fn shrink(rng: &mut Rng) -> Limits {
+        let usual = Limits::default();
+        // Large enough for some writes: one at a time, each after a pause, a full pipeline would take longer than the heal.
+        let queue_bytes = if rng.one_in(3) { rng.range(500, 4_000) as usize } else { usual.queue_bytes };
+        let mut tiny = |most: u64, usual: u64| if rng.one_in(3) { rng.spread(1, most) } else { usual };
+        Limits {
+            inflight_entries: tiny(2, usual.inflight_entries as u64) as usize,
+            entry_bytes: tiny(200, usual.entry_bytes as u64) as usize,
+            queue_bytes,
+            behind: tiny(4, usual.behind),
+            return_ticks: tiny(100, usual.return_ticks),
+            inflight_messages: tiny(2, usual.inflight_messages as u64) as usize,
+            message_bytes: tiny(200, usual.message_bytes),
+            committed_bytes: tiny(200, usual.committed_bytes),
+            cache_bytes: tiny(1_000, usual.cache_bytes as u64) as usize,
+            snapshot_step_bytes: tiny(100, usual.snapshot_step_bytes as u64) as usize,
         }
     }
 
@@ -313,6 +347,10 @@ impl std::fmt::Display for Options {
             "  limits    segments of {} bytes, compaction at {} bytes; memory {:?}",
             self.segment_bytes, self.compact_bytes, self.memory
         )?;
+        writeln!(f, "            {:?}, {} writes a lane", self.limits, self.write_window)?;
+        if self.is_liveness {
+            writeln!(f, "  liveness  a majority is healed at the end, the rest stays broken")?;
+        }
         write!(
             f,
             "  faults    for {} s, one about every {} ms, up to {} ms long:",

@@ -214,6 +214,7 @@ mod tests {
     use crate::clock::{Clock, Now};
     use crate::log::{LastStop, LogOptions, MemDisk};
     use crate::meta::form::tests::sample_map;
+    use crate::shard::limits::Limits;
     use crate::worker::WorkerOptions;
     use crate::worker::shared::Shared;
     use ringfort_ring::NodeId;
@@ -266,6 +267,7 @@ mod tests {
             seed: 1,
             compact_bytes_min: 1 << 20,
             disk_free_min: 0,
+            limits: Limits::default(),
         };
         WorkerCore::new(options, shared, map, disk.clone()).unwrap()
     }

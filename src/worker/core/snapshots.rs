@@ -9,9 +9,6 @@ use crate::shard::{Group, Machine};
 use ringfort_ring::NodeId;
 use ringfort_wire::{FEATURE_LEVEL, GroupId};
 
-/// Bytes of a snapshot that are written in one turn.
-const SNAPSHOT_STEP_BYTES: usize = 256 << 10;
-
 /// A snapshot to be sent to a node: the shell opens a connection and copies the bytes.
 #[derive(Debug)]
 pub struct SnapshotSend<D: Disk> {
@@ -149,7 +146,7 @@ impl<D: Disk> WorkerCore<D> {
         let id = *id;
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         let mut bytes = Vec::new();
-        let is_done = group.snapshot_next(SNAPSHOT_STEP_BYTES, &mut bytes);
+        let is_done = group.snapshot_next(self.options.limits.snapshot_step_bytes, &mut bytes);
         let written = bytes.chunks(crate::log::CHUNK_BYTES_MAX).try_for_each(|chunk| writer.chunk(chunk));
         if let Err(error) = written {
             group.snapshot_abort();

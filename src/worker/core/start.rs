@@ -238,6 +238,7 @@ impl<D: Disk> WorkerCore<D> {
                 applied: mark.index,
                 seed: self.options.seed,
                 is_restart: self.options.is_restart && recovered.is_some_and(|r| r.hard_state.term > 0),
+                limits: self.options.limits,
             },
             seats,
             machine,

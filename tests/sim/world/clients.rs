@@ -52,7 +52,7 @@ impl World {
                     self.map.partitions.of(slot_of(ask.key().name(self.options.is_hot).as_bytes()));
                 let c = &mut self.clients[client];
                 // Now and then it asks whoever it likes: a leader that does not know of the next one must notice by itself.
-                let is_curious = self.rng.one_in(5);
+                let is_curious = !(is_last_phase && self.options.is_liveness) && self.rng.one_in(5);
                 let any = self.rng.index(self.nodes.len());
                 let node = if is_curious { any } else { c.guess[usize::from(partition.0)] };
                 let conn = c.conns[node];
@@ -66,7 +66,9 @@ impl World {
                 c.asked += 1;
                 let (host, asked) = (self.conns[conn].ends[0], c.asked);
                 self.send(conn, host, 0, bytes);
-                self.after(CLIENT_TIMEOUT_US, Event::Timeout { client, asked });
+                let patience =
+                    if is_last_phase && self.options.is_liveness { SECOND / 2 } else { CLIENT_TIMEOUT_US };
+                self.after(patience, Event::Timeout { client, asked });
             }
         }
         let invoke = self.now;
@@ -165,7 +167,14 @@ impl World {
             if self.is_healed && self.probes.contains_key(&client) {
                 self.line(|| format!("client {client} waits too long"));
             }
-            let conn = self.clients[client].conns[self.clients[client].node];
+            // Perhaps another node answers.
+            let node = self.clients[client].node;
+            for p in 0..self.clients[client].guess.len() {
+                if self.clients[client].guess[p] == node {
+                    self.clients[client].guess[p] = self.rng.index(self.nodes.len());
+                }
+            }
+            let conn = self.clients[client].conns[node];
             self.break_conn(conn);
             self.give_up(client)?;
         }

@@ -108,6 +108,10 @@ pub(super) enum Event {
     FollowMap {
         node: usize,
     },
+    /// A node that never gets well restarts once more.
+    Flap {
+        node: usize,
+    },
     Heal,
     Verdict,
     Settled,

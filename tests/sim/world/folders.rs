@@ -95,6 +95,7 @@ impl World {
         }
         self.line(|| format!("n{} has lost its data folder", node + 1));
         self.report.wipes += 1;
+        self.last_wiped = Some(node);
         self.nodes[node].wipe();
     }
 

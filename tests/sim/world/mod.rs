@@ -4,6 +4,7 @@ mod clients;
 mod event;
 mod faults;
 mod folders;
+mod liveness;
 mod network;
 mod nodes;
 mod proxies;
@@ -28,8 +29,7 @@ use network::Late;
 use proxies::ProxyHost;
 use ringfort::config::Config;
 use ringfort::meta::form::first_map;
-use ringfort_proxy::clients::Clients;
-use ringfort_proxy::{LinkId, Proxy};
+use ringfort_proxy::LinkId;
 use ringfort_wire::ClusterMap;
 use snapshots::Transfer;
 use std::cmp::Reverse;
@@ -69,6 +69,10 @@ pub(crate) struct World {
     /// What must still be answered after the heal: one list for each of the last clients.
     probes: BTreeMap<usize, Vec<Ask>>,
     is_settling: bool,
+    /// Rounds of probes that were answered in the liveness mode.
+    rounds: u32,
+    /// The node that lost its folder last.
+    last_wiped: Option<usize>,
     /// How often the replicas were seen unequal at the end.
     looks: u32,
     report: Report,
@@ -115,6 +119,8 @@ impl World {
             healed_at: 0,
             probes: BTreeMap::new(),
             is_settling: false,
+            rounds: 0,
+            last_wiped: None,
             looks: 0,
             report: Report::default(),
             trace: Trace::new(is_traced),
@@ -138,7 +144,7 @@ impl World {
         for p in 0..self.options.proxies {
             let seed = self.rng.next();
             self.proxies.push(ProxyHost {
-                core: Proxy::new(seed, self.options.deadline_us, Clients::new(1).worker(0)),
+                core: self.new_proxy(seed),
                 life: 0,
                 paused_until: 0,
                 next_turn: u64::MAX,
@@ -246,6 +252,7 @@ impl World {
             | Event::JobRun { node, .. }
             | Event::JobDone { node, .. }
             | Event::Restart { node }
+            | Event::Flap { node }
             | Event::Start { node }
             | Event::Die { node, .. }
             | Event::Room { node }
@@ -371,6 +378,11 @@ impl World {
                 Ok(())
             }
             Event::Heal => self.heal(),
+            Event::Flap { node } => {
+                self.flap(node);
+                Ok(())
+            }
+            Event::Verdict if self.options.is_liveness => self.judge_core(),
             Event::Verdict => self.judge_liveness(),
             _ => Ok(()),
         }

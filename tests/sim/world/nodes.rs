@@ -14,7 +14,7 @@ const MATCHING_EVERY: u64 = 64;
 
 impl World {
     pub(super) fn start(&mut self, node: usize) -> Result<(), String> {
-        if self.nodes[node].is_up {
+        if self.nodes[node].is_up || self.nodes[node].is_gone {
             return Ok(());
         }
         let Some(map) = self.nodes[node].kept.clone() else {

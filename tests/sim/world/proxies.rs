@@ -22,6 +22,12 @@ pub(super) struct ProxyHost {
 }
 
 impl World {
+    pub(super) fn new_proxy(&self, seed: u64) -> Proxy {
+        let mut proxy = Proxy::new(seed, self.options.deadline_us, Clients::new(1).worker(0));
+        proxy.set_write_window(self.options.write_window);
+        proxy
+    }
+
     /// A new process learns the map; its clients connect.
     pub(super) fn prepare_proxy(&mut self, p: usize) {
         self.proxies[p].core.update_map(self.map.clone());
@@ -80,8 +86,9 @@ impl World {
         let p = self.rng.index(self.proxies.len());
         let seed = self.rng.next();
         self.line(|| format!("proxy {p} is replaced"));
+        let core = self.new_proxy(seed);
         let proxy = &mut self.proxies[p];
-        proxy.core = Proxy::new(seed, self.options.deadline_us, Clients::new(1).worker(0));
+        proxy.core = core;
         proxy.life += 1;
         proxy.next_turn = u64::MAX;
         proxy.paused_until = 0;

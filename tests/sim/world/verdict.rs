@@ -1,6 +1,6 @@
 //! The end of a run: everything is healed, and must then be served, equal and whole.
 
-use super::{Event, World};
+use super::{Event, World, liveness};
 use crate::history::{Ask, COUNTERS, Key, LISTS, REGISTERS};
 use crate::options::{PARTITIONS, SECOND};
 use crate::settings;
@@ -17,6 +17,8 @@ const SETTLE_US: u64 = 3 * SECOND;
 const LOOKS_MAX: u32 = 10;
 /// After the heal every lost replica must be replaced within this time.
 const REPLACE_US: u64 = 30 * SECOND;
+/// Requests that a client must be served at the end.
+pub(super) const PROBES_LEN: usize = (REGISTERS + COUNTERS + LISTS) as usize + PARTITIONS as usize;
 
 impl World {
     /// No more faults: from here on everything must come back.
@@ -55,10 +57,24 @@ impl World {
             .into_iter()
             .filter(|Reverse((_, _, e))| !matches!(e, Event::Block { .. } | Event::Unblock { .. }))
             .collect();
-        // Each way in must serve every partition; then somebody reads everything.
-        let mut askers: Vec<usize> = (0..self.options.proxies).collect();
-        askers.push(self.clients.len() - 1);
-        for client in askers {
+        if self.options.is_liveness {
+            self.break_rest();
+            self.require((0..self.clients.len()).collect());
+            self.after(liveness::PROGRESS_US, Event::Verdict);
+        } else {
+            // Each way in must serve every partition; then somebody reads everything.
+            let proxies = 0..self.options.proxies;
+            self.require(proxies.chain([self.clients.len() - 1]).collect());
+            self.after(HEAL_US, Event::Verdict);
+        }
+        let last = self.clients.len() - 1;
+        self.after(1_000, Event::Ask { client: last });
+        Ok(())
+    }
+
+    /// Each of these clients must be served with every key and by every partition.
+    pub(super) fn require(&mut self, clients: Vec<usize>) {
+        for client in clients {
             let mut probes: Vec<Ask> = Vec::new();
             probes.extend((0..REGISTERS).map(|n| Ask::Get(Key::Register(n))));
             probes.extend((0..COUNTERS).map(|n| Ask::Get(Key::Counter(n))));
@@ -69,10 +85,6 @@ impl World {
             }
             self.probes.insert(client, probes);
         }
-        let last = self.clients.len() - 1;
-        self.after(1_000, Event::Ask { client: last });
-        self.after(HEAL_US, Event::Verdict);
-        Ok(())
     }
 
     pub(super) fn probe_key(&self, partition: PartitionId) -> Key {
@@ -87,7 +99,7 @@ impl World {
     }
 
     pub(super) fn settle_if_done(&mut self) {
-        if self.is_healed && !self.is_settling && self.is_answered() {
+        if self.is_healed && !self.options.is_liveness && !self.is_settling && self.is_answered() {
             self.is_settling = true;
             self.line(|| "everything is answered".to_owned());
             self.after(SETTLE_US, Event::Verdict);
