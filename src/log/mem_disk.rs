@@ -63,7 +63,51 @@ pub struct MemFile {
     inode: u64,
 }
 
-#[derive(Debug)]
+/// What a crash of the machine leaves of what was not synced; see [`MemDisk::crash_to`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CrashImage {
+    /// Nothing: neither data nor names.
+    Lost,
+    /// Everything.
+    Kept,
+    /// All names, no data: files of no length where something was appended to a new one.
+    Names,
+    /// All data, no names: files that were created or renamed are not there.
+    Data,
+    /// All names, and the first half of what was appended to each file.
+    Half,
+    /// All names, and all that was appended, the last sector of it zeros.
+    Zeros,
+    /// Every other change of a name (the first, the third, ...), and all data.
+    OddNames,
+    /// Every other change of a name (the second, the fourth, ...), and all data.
+    EvenNames,
+}
+
+impl CrashImage {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Lost,
+        Self::Kept,
+        Self::Names,
+        Self::Data,
+        Self::Half,
+        Self::Zeros,
+        Self::OddNames,
+        Self::EvenNames,
+    ];
+
+    fn keeps_name(self, change: usize) -> bool {
+        match self {
+            Self::Lost | Self::Data => false,
+            Self::Kept | Self::Names | Self::Half | Self::Zeros => true,
+            Self::OddNames => change.is_multiple_of(2),
+            Self::EvenNames => !change.is_multiple_of(2),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
 struct Folder {
     /// Counts crashes; handles of an earlier generation fail.
     generation: u64,
@@ -82,7 +126,7 @@ struct Folder {
     fail_next_sync: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Inode {
     data: Vec<u8>,
     /// Bytes of `data` that are durable.
@@ -139,6 +183,29 @@ impl MemDisk {
         folder.lose_unsynced(&mut Rng::new(seed));
         folder.restart();
         self.generation = folder.generation;
+    }
+
+    /// Crashes the machine as [`Self::crash`] does, but to an image that is chosen, not drawn.
+    pub fn crash_to(&mut self, image: CrashImage) {
+        let mut folder = self.shared.lock();
+        let mut change = 0;
+        folder.keep_names(|| {
+            change += 1;
+            image.keeps_name(change - 1)
+        });
+        for inode in folder.inodes.values_mut() {
+            inode.crash_to(image);
+        }
+        folder.restart();
+        self.generation = folder.generation;
+    }
+
+    /// Returns a copy of the folder as it is, durable or not, that shares nothing with it.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let folder = self.shared.lock().clone();
+        let generation = folder.generation;
+        Self { shared: Arc::new(Mutex::new(folder)), generation }
     }
 
     /// Limits the sum of all file lengths; writes beyond it end with [`io::ErrorKind::StorageFull`], after
@@ -271,9 +338,17 @@ impl Folder {
     }
 
     fn lose_unsynced(&mut self, rng: &mut Rng) {
+        self.keep_names(|| rng.below(2) != 0);
+        for inode in self.inodes.values_mut() {
+            inode.lose_unsynced(rng);
+        }
+    }
+
+    /// Takes the durable names and those unsynced changes of them, in order, that `keeps` is true for.
+    fn keep_names(&mut self, mut keeps: impl FnMut() -> bool) {
         let mut names = std::mem::take(&mut self.durable_names);
         for change in self.unsynced.drain(..) {
-            if rng.below(2) == 0 {
+            if !keeps() {
                 continue;
             }
             match change {
@@ -289,15 +364,31 @@ impl Folder {
                 }
             }
         }
-        for inode in self.inodes.values_mut() {
-            inode.lose_unsynced(rng);
-        }
         self.durable_names.clone_from(&names);
         self.names = names;
     }
 }
 
 impl Inode {
+    fn crash_to(&mut self, image: CrashImage) {
+        let before = self.before_cut.take();
+        if let Some(before) = before.filter(|_| matches!(image, CrashImage::Lost | CrashImage::Names)) {
+            self.data = before;
+        } else {
+            let unsynced = self.data.len() - self.synced;
+            match image {
+                CrashImage::Lost | CrashImage::Names => self.data.truncate(self.synced),
+                CrashImage::Half => self.data.truncate(self.synced + unsynced / 2),
+                CrashImage::Zeros => {
+                    let start = self.data.len() - unsynced.min(SECTOR_BYTES);
+                    self.data[start..].fill(0);
+                }
+                CrashImage::Kept | CrashImage::Data | CrashImage::OddNames | CrashImage::EvenNames => {}
+            }
+        }
+        self.synced = self.data.len();
+    }
+
     fn lose_unsynced(&mut self, rng: &mut Rng) {
         if let Some(before) = self.before_cut.take()
             && rng.below(2) == 0

@@ -67,6 +67,8 @@
 //! No per-group files, no compression, no cache of recent entries (the caller has one), no retry after a
 //! failed sync.
 
+#[cfg(test)]
+mod crash_tests;
 mod disk;
 mod error;
 mod index;
@@ -88,7 +90,7 @@ use bytes::{Bytes, BytesMut};
 
 pub use disk::{Disk, DiskFile, FsDisk, FsFile};
 pub use error::LogError;
-pub use mem_disk::{MemDisk, MemFile};
+pub use mem_disk::{CrashImage, MemDisk, MemFile};
 pub use rewrite::{REWRITE_BYTES_MAX, REWRITE_SCAN_MAX};
 pub use snapshot::{
     CHUNK_BYTES_MAX, CONF_BYTES_MAX, IncomingSnapshot, SnapshotFiles, SnapshotHeader, SnapshotJob,

@@ -27,11 +27,11 @@ impl Drop for TempFolder {
     }
 }
 
-fn entry(index: u64, term: u64, data: &str) -> LogEntry {
+pub(super) fn entry(index: u64, term: u64, data: &str) -> LogEntry {
     LogEntry { index, term, kind: 7, data: Bytes::copy_from_slice(data.as_bytes()) }
 }
 
-fn options(segment_bytes: u64) -> LogOptions {
+pub(super) fn options(segment_bytes: u64) -> LogOptions {
     LogOptions { segment_bytes, ..LogOptions::default() }
 }
 
@@ -429,21 +429,21 @@ fn works_in_a_folder_and_syncs_on_another_thread() {
 
 /// What a group must hold, in the simplest form.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct ModelGroup {
-    identity: Identity,
-    hard_state: HardState,
-    mark: Mark,
-    entries: BTreeMap<u64, LogEntry>,
+pub(super) struct ModelGroup {
+    pub(super) identity: Identity,
+    pub(super) hard_state: HardState,
+    pub(super) mark: Mark,
+    pub(super) entries: BTreeMap<u64, LogEntry>,
 }
 
-type Model = BTreeMap<u16, ModelGroup>;
+pub(super) type Model = BTreeMap<u16, ModelGroup>;
 
 impl ModelGroup {
-    fn last(&self) -> u64 {
+    pub(super) fn last(&self) -> u64 {
         self.entries.keys().next_back().copied().unwrap_or(self.mark.index)
     }
 
-    fn recovered(&self, group: u16) -> Recovered {
+    pub(super) fn recovered(&self, group: u16) -> Recovered {
         let mut terms: Vec<(u64, u64)> = Vec::new();
         for entry in self.entries.values() {
             if terms.last().is_none_or(|&(_, term)| term != entry.term) {
