@@ -197,7 +197,24 @@ impl Life {
         }
         let temporary = disk.list().expect("a list").into_iter().find(|name| name.ends_with(".tmp"));
         assert_eq!(temporary, None, "{context}: what was left unfinished stays");
+        drop(log);
+        Self::check_goes_on(disk.fork(), now, context);
         now
+    }
+}
+
+impl Life {
+    /// What recovery left of the files must not be taken for more than it is, behind the next write.
+    fn check_goes_on(mut disk: MemDisk, now: u64, context: &str) {
+        let (mut log, _) = Log::open(disk.clone(), options(SEGMENT_BYTES)).expect("it has opened before");
+        log.stage_entries(9, &[entry(1, 1, "")]).expect("a new group");
+        log.write().unwrap_or_else(|error| panic!("{context}: {error}"));
+        disk.kill();
+        let process = LogOptions { last_stop: LastStop::Process, ..options(SEGMENT_BYTES) };
+        match Log::open(disk, process) {
+            Ok((log, _)) => assert_eq!(log.written(), now + 1, "{context}: one more write"),
+            Err(error) => panic!("{context}: after one more write: {error}"),
+        }
     }
 }
 
@@ -218,7 +235,6 @@ fn a_crash_after_any_operation_in_any_way_loses_nothing_durable() {
     let (mut crashes, mut lossy, mut again) = (0, 0, 0);
     for ops in 0.. {
         let (life, disk, is_cut) = life_until(ops);
-        // Each way twice: the process alone ends first, so that the next one begins on what is not synced.
         for image in CrashImage::ALL {
             let mut disk = disk.fork();
             disk.crash_to(image);
