@@ -252,6 +252,25 @@ impl PartitionMachine {
         }
     }
 
+    /// Every session and the number of its last executed write.
+    pub fn sessions(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.sessions.iter().map(|(&id, session)| (id, session.last))
+    }
+
+    /// Every reply that is kept: session, seq, hash.
+    pub fn reply_hashes(&self) -> impl Iterator<Item = (u64, u64, u64)> {
+        self.sessions.iter().flat_map(|(&id, session)| {
+            session.replies.iter().rev().zip(0..).map(move |(reply, back)| {
+                let bytes = match reply {
+                    StoredReply::Ok => OK,
+                    StoredReply::Skipped => b"",
+                    StoredReply::Bytes(bytes) => bytes,
+                };
+                (id, session.last - back, twox_hash::XxHash3_64::oneshot(bytes))
+            })
+        })
+    }
+
     /// Whether the write `seq` of `session` is applied; a session that is gone waits for nothing.
     pub fn is_applied(&self, session: u64, seq: u64) -> bool {
         seq == 0 || self.sessions.get(&session).is_none_or(|s| seq <= s.last)

@@ -14,6 +14,7 @@
 //! - A reply is given at most once for each [`Origin`], and for a write only after its entry is applied.
 //! - A read that is answered was executed while this replica led and nobody else could have.
 
+pub mod invariants;
 pub mod lease;
 pub mod limits;
 pub mod machine;
@@ -424,6 +425,11 @@ impl Group {
         self.raft.is_leader()
             && !learners.is_empty()
             && self.raft.followers().iter().any(|f| f.is_active && learners.contains(&f.replica))
+    }
+
+    /// Whether this replica would answer a read under its lease at `now`.
+    pub fn covers_reads(&self, now: Now) -> bool {
+        self.is_lease_usable() && self.lease.covers(self.raft.term(), now.boot_us)
     }
 
     /// Whether this replica is the one that leads when it can.

@@ -9,6 +9,7 @@
 //!
 //! `batch_append` stays off: it glues entries onto a message with another previous index.
 
+use super::invariants::Promise;
 use super::limits::Limits;
 use super::membership::{Change, Membership};
 use crate::log::{HardState, LogEntry};
@@ -17,7 +18,7 @@ use raft::eraftpb::{self, MessageType};
 use raft::{Config, GetEntriesContext, RaftState, RawNode, StateRole, Storage, StorageError};
 use ringfort_wire::frame::{Reader, WireError, put_bytes};
 use std::cell::Cell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 /// Length of one tick, milliseconds.
@@ -423,6 +424,16 @@ impl Raft {
     /// Current term.
     pub fn term(&self) -> u64 {
         self.raw.raft.term
+    }
+
+    /// Whom this replica voted for in its term; 0 = nobody.
+    pub fn vote(&self) -> u64 {
+        self.raw.raft.vote
+    }
+
+    /// The last entry that each replica, this one included, is known to have on disk; for a leader.
+    pub fn held(&self) -> BTreeMap<u64, u64> {
+        self.raw.raft.prs().iter().map(|(&replica, p)| (replica, p.matched)).collect()
     }
 
     /// Last entry of the log.
@@ -859,6 +870,26 @@ impl Message {
     /// Whether it answers a heartbeat, and so promises nothing that must be on disk first.
     pub fn is_heartbeat_response(&self) -> bool {
         self.0.get_msg_type() == MessageType::MsgHeartbeatResponse
+    }
+
+    /// What it promises of its sender's disk; `None`: nothing. (A leader's own messages rest on the votes that it got.)
+    pub fn promise(&self) -> Option<Promise> {
+        let m = &self.0;
+        let vote = match m.get_msg_type() {
+            MessageType::MsgRequestVote => m.from,
+            MessageType::MsgRequestVoteResponse if !m.reject => m.to,
+            MessageType::MsgRequestVoteResponse
+            | MessageType::MsgAppendResponse
+            | MessageType::MsgHeartbeatResponse => 0,
+            _ => return None,
+        };
+        let is_acknowledgement = m.get_msg_type() == MessageType::MsgAppendResponse && !m.reject;
+        Some(Promise {
+            term: m.term,
+            vote,
+            index: if is_acknowledgement { m.index } else { 0 },
+            index_term: None,
+        })
     }
 
     /// Appends the message.
