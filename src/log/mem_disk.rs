@@ -208,6 +208,44 @@ impl MemDisk {
         Self { shared: Arc::new(Mutex::new(folder)), generation }
     }
 
+    /// Returns another folder that holds what is durable here, and nothing else: the least that a crash of the machine may
+    /// leave.
+    #[must_use]
+    pub fn synced(&self) -> Self {
+        let folder = self.shared.lock();
+        let durable = |inode: &Inode| match &inode.before_cut {
+            Some(before) => before.clone(),
+            None => inode.data[..inode.synced].to_vec(),
+        };
+        Self::copy(&folder.durable_names, &folder.inodes, durable)
+    }
+
+    /// Returns another folder that holds what is written here: what a crash of the process leaves.
+    #[must_use]
+    pub fn written(&self) -> Self {
+        let folder = self.shared.lock();
+        Self::copy(&folder.names, &folder.inodes, |inode| inode.data.clone())
+    }
+
+    fn copy(
+        names: &BTreeMap<String, u64>,
+        inodes: &BTreeMap<u64, Inode>,
+        data: impl Fn(&Inode) -> Vec<u8>,
+    ) -> Self {
+        let copy = Self::new();
+        let mut folder = copy.shared.lock();
+        for (name, inode) in names {
+            let data = inodes.get(inode).map(&data).unwrap_or_default();
+            folder.inodes.insert(*inode, Inode { synced: data.len(), data, before_cut: None });
+            folder.names.insert(name.clone(), *inode);
+            folder.next_inode = folder.next_inode.max(inode + 1);
+        }
+        let names = folder.names.clone();
+        folder.durable_names = names;
+        drop(folder);
+        copy
+    }
+
     /// Limits the sum of all file lengths; writes beyond it end with [`io::ErrorKind::StorageFull`], after
     /// writing what fits. `None` for no limit.
     pub fn set_capacity(&self, bytes: Option<u64>) {

@@ -1,7 +1,8 @@
 //! The laws that replicas keep, as functions: each takes what was seen and says whether, and how, its law is broken.
 //!
-//! They are pure and know nothing of a run: whoever watches one remembers what they compare. Every law has a test that
-//! breaks it.
+//! They are pure and know nothing of a run. The simulator (`tests/sim/invariants.rs`) calls them after every step on the
+//! replicas of the production code and remembers what they need; some are debug assertions of a [`Group`] as well. Every
+//! law has a test that breaks it.
 //!
 //! | law | source |
 //! | --- | --- |

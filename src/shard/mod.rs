@@ -638,6 +638,10 @@ impl Group {
     pub fn take_ready(&mut self, ports: &mut impl Ports) -> Result<Option<(u64, Work)>, String> {
         self.notice_role(ports);
         let Some(ready) = self.raft.take_ready() else { return Ok(None) };
+        #[cfg(debug_assertions)]
+        if let Err(violation) = invariants::ordered_indices(&invariants::View::of(self)) {
+            panic!("{violation}");
+        }
         self.notice_role(ports);
         self.send(&ready.messages, ports);
         self.apply(ready.committed, ports)?;

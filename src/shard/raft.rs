@@ -9,7 +9,7 @@
 //!
 //! `batch_append` stays off: it glues entries onto a message with another previous index.
 
-use super::invariants::Promise;
+use super::invariants::{self, Promise};
 use super::limits::Limits;
 use super::membership::{Change, Membership};
 use crate::log::{HardState, LogEntry};
@@ -331,6 +331,7 @@ impl Raft {
         if self.is_changing() || is_leave != self.membership.is_joint() || epoch < self.membership.epoch {
             return Err(ProposeError::Changing);
         }
+        debug_assert_eq!(invariants::legal_change(&self.membership, change, epoch), Ok(()));
         let mut entry = eraftpb::Entry::default();
         entry.set_entry_type(eraftpb::EntryType::EntryConfChangeV2);
         entry.data = change.encode(epoch).into();

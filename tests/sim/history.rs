@@ -4,6 +4,7 @@ use crate::check::ephemeral::Ephemeral;
 use crate::check::register::Register;
 use crate::check::sequence::{List, Sequence, Token};
 use crate::check::{NEVER, Span};
+use ringfort_loadgen::linear::{self, Call, Op};
 use std::collections::BTreeMap;
 
 /// Bytes of one token in a list.
@@ -12,6 +13,7 @@ const TOKEN_BYTES: usize = 12;
 pub(crate) const REGISTERS: u64 = 5;
 pub(crate) const COUNTERS: u64 = 3;
 pub(crate) const LISTS: u64 = 3;
+pub(crate) const MIXED: u64 = 3;
 
 /// One key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,6 +22,8 @@ pub(crate) enum Key {
     Counter(u64),
     List(u64),
     Ephemeral(u64),
+    /// Takes every command on strings.
+    Mixed(u64),
     /// Only written, to see whether a partition serves.
     Probe(u64),
 }
@@ -33,6 +37,7 @@ impl Key {
             Self::Counter(n) => format!("{hot}counter:{n}"),
             Self::List(n) => format!("{hot}list:{n}"),
             Self::Ephemeral(n) => format!("{hot}ephemeral:{n}"),
+            Self::Mixed(n) => format!("{hot}mixed:{n}"),
             Self::Probe(n) => format!("probe:{n}"),
         }
     }
@@ -50,6 +55,8 @@ pub(crate) enum Ask {
     Append(Key, Token),
     MGet(Vec<Key>),
     MSet(Vec<(Key, u64)>),
+    /// Any command on a mixed key.
+    Mixed(Key, Op),
 }
 
 impl Ask {
@@ -80,6 +87,11 @@ impl Ask {
                 args.push("MSET".to_owned());
                 args.extend(pairs.iter().flat_map(|(k, v)| [k.name(is_hot), v.to_string()]));
             }
+            Self::Mixed(key, op) => {
+                let (command, words) = op.words();
+                args.extend([command.to_owned(), key.name(is_hot)]);
+                args.extend(words.iter().map(|word| String::from_utf8_lossy(word).into_owned()));
+            }
         }
         args
     }
@@ -92,7 +104,8 @@ impl Ask {
             | Self::Set(k, _)
             | Self::SetExpiring(k, _)
             | Self::Incr(k)
-            | Self::Append(k, _) => *k,
+            | Self::Append(k, _)
+            | Self::Mixed(k, _) => *k,
             Self::MGet(keys) => keys[0],
             Self::MSet(pairs) => pairs[0].0,
         }
@@ -130,6 +143,8 @@ pub(crate) enum Answer {
     Integer(i64),
     /// A value, or none; several for MGET.
     Values(Vec<Option<Vec<u8>>>),
+    /// An INCR of what is no number: nothing was done.
+    NotInteger,
 }
 
 /// How an operation ended.
@@ -149,6 +164,7 @@ pub(crate) struct History {
     counters: BTreeMap<Key, Sequence>,
     lists: BTreeMap<Key, List>,
     ephemerals: BTreeMap<Key, Ephemeral>,
+    mixed: BTreeMap<Key, Vec<Call>>,
     pub(crate) done: u64,
     pub(crate) failed: u64,
     pub(crate) unknown: u64,
@@ -223,6 +239,11 @@ impl History {
                 let place = *n as u64 / TOKEN_BYTES as u64;
                 self.lists.entry(*key).or_default().appends.push((*token, Some(place), span));
             }
+            (Ask::Mixed(key, op), answer) => {
+                let answer = answer.map(|answer| linear_answer(answer).ok_or_else(strange)).transpose()?;
+                let call = Call { op: op.clone(), begin: invoke, end: answer.map(|answer| (now, answer)) };
+                self.mixed.entry(*key).or_default().push(call);
+            }
             _ => return Err(strange()),
         }
         Ok(())
@@ -250,7 +271,8 @@ impl History {
             Key::Ephemeral(_) => {
                 self.ephemerals.entry(key).or_default().reads.push((value.is_some(), span));
             }
-            Key::Probe(_) => {}
+            // Read by `Ask::Mixed`, or not at all.
+            Key::Mixed(_) | Key::Probe(_) => {}
         }
         Ok(())
     }
@@ -264,6 +286,21 @@ impl History {
         for (key, result) in registers.chain(counters).chain(lists).chain(ephemerals) {
             result.map_err(|e| format!("{}: {e}", key.name(false)))?;
         }
+        for (key, calls) in &self.mixed {
+            linear::check(calls).map_err(|e| format!("{}: {e}", key.name(false)))?;
+        }
         Ok(())
     }
+}
+
+fn linear_answer(answer: &Answer) -> Option<linear::Answer> {
+    Some(match answer {
+        Answer::Ok => linear::Answer::Ok,
+        Answer::Integer(n) => linear::Answer::Integer(*n),
+        Answer::NotInteger => linear::Answer::NotInteger,
+        Answer::Values(values) => match &values[..] {
+            [value] => linear::Answer::Value(value.clone()),
+            _ => return None,
+        },
+    })
 }

@@ -107,7 +107,7 @@ impl World {
             late: BTreeMap::new(),
             next_late: 0,
             clients: Vec::new(),
-            workload: Workload::default(),
+            workload: Workload::of(options.seed),
             history: History::default(),
             settings: Settings::default(),
             invariants: Invariants::default(),

@@ -117,6 +117,7 @@ impl World {
                 let now = state.clocks.now(self.now);
                 let worker = usize::from(worker);
                 let Some(core) = &mut state.workers[worker].core else { return Ok(()) };
+                self.invariants.note_requests(conn, self.conns[conn].life, &packet.bytes);
                 core.link_data(number, &packet.bytes, now).map_err(|e| format!("a proxy is refused: {e}"))?;
                 self.want_turn(to, worker);
                 self.want_flush(to, worker);
@@ -134,6 +135,7 @@ impl World {
                             let text = format!("{:?}", reply.status);
                             self.line(|| format!("proxy {proxy} <- n{}: {} {text:.80}", node + 1, reply.id));
                         }
+                        self.invariants.check_reply(conn, self.conns[conn].life, &reply)?;
                         self.proxies[proxy].core.link_reply(link, &reply, self.now);
                     }
                     rest = &rest[f.consumed..];

@@ -5,6 +5,7 @@ use crate::invariants::Invariants;
 use crate::net::Use;
 use crate::node::{Death, TurnClock};
 use crate::options::{PARTITIONS, SECOND};
+use ringfort::shard::Group;
 use ringfort::worker::JobDone;
 use ringfort_wire::{GroupId, MetaAnswer};
 use std::cell::Cell;
@@ -162,8 +163,13 @@ impl World {
 
     pub(super) fn check(&mut self, node: usize, worker: usize) -> Result<(), String> {
         let Some(core) = &self.nodes[node].workers[worker].core else { return Ok(()) };
+        if let Some(map) = core.shared().map() {
+            self.invariants.check_map(&map)?;
+        }
         for group in core.groups() {
-            self.invariants.check(node, group)?;
+            if self.invariants.check(node, group)? {
+                self.check_leases(node, group)?;
+            }
             if let Some((quota, policy)) = self.options.memory {
                 Invariants::check_memory(node, group, quota, policy)?;
             }
@@ -177,6 +183,24 @@ impl World {
                 .collect();
             for pair in replicas.windows(2) {
                 Invariants::check_log_matching(pair[0], pair[1], &mut self.rng)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// No other replica of the group may answer reads by its lease while this one does, or commits.
+    fn check_leases(&self, node: usize, group: &Group) -> Result<(), String> {
+        if !group.raft().is_leader() {
+            return Ok(());
+        }
+        let covers = |n: usize, g: &Group| g.covers_reads(self.nodes[n].clocks.now(self.now));
+        for other in (0..self.nodes.len()).filter(|&other| other != node) {
+            let worker = usize::from(ringfort::worker::worker_of(group.id(), self.options.workers));
+            let core = self.nodes[other].workers[worker].core.as_ref();
+            if let Some(theirs) = core.and_then(|core| core.group(group.id()))
+                && theirs.raft().is_leader()
+            {
+                Invariants::check_leases((group, covers(node, group)), (theirs, covers(other, theirs)))?;
             }
         }
         Ok(())
@@ -196,6 +220,15 @@ impl World {
             self.trace.note(self.now, 6, number, u64::from(matches!(answer, MetaAnswer::Done(_))));
             self.settings.answer(self.now, number, &answer)?;
         }
+        if !raft.is_empty() {
+            let w = &state.workers[worker];
+            let term_of = |id, index| w.core.as_ref()?.group(id)?.raft().term_at(index);
+            let batches = raft.values().map(|bytes| &bytes[..]);
+            self.invariants
+                .check_promises(batches, &w.disk, self.options.fsync, term_of)
+                .map_err(|e| format!("n{}: {e}", node + 1))?;
+        }
+        let Some(core) = &mut state.workers[worker].core else { return Ok(()) };
         let mut out = Vec::new();
         for link in core.take_touched_links() {
             out.push((false, link, core.take_link_output(link)));

@@ -5,6 +5,7 @@ use crate::history::{Ask, COUNTERS, Key, LISTS, REGISTERS};
 use crate::options::{PARTITIONS, SECOND};
 use crate::settings;
 use ringfort::shard::{Group, Machine};
+use ringfort_loadgen::linear::Op;
 use ringfort_ring::{PartitionId, slot_of};
 use ringfort_wire::GroupId;
 use std::cmp::Reverse;
@@ -79,6 +80,7 @@ impl World {
             probes.extend((0..REGISTERS).map(|n| Ask::Get(Key::Register(n))));
             probes.extend((0..COUNTERS).map(|n| Ask::Get(Key::Counter(n))));
             probes.extend((0..LISTS).map(|n| Ask::Get(Key::List(n))));
+            probes.extend(self.workload.mixed_keys().map(|key| Ask::Mixed(key, Op::Get)));
             for p in 0..PARTITIONS {
                 let key = self.probe_key(PartitionId(p));
                 probes.push(Ask::Set(key, self.workload.fresh()));
