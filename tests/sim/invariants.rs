@@ -41,7 +41,7 @@ struct Seen {
 #[derive(Debug, Default)]
 struct Known {
     /// Who led in each term.
-    leaders: BTreeMap<(u32, u64), u64>,
+    leaders: BTreeMap<u64, u64>,
     committed: BTreeMap<u64, Committed>,
     digests: BTreeMap<u64, u64>,
     /// Hash of the reply of each (session, seq), as stored.
@@ -53,7 +53,8 @@ struct Known {
 /// All that the checks remember.
 #[derive(Debug, Default)]
 pub(crate) struct Invariants {
-    groups: BTreeMap<GroupId, Known>,
+    /// By group and incarnation: a group that started anew may have lost what was committed.
+    groups: BTreeMap<(GroupId, u32), Known>,
     /// The newest map, and the hashes of all by epoch.
     map: Option<Arc<ClusterMap>>,
     /// Requests of proxies that are not answered: (connection, its life, id) to (group, session, seq).
@@ -77,7 +78,7 @@ impl Invariants {
     /// Checks one replica; an error names the law that is broken. Returns whether it has done anything since the last look.
     pub(crate) fn check(&mut self, node: usize, group: &Group) -> Result<bool, String> {
         let now = View::of(group);
-        let known = self.groups.entry(now.group).or_default();
+        let known = self.groups.entry((now.group, now.incarnation)).or_default();
         // Another replica of the same group may have taken the place of one that left.
         let seen = known.replicas.get(&node).filter(|seen| seen.view.replica == now.replica);
         if seen.is_some_and(|seen| seen.view == now) {
@@ -104,7 +105,7 @@ impl Invariants {
         let is_new_leader = !seen.as_ref().is_some_and(|s| s.view.is_leader && s.view.term == now.term);
         if now.is_leader && is_new_leader {
             self.elections += 1;
-            let first = *known.leaders.entry((now.incarnation, now.term)).or_insert(now.replica);
+            let first = *known.leaders.entry(now.term).or_insert(now.replica);
             told(laws::election_safety(&now, first))?;
             // What is committed in an earlier term must be there; the last such entry speaks for those before it.
             let earlier = known.committed.values().rev().find(|entry| entry.known_in < now.term);
@@ -182,7 +183,7 @@ impl Invariants {
 
     /// Equal state at equal index, now.
     pub(crate) fn check_digest(&mut self, node: usize, group: &Group) -> Result<(), String> {
-        let known = self.groups.entry(group.id()).or_default();
+        let known = self.groups.entry((group.id(), group.incarnation())).or_default();
         let mut seen = known.replicas.remove(&node);
         let result = match &mut seen {
             Some(seen) => Self::check_state(node, group, known, seen),
