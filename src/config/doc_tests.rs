@@ -162,7 +162,7 @@ fn forms(name: &str, value: &str) -> Vec<String> {
     let groups: Vec<&str> =
         digits.as_bytes().rchunks(3).rev().map(|g| core::str::from_utf8(g).unwrap()).collect();
     let plain = [digits.clone(), groups.join(",")].into_iter();
-    plain.chain(of(1 << 10, "KiB")).chain(of(1 << 20, "MiB")).collect()
+    plain.chain(of(1 << 10, "KiB")).chain(of(1 << 20, "MiB")).chain(of(1 << 30, "GiB")).collect()
 }
 
 /// The value of numbers joined by `*`, `+`, `-` or `<<`, from left to right.

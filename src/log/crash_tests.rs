@@ -133,7 +133,11 @@ impl Life {
             let term = 1 + 2 * round;
             for group in 1..=GROUPS {
                 if !self.staged.contains_key(&group) {
-                    let identity = Identity { replica: u64::from(group) + 10 * round, incarnation: 1 };
+                    let identity = Identity {
+                        replica: u64::from(group) + 10 * round,
+                        incarnation: 1,
+                        ..Identity::default()
+                    };
                     self.log.stage_identity(group, &identity)?;
                     self.staged.entry(group).or_default().identity = identity;
                 }
