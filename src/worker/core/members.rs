@@ -430,6 +430,23 @@ mod tests {
     }
 
     #[test]
+    fn a_founder_that_ended_does_not_run_again_under_the_older_map_that_was_kept() {
+        let disk = MemDisk::new();
+        let map = sample_map();
+        let mut core = start(&map, &disk, false);
+        assert!(map.groups[4].founders().contains(&replica(&core).unwrap()));
+        let mut without = later(&map, None);
+        without.groups[4].leaving.clear();
+        follow(&mut core, &without);
+        assert_eq!(replica(&core), None);
+        let mut core = again(core, &map, &disk, false);
+        assert_eq!(replica(&core), None, "it has forgotten what it promised");
+        assert!(core.group(GroupId::META).is_some());
+        follow(&mut core, &later(&without, Some(map.next_replica)));
+        assert_eq!(replica(&core), Some(map.next_replica));
+    }
+
+    #[test]
     fn a_group_starts_anew_with_all_that_the_heir_holds_whenever_it_crashes() {
         for seed in 0..12 {
             let mut disk = MemDisk::new();

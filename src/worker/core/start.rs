@@ -150,6 +150,14 @@ impl<D: Disk> WorkerCore<D> {
             let founder = self.log.borrow().group(id.0);
             return self.start_group(map, id, replica, founder.as_ref());
         }
+        // Its log went when a newer map than the one that was kept gave its seat to another.
+        if spec.is_some_and(|spec| self.options.has_run && spec.founders().contains(&replica)) {
+            tracing::warn!(
+                group = %id, replica,
+                "this replica has no log any more, and does not run: a newer cluster map has another in its place"
+            );
+            return Ok(());
+        }
         self.start_group(map, id, replica, recovered)
     }
 
@@ -176,7 +184,7 @@ impl<D: Disk> WorkerCore<D> {
                 r.identity.replica
             ),
             Some(_) => {}
-            None if self.is_log_lost || (self.options.has_run && spec.founders().contains(&replica)) => {
+            None if self.is_log_lost => {
                 anyhow::bail!(
                     "group {id}: its log is missing although it has run here: what this replica promised is lost; stop the \
                      node, remove its whole data folder and start it again, so that it is seeded from the others"
