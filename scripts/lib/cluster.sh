@@ -3,6 +3,7 @@
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 bin=$(realpath "${RINGFORT_BIN:-$top/target/release}")
 up_pid=
+ports_len=0
 
 port_is_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
@@ -21,7 +22,8 @@ find_ports() { # COUNT
 # Writes DIR/cluster.toml; the proxy listens on $base.
 write_config() { # DIR NODES PARTITIONS DURABILITY
   local n
-  find_ports $((1 + 2 * $2))
+  ports_len=$((1 + 2 * $2))
+  find_ports "$ports_len"
   {
     printf '[cluster]\nname = "trial"\npartitions = %s\ndurability = "%s"\n[proxy]\nlisten = "127.0.0.1:%s"\n' "$3" "$4" "$base"
     for n in $(seq "$2"); do
@@ -44,14 +46,20 @@ start_cluster() { # DIR
   return 1
 }
 
-# Stops it: INT in order, KILL all processes at once.
+# Stops it: INT in order, KILL all processes at once. A killed process is not gone at once, nor is its port free.
 stop_cluster() { # SIGNAL
-  local children=
+  local children= offset
   [ -n "$up_pid" ] || return 0
   if [ "$1" = KILL ]; then children=$(ps --ppid "$up_pid" -o pid=); fi
   # shellcheck disable=SC2086 # several numbers
   kill "-$1" "$up_pid" $children 2>/dev/null || true
   wait "$up_pid" 2>/dev/null || true
   up_pid=
+  for _ in $(seq 100); do
+    for offset in $(seq 0 $((ports_len - 1))); do
+      port_is_free $((base + offset)) || { sleep 0.1; continue 2; }
+    done
+    break
+  done
   [ ! -f "${dir:-}/up.out" ] || mv "$dir/up.out" "$dir/up.$(date +%s).log"
 }
