@@ -1,9 +1,9 @@
 //! Malformed input on every port: refused as Redis does, and nobody else notices.
 
-use crate::client::{Client, encode, encode_line};
+use crate::client::{Client, encode, encode_line, proxy_hello};
 use crate::cluster::{Cluster, Options};
 use ringfort_wire::hello::{Channel, Hello};
-use ringfort_wire::{FEATURE_LEVEL, Kind, Request, RequestKind, frame};
+use ringfort_wire::{Kind, Request, RequestKind, frame};
 use std::net::SocketAddr;
 
 /// Bytes, Redis's answer before it closes the connection.
@@ -101,17 +101,7 @@ fn clients_are_refused(address: SocketAddr) {
 fn garbage(cluster_id: u128) -> Vec<Vec<u8>> {
     let hello = |channel, to_worker| {
         let mut out = Vec::new();
-        Hello {
-            feature_level: FEATURE_LEVEL,
-            channel,
-            cluster_id,
-            node: String::new(),
-            store_id: 0,
-            worker: 0,
-            to_worker,
-            nonce: None,
-        }
-        .encode(&mut out);
+        Hello { cluster_id, to_worker, ..proxy_hello(channel) }.encode(&mut out);
         out
     };
     let link = |rest: &[u8]| [&hello(Channel::Requests, 0)[..], rest].concat();
@@ -178,17 +168,7 @@ fn damaged_raft_frames(cluster: &Cluster, cluster_id: u128) -> Vec<Vec<u8>> {
     let store_id = u128::from_str_radix(&store_id.expect("a store id"), 16).expect("digits");
     let hello = |channel| {
         let mut out = Vec::new();
-        Hello {
-            feature_level: FEATURE_LEVEL,
-            channel,
-            cluster_id,
-            node: "n2".to_owned(),
-            store_id,
-            worker: 0,
-            to_worker: 0,
-            nonce: None,
-        }
-        .encode(&mut out);
+        Hello { cluster_id, node: "n2".to_owned(), store_id, ..proxy_hello(channel) }.encode(&mut out);
         out
     };
     let framed = |kind: Kind, body: &[u8]| {

@@ -1,6 +1,8 @@
 //! A client that sees the bytes.
 
 use ringfort_resp::reply::{Value, frame_len, parse};
+use ringfort_wire::FEATURE_LEVEL;
+use ringfort_wire::hello::{Channel, Hello};
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -120,4 +122,18 @@ pub(crate) fn encode(args: &[&[u8]]) -> Vec<u8> {
 /// The address in a MOVED reply.
 pub(crate) fn moved_to(reply: &str) -> Option<SocketAddr> {
     reply.strip_prefix("-MOVED ")?.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// The greeting of a proxy that knows nothing of the cluster yet, for worker 0 of a node without a peer secret.
+pub(crate) fn proxy_hello(channel: Channel) -> Hello {
+    Hello {
+        feature_level: FEATURE_LEVEL,
+        channel,
+        cluster_id: 0,
+        node: String::new(),
+        store_id: 0,
+        worker: 0,
+        to_worker: 0,
+        nonce: None,
+    }
 }

@@ -1,12 +1,11 @@
 //! Clients and proxies that go: without a word while much is unsent, or with only half of their connection.
 
-use crate::client::{Client, encode, encode_line};
+use crate::client::{Client, encode, encode_line, proxy_hello};
 use crate::cluster::{Cluster, Options};
 use crate::wait::eventually;
 use ringfort_proxy::server::peer;
 use ringfort_resp::{Command, Protocol};
 use ringfort_ring::{PartitionCount, slot_of};
-use ringfort_wire::FEATURE_LEVEL;
 use ringfort_wire::hello::{Channel, Hello};
 use ringfort_wire::request::{CommandBody, Request, RequestKind};
 use std::collections::BTreeSet;
@@ -71,20 +70,10 @@ fn a_proxy_that_dies_with_much_unsent_is_forgotten() {
     let peer_address = cluster.addresses[0].peer;
     // As a proxy: it asks for four values, and never reads them.
     let link = runtime.block_on(async {
-        let hello = |channel, cluster_id| Hello {
-            feature_level: FEATURE_LEVEL,
-            channel,
-            cluster_id,
-            node: String::new(),
-            store_id: 0,
-            worker: 0,
-            to_worker: 0,
-            nonce: None,
-        };
         let address = peer_address.to_string();
-        let (_, ack) = peer::connect(&address, hello(Channel::Control, 0), None).await.expect("greeted");
-        let (mut link, _) =
-            peer::connect(&address, hello(Channel::Requests, ack.cluster_id), None).await.expect("greeted");
+        let (_, ack) = peer::connect(&address, proxy_hello(Channel::Control), None).await.expect("greeted");
+        let hello = Hello { cluster_id: ack.cluster_id, ..proxy_hello(Channel::Requests) };
+        let (mut link, _) = peer::connect(&address, hello, None).await.expect("greeted");
         let partitions = PartitionCount::new(cluster.options.partitions).expect("a power of two");
         let mut command = Vec::new();
         CommandBody::encode(&mut command, Command::Get as u16, Protocol::Resp2, [b"{t}v"].iter());

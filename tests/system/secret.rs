@@ -1,11 +1,11 @@
 //! The peer secret: a cluster that has one works as any other, and whoever lacks it is kept out and told what to do.
 
-use crate::client::Client;
+use crate::client::{Client, proxy_hello};
 use crate::cluster::{Cluster, Options, START};
 use crate::process::Process;
 use crate::wait::eventually;
 use ringfort_wire::hello::{Channel, Hello};
-use ringfort_wire::{FEATURE_LEVEL, Kind, frame};
+use ringfort_wire::{Kind, frame};
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -92,17 +92,7 @@ fn a_cluster_with_a_secret_lets_in_only_who_proves_it() {
     // By hand: every channel is refused, and what follows an unproven hello is not answered.
     let secret_free = |channel, nonce| {
         let mut out = Vec::new();
-        let hello = Hello {
-            feature_level: FEATURE_LEVEL,
-            channel,
-            cluster_id: 0,
-            node: String::new(),
-            store_id: 0,
-            worker: 0,
-            to_worker: 0,
-            nonce,
-        };
-        hello.encode(&mut out);
+        Hello { nonce, ..proxy_hello(channel) }.encode(&mut out);
         frame::put(&mut out, Kind::Probe, |_| {});
         frame::put_map_get(&mut out, 0, 0);
         out

@@ -238,13 +238,9 @@ impl World {
         }
     }
 
-    /// One line for each event: whose it is, and what.
-    fn trace_event(&mut self, event: Event) {
-        if self.trace.lines.is_none() {
-            return;
-        }
-        let transfer = |number| self.transfers.get(&number);
-        let host = match event {
+    /// The host that an event concerns; `None`: all, or one that is not there any more.
+    fn host_of(&self, event: Event) -> Option<Host> {
+        match event {
             Event::Tick { node, .. }
             | Event::Turn { node, .. }
             | Event::Flush { node, .. }
@@ -262,8 +258,8 @@ impl World {
             }
             Event::Connect { conn, .. } => Some(self.conns[conn].ends[0]),
             Event::Late { number } => self.late.get(&number).map(|late| late.to),
-            Event::Snapshot { number } => transfer(number).map(|t| t.to),
-            Event::SnapshotReport { number, .. } => transfer(number).map(|t| t.from),
+            Event::Snapshot { number } => self.transfers.get(&number).map(|t| t.to),
+            Event::SnapshotReport { number, .. } => self.transfers.get(&number).map(|t| t.from),
             Event::ProxyTurn { proxy, .. } => Some(self.nodes.len() + proxy),
             Event::Resume { host } => Some(host),
             Event::Block { from, .. } | Event::Unblock { from, .. } => Some(from),
@@ -274,27 +270,35 @@ impl World {
             | Event::Heal
             | Event::Verdict
             | Event::Settled => None,
-        };
-        let host = host.map(|host| self.host_name(host)).unwrap_or_default();
+        }
+    }
+
+    /// One line for each event: whose it is, and what.
+    fn trace_event(&mut self, event: Event) {
+        if self.trace.lines.is_none() {
+            return;
+        }
+        let host = self.host_of(event).map(|host| self.host_name(host)).unwrap_or_default();
         self.line(|| format!("{host:<8} . {event:?}"));
     }
 
     /// The host whose process an event belongs to, and until when it is paused.
     fn paused(&self, event: Event) -> Option<(Host, u64)> {
-        let host = match event {
-            Event::Tick { node, .. }
-            | Event::Turn { node, .. }
-            | Event::Flush { node, .. }
-            | Event::Mail { node, .. }
-            | Event::JobRun { node, .. }
-            | Event::JobDone { node, .. } => node,
-            Event::Deliver { conn, end, .. } | Event::Lost { conn, end, .. } => self.conns[conn].ends[end],
-            Event::ProxyTurn { proxy, .. } => self.nodes.len() + proxy,
-            Event::Snapshot { number } => self.transfers.get(&number)?.to,
-            Event::SnapshotReport { number, .. } => self.transfers.get(&number)?.from,
-            Event::Late { number } => self.late.get(&number)?.to,
-            _ => return None,
-        };
+        // These happen to a host whether its process runs or not.
+        let is_done_to_it = matches!(
+            event,
+            Event::Restart { .. }
+                | Event::Flap { .. }
+                | Event::Start { .. }
+                | Event::Die { .. }
+                | Event::Room { .. }
+                | Event::FollowMap { .. }
+                | Event::Connect { .. }
+                | Event::Resume { .. }
+                | Event::Block { .. }
+                | Event::Unblock { .. }
+        );
+        let host = self.host_of(event).filter(|_| !is_done_to_it)?;
         Some((host, self.paused_until(host))).filter(|&(_, until)| self.now < until)
     }
 
