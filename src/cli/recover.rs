@@ -14,6 +14,10 @@ use super::process::pause;
 use super::status::{NodeState, PartitionStatus, Status, look};
 use crate::clock::{Clock as _, SystemClock};
 
+/// How long a group must have been without a leader: an election takes far less, and its group needs nobody's help.
+const LEADERLESS_US: u64 = 5_000_000;
+/// Time between two looks at who leads.
+const LOOK: Duration = Duration::from_millis(200);
 /// Longest wait for the partitions to start anew; replicas that are left need a few seconds to say what they hold.
 const WAIT_US: u64 = 60_000_000;
 /// Time between two requests.
@@ -23,7 +27,7 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Start partitions anew that have lost most of their replicas for good.
 ///
-/// Without --accept-loss it only shows which partitions have no leader, and where their replicas are. With it, each of them
+/// Without --accept-loss it only shows which partitions have had no leader for 5 s, and where their replicas are. With it, each of them
 /// starts anew from the replica that is left and whose log ends last; if none is left, it starts empty. What only lost
 /// replicas held is gone, and a node that comes back later with such a replica drops it: start every node first that still
 /// can be started.
@@ -49,16 +53,8 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let target = Target { config: args.config, at: None };
-    let status = look(&target)?;
-    anyhow::ensure!(
-        status.meta_leader.is_some(),
-        "the meta group has no leader, so nothing can be changed: start the nodes that hold its replicas (one of one, two of \
-         three, three of five). If their folders are lost for good, the cluster cannot be continued: start it anew with empty \
-         folders"
-    );
-    let is_asked =
-        |p: &&PartitionStatus| args.partition.is_none_or(|only| p.id.0 == only) && p.leader.is_none();
-    let lost: Vec<&PartitionStatus> = status.partitions.iter().filter(is_asked).collect();
+    let (status, lost) = leaderless(&target, args.partition)?;
+    let lost: Vec<&PartitionStatus> = status.partitions.iter().filter(|p| lost.contains(&p.id.0)).collect();
     if lost.is_empty() {
         out("every partition that was asked for has a leader: there is nothing to recover");
         return Ok(());
@@ -122,6 +118,35 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         out(&format!("partition {partition} starts anew with {with}"));
     }
     Ok(())
+}
+
+/// The partitions, of those that were asked for, that have no leader in any look of [`LEADERLESS_US`], and the last look.
+///
+/// # Errors
+/// The meta group has no leader either, or nobody answers.
+fn leaderless(target: &Target, only: Option<u16>) -> anyhow::Result<(Status, Vec<u16>)> {
+    let started_us = SystemClock.now().boot_us;
+    let mut lost: Option<Vec<u16>> = None;
+    loop {
+        let status = look(target)?;
+        let was_lost = |id: u16| lost.as_ref().is_none_or(|lost| lost.contains(&id));
+        let is_lost = |p: &&PartitionStatus| {
+            p.leader.is_none() && only.is_none_or(|only| p.id.0 == only) && was_lost(p.id.0)
+        };
+        let now_lost: Vec<u16> = status.partitions.iter().filter(is_lost).map(|p| p.id.0).collect();
+        let is_long = LEADERLESS_US <= SystemClock.now().boot_us.saturating_sub(started_us);
+        if status.meta_leader.is_some() && (now_lost.is_empty() || is_long) {
+            return Ok((status, now_lost));
+        }
+        anyhow::ensure!(
+            !is_long,
+            "the meta group has no leader, so nothing can be changed: start the nodes that hold its replicas (one of one, \
+             two of three, three of five). If their folders are lost for good, the cluster cannot be continued: start it \
+             anew with empty folders"
+        );
+        lost = Some(now_lost);
+        pause(LOOK);
+    }
 }
 
 fn replicas(status: &Status, partition: &PartitionStatus) -> String {

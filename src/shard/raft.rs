@@ -129,7 +129,7 @@ pub struct Follower {
     pub replica: u64,
     /// The last entry that it is known to hold.
     pub match_index: u64,
-    /// Whether it answered within the last election timeout.
+    /// Whether it answered within the last one or two election timeouts, and its link has not broken since.
     pub is_active: bool,
     /// Whether entries flow to it (it needs no snapshot and is not being probed).
     pub is_replicating: bool,
@@ -149,6 +149,8 @@ pub struct Raft {
     changed_at: u64,
     /// What the log holds, or will when the readies that were taken are persisted.
     hard_state: HardState,
+    /// Who had been heard of when the crate last forgot it: it does at each check of the quorum.
+    heard: Vec<u64>,
     /// Index of a snapshot that was accepted and is not durable yet. Until then nothing is applied after it, and the
     /// crate must not campaign: it would look for membership changes in a part of the log that is gone.
     installing: Option<u64>,
@@ -223,6 +225,7 @@ impl Raft {
             membership: start.membership,
             changed_at: 0,
             hard_state: start.hard_state,
+            heard: Vec::new(),
             installing: None,
         };
         raft.set_timeout();
@@ -259,10 +262,23 @@ impl Raft {
     pub fn tick(&mut self) {
         // Every campaign window starts after the silence, so that voters which restart together can elect at once.
         self.silent_ticks = self.silent_ticks.saturating_sub(1);
+        self.remember_heard();
         if self.installing.is_none() {
             self.raw.tick();
         }
         self.set_timeout();
+    }
+
+    /// Keeps who was heard of before the crate's check of the quorum forgets it. Without this every follower would look
+    /// dead from each check to the next heartbeat.
+    fn remember_heard(&mut self) {
+        let raft = &self.raw.raft;
+        if !self.is_leader() {
+            self.heard.clear();
+        } else if raft.election_elapsed + 1 >= raft.election_timeout() {
+            let active = raft.prs().iter().filter(|(_, p)| p.recent_active);
+            self.heard = active.map(|(&replica, _)| replica).collect();
+        }
     }
 
     /// Takes a message of a peer. Messages that make no sense here are dropped: the network may repeat and delay.
@@ -486,7 +502,7 @@ impl Raft {
             .map(|(&replica, p)| Follower {
                 replica,
                 match_index: p.matched,
-                is_active: p.recent_active,
+                is_active: p.recent_active || self.heard.contains(&replica),
                 // One that has everything stays in `Probe` until there is a next entry.
                 is_replicating: match p.state {
                     raft::ProgressState::Replicate => true,
@@ -502,6 +518,7 @@ impl Raft {
 
     /// The link to a peer broke: probe it before sending more.
     pub fn report_unreachable(&mut self, replica: u64) {
+        self.heard.retain(|&heard| heard != replica);
         self.raw.report_unreachable(replica);
     }
 
@@ -1042,6 +1059,45 @@ pub(super) mod tests {
         raft.persisted(ready.number);
         let ready = raft.take_ready().unwrap();
         assert_eq!(ready.committed.last().map(|e| e.data.as_ref()), Some(&b"x"[..]));
+    }
+
+    #[test]
+    fn a_follower_that_answers_never_looks_dead() {
+        let respond = |kind: MessageType, term: u64| {
+            let mut m = eraftpb::Message::default();
+            m.set_msg_type(kind);
+            (m.to, m.from, m.term) = (1, 2, term);
+            Message(m)
+        };
+        let mut leader = Raft::new(start(1, &[1, 2]), Rc::new(NoDisk)).unwrap();
+        let settle = |leader: &mut Raft| {
+            while let Some(ready) = leader.take_ready() {
+                leader.persisted(ready.number);
+            }
+        };
+        leader.campaign();
+        settle(&mut leader);
+        leader.step(respond(MessageType::MsgRequestPreVoteResponse, 1));
+        settle(&mut leader);
+        leader.step(respond(MessageType::MsgRequestVoteResponse, 1));
+        settle(&mut leader);
+        assert!(leader.is_leader());
+        let is_active = |leader: &Raft| leader.followers().iter().all(|f| f.is_active);
+        for tick in 0..4 * ELECTION_TICKS_MIN {
+            if tick % HEARTBEAT_TICKS == 0 {
+                leader.step(respond(MessageType::MsgHeartbeatResponse, 1));
+            }
+            leader.tick();
+            settle(&mut leader);
+            assert!(is_active(&leader), "tick {tick}");
+        }
+        leader.report_unreachable(2);
+        let mut left = 2 * ELECTION_TICKS_MIN;
+        while leader.is_leader() && is_active(&leader) {
+            leader.tick();
+            settle(&mut leader);
+            left = left.checked_sub(1).expect("a dead follower is seen as such");
+        }
     }
 
     #[test]
