@@ -240,7 +240,8 @@ impl Replay {
         let group = self.groups.entry(framed.group).or_default();
         match framed.record {
             Record::Entry { index, term, moved, .. } => {
-                if !moved {
+                let replaces = group.entries.last_key_value().is_some_and(|(&last, _)| index <= last);
+                if replaces && !moved {
                     group.entries.split_off(&index);
                 }
                 group.entries.insert(index, (place, term));

@@ -26,7 +26,7 @@ const PROMISE_EVERY: u64 = 128;
 const COMMAND_BYTES_MAX: u64 = 2 * 80;
 
 /// What was seen of a replica.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Seen {
     view: View,
     /// Term of its last entry.
@@ -47,7 +47,7 @@ struct Known {
     /// Hash of the reply of each (session, seq), as stored.
     replies: BTreeMap<(u64, u64), u64>,
     /// By node.
-    replicas: BTreeMap<usize, Seen>,
+    replicas: Vec<Option<Seen>>,
 }
 
 /// All that the checks remember.
@@ -55,8 +55,12 @@ struct Known {
 pub(crate) struct Invariants {
     /// By group and incarnation: a group that started anew may have lost what was committed.
     groups: BTreeMap<(GroupId, u32), Known>,
-    /// The newest map, and the hashes of all by epoch.
+    /// What each replica looked like when it was checked last, by node and group: at most looks nothing has changed.
+    looked: Vec<Vec<Option<View>>>,
+    /// The newest map.
     map: Option<Arc<ClusterMap>>,
+    /// By node: its map and the newest one when they were compared last.
+    compared: Vec<Option<[Arc<ClusterMap>; 2]>>,
     /// Requests of proxies that are not answered: (connection, its life, id) to (group, session, seq).
     asked: BTreeMap<(usize, u64, u64), (GroupId, u64, u64)>,
     /// Hash of the reply of each (group, session, seq), as told.
@@ -71,20 +75,22 @@ impl Invariants {
     /// A node's process ended. Even its term may go back, if nobody was told of it before it was on disk.
     pub(crate) fn forget(&mut self, node: usize) {
         for known in self.groups.values_mut() {
-            known.replicas.remove(&node);
+            *at(&mut known.replicas, node) = None;
         }
+        at(&mut self.looked, node).clear();
     }
 
     /// Checks one replica; an error names the law that is broken. Returns whether it has done anything since the last look.
     pub(crate) fn check(&mut self, node: usize, group: &Group) -> Result<bool, String> {
         let now = View::of(group);
-        let known = self.groups.entry((now.group, now.incarnation)).or_default();
-        // Another replica of the same group may have taken the place of one that left.
-        let seen = known.replicas.get(&node).filter(|seen| seen.view.replica == now.replica);
-        if seen.is_some_and(|seen| seen.view == now) {
+        let looked = at(at(&mut self.looked, node), usize::from(now.group.0));
+        if *looked == Some(now) {
             return Ok(false);
         }
-        let seen = seen.cloned();
+        *looked = Some(now);
+        let known = self.groups.entry((now.group, now.incarnation)).or_default();
+        // Another replica of the same group may have taken the place of one that left.
+        let seen = at(&mut known.replicas, node).take().filter(|seen| seen.view.replica == now.replica);
         let told = |law: Result<(), laws::Violation>| law.map_err(|v| format!("n{}: {v}", node + 1));
         told(laws::ordered_indices(&now))?;
         let raft = group.raft();
@@ -134,7 +140,7 @@ impl Invariants {
         if seen.members != *raft.membership() {
             seen.members.clone_from(raft.membership());
         }
-        known.replicas.insert(node, seen);
+        known.replicas[node] = Some(seen);
         Ok(true)
     }
 
@@ -184,12 +190,9 @@ impl Invariants {
     /// Equal state at equal index, now.
     pub(crate) fn check_digest(&mut self, node: usize, group: &Group) -> Result<(), String> {
         let known = self.groups.entry((group.id(), group.incarnation())).or_default();
-        let mut seen = known.replicas.remove(&node);
-        let result = match &mut seen {
-            Some(seen) => Self::check_state(node, group, known, seen),
-            None => Ok(()),
-        };
-        known.replicas.extend(seen.map(|seen| (node, seen)));
+        let Some(mut seen) = at(&mut known.replicas, node).take() else { return Ok(()) };
+        let result = Self::check_state(node, group, known, &mut seen);
+        known.replicas[node] = Some(seen);
         result
     }
 
@@ -206,18 +209,22 @@ impl Invariants {
     }
 
     /// A node knows this map now.
-    pub(crate) fn check_map(&mut self, map: &Arc<ClusterMap>) -> Result<(), String> {
-        let Some(newest) = &self.map else {
-            self.map = Some(Arc::clone(map));
-            return Ok(());
-        };
-        let (before, now) = if newest.epoch <= map.epoch { (newest, map) } else { (map, newest) };
-        if Arc::ptr_eq(before, now) {
+    pub(crate) fn check_map(&mut self, node: usize, map: &Arc<ClusterMap>) -> Result<(), String> {
+        let newest = self.map.get_or_insert_with(|| Arc::clone(map));
+        let compared = at(&mut self.compared, node);
+        if let Some([own, other]) = compared
+            && Arc::ptr_eq(own, map)
+            && Arc::ptr_eq(other, newest)
+        {
             return Ok(());
         }
+        let (before, now) = if newest.epoch <= map.epoch { (&*newest, map) } else { (map, &*newest) };
         laws::growing_map(before, now).map_err(|v| v.to_string())?;
         laws::minted_once(before, now).map_err(|v| v.to_string())?;
-        self.map = Some(Arc::clone(now));
+        if newest.epoch < map.epoch {
+            *newest = Arc::clone(map);
+        }
+        *compared = Some([Arc::clone(map), Arc::clone(newest)]);
         Ok(())
     }
 
@@ -318,6 +325,14 @@ impl Invariants {
         let before = |raft: &ringfort::shard::raft::Raft| raft.term_at(index - 1).filter(|_| first < index);
         laws::log_matching((&ea, before(ra)), (&eb, before(rb))).map_err(|v| format!("{v} in {}", a.id()))
     }
+}
+
+/// The place of a number in a list that grows to it.
+fn at<T: Default>(list: &mut Vec<T>, number: usize) -> &mut T {
+    if list.len() <= number {
+        list.resize_with(number + 1, T::default);
+    }
+    &mut list[number]
 }
 
 /// What a start would find after the worst that the durability mode counts on: of the machine's crash, that nothing is left

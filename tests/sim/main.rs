@@ -82,7 +82,11 @@ fn explain(seed: u64, why: &str) {
     for line in &lines[lines.len().saturating_sub(last)..] {
         eprintln!("{line}");
     }
-    eprintln!("\nreplay: SEED={seed} cargo test -p ringfort --test sim -- --nocapture replay\n");
+    eprintln!("\n{}\n", replay_command(seed));
+}
+
+fn replay_command(seed: u64) -> String {
+    format!("replay: SEED={seed} cargo test -p ringfort --test sim -- --nocapture --exact replay")
 }
 
 fn run_all(seeds: &[u64]) -> Report {
@@ -109,8 +113,12 @@ fn run_all(seeds: &[u64]) -> Report {
     let (sum, mut failed) = total.into_inner().unwrap();
     failed.sort();
     println!("{} seeds, {sum}", seeds.len());
+    if variable("SUMS").is_some() {
+        let pairs = sum.sums().into_iter().map(|(name, count)| format!(" {name}={count}"));
+        println!("sums: seeds={}{}", seeds.len(), pairs.collect::<String>());
+    }
     for (seed, why) in failed.iter().skip(1) {
-        eprintln!("SEED={seed} failed: {why}");
+        eprintln!("SEED={seed} failed: {why}\n{}", replay_command(*seed));
     }
     if let Some((seed, why)) = failed.first() {
         explain(*seed, why);
@@ -123,10 +131,7 @@ fn run_all(seeds: &[u64]) -> Report {
 fn seeds() {
     let first = variable("FIRST").unwrap_or(0);
     let seeds: Vec<u64> = (first..first + variable("SEEDS").unwrap_or(SEEDS)).collect();
-    let start = ringfort::clock::Clock::now(&ringfort::clock::SystemClock).boot_us;
     run_all(&seeds);
-    let took = ringfort::clock::Clock::now(&ringfort::clock::SystemClock).boot_us - start;
-    println!("took {:.1} s", took as f64 / 1e6);
 }
 
 /// Only these seeds lose data folders: see [`Options::of`].

@@ -61,7 +61,7 @@ pub(crate) struct FaultMix {
 }
 
 /// What each weight of a [`FaultMix`] stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
     Partition,
     Cut,

@@ -20,7 +20,7 @@ impl World {
             draw -= weights[kind].1;
             kind += 1;
         }
-        self.report.faults += 1;
+        *self.report.faults.entry(weights[kind].0).or_default() += 1;
         self.trace.note(self.now, 12, kind as u64, 0);
         let node = self.rng.index(self.nodes.len());
         let length = self.rng.spread(10_000, self.options.fault_us);

@@ -164,7 +164,7 @@ impl World {
     pub(super) fn check(&mut self, node: usize, worker: usize) -> Result<(), String> {
         let Some(core) = &self.nodes[node].workers[worker].core else { return Ok(()) };
         if let Some(map) = core.shared().map() {
-            self.invariants.check_map(&map)?;
+            self.invariants.check_map(node, &map)?;
         }
         for group in core.groups() {
             if self.invariants.check(node, group)? {

@@ -1,6 +1,7 @@
 //! What a run did, in numbers.
 
-use crate::options::SECOND;
+use crate::options::{Fault, SECOND};
+use std::collections::BTreeMap;
 
 /// What a run did.
 #[derive(Debug, Clone, Default)]
@@ -12,7 +13,8 @@ pub(crate) struct Report {
     pub(crate) failed: u64,
     pub(crate) unknown: u64,
     pub(crate) elections: u64,
-    pub(crate) faults: u64,
+    /// Faults drawn, by kind; some find nothing that they could break just then.
+    pub(crate) faults: BTreeMap<Fault, u64>,
     pub(crate) snapshots: u64,
     pub(crate) restarts: u64,
     pub(crate) wipes: u64,
@@ -29,6 +31,28 @@ pub(crate) struct Report {
 }
 
 impl Report {
+    /// The sums that `scripts/sim` adds up, by name.
+    pub(crate) fn sums(&self) -> Vec<(String, u64)> {
+        let counts = [
+            ("events", self.events),
+            ("virtual_s", self.virtual_us / SECOND),
+            ("operations_done", self.done),
+            ("operations_failed", self.failed),
+            ("operations_unknown", self.unknown),
+            ("elections", self.elections),
+            ("restarts", self.restarts),
+            ("snapshots_sent", self.snapshots),
+            ("packets_late", self.late),
+            ("folders_lost", self.wipes),
+            ("folders_damaged", self.damages),
+            ("machines_suspect", self.suspects),
+        ];
+        let counts = counts.into_iter().map(|(name, count)| (name.to_owned(), count));
+        let faults =
+            self.faults.iter().map(|(fault, count)| (format!("fault_{fault:?}").to_lowercase(), *count));
+        counts.chain(faults).collect()
+    }
+
     /// Adds another run.
     pub(crate) fn add(&mut self, other: &Self) {
         self.events += other.events;
@@ -37,7 +61,9 @@ impl Report {
         self.failed += other.failed;
         self.unknown += other.unknown;
         self.elections += other.elections;
-        self.faults += other.faults;
+        for (&fault, count) in &other.faults {
+            *self.faults.entry(fault).or_default() += count;
+        }
         self.snapshots += other.snapshots;
         self.restarts += other.restarts;
         self.wipes += other.wipes;
@@ -61,7 +87,7 @@ impl std::fmt::Display for Report {
             self.done,
             self.failed,
             self.unknown,
-            self.faults,
+            self.faults.values().sum::<u64>(),
             self.restarts,
             self.wipes,
             self.damages,
