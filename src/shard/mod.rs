@@ -291,7 +291,7 @@ pub struct Group {
     memory: Memory,
     /// Index and term of the snapshot that is being written.
     snapshot: Option<(u64, u64)>,
-    /// Ticks for which this replica has led without a break.
+    /// Ticks for which this replica has led without a break, and has not tried to give leadership back.
     led_ticks: u64,
     /// The leader that was known last; 0 = none yet.
     known_leader: u64,
@@ -817,10 +817,16 @@ impl Group {
 
     /// Hands leadership to the preferred replica if another one (this) holds it. Returns whether it began to.
     pub fn transfer_to_preferred(&mut self) -> bool {
-        !self.is_preferred()
+        let begins = !self.is_preferred()
             && self.led_ticks >= self.limits.return_ticks
             && self.is_lease_usable()
-            && self.transfer(Some(self.seats.preferred))
+            && self.transfer(Some(self.seats.preferred));
+        if begins {
+            // Writes wait until it is done or given up. One that cannot catch up, its disk being full, must not make that
+            // the rule: it is not asked again before long.
+            self.led_ticks = 0;
+        }
+        begins
     }
 
     /// Begins a snapshot of the applied state and returns its index and term; `None` while one is being written, or

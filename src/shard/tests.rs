@@ -38,14 +38,21 @@ struct Trio {
     now: Now,
     /// Replicas that hear and say nothing.
     cut: Vec<u64>,
+    /// Replicas without room for entries, as after a write that found their disk full.
+    full: Vec<u64>,
 }
 
 impl Trio {
     fn new() -> Self {
         let groups = (1..=3).map(|replica| replica_of(replica, seats(1, &[1, 2, 3]))).collect();
         let ports = (0..3).map(|_| Captured::default()).collect();
-        let mut trio =
-            Self { groups, ports, now: Now { boot_us: 1_000_000, wall_ms: 1_000_000 }, cut: Vec::new() };
+        let mut trio = Self {
+            groups,
+            ports,
+            now: Now { boot_us: 1_000_000, wall_ms: 1_000_000 },
+            cut: Vec::new(),
+            full: Vec::new(),
+        };
         trio.groups[0].campaign();
         trio.settle();
         assert!(trio.groups[0].raft().is_leader());
@@ -84,6 +91,7 @@ impl Trio {
                     is_idle = false;
                     if !self.cut.contains(&from)
                         && !self.cut.contains(&to)
+                        && !(self.full.contains(&to) && message.is_append())
                         && let Some(group) = self.groups.get_mut(to as usize - 1)
                     {
                         group.step(message);
@@ -488,6 +496,24 @@ fn another_leader_goes_on_with_a_change_that_its_predecessor_began() {
         assert_eq!(trio.voters(1), [1, 2, 4], "after {ticks} ticks");
         assert!(!trio.groups[0].raft().membership().is_joint(), "after {ticks} ticks");
     }
+}
+
+#[test]
+fn a_preferred_replica_without_room_does_not_keep_writes_waiting() {
+    let mut trio = Trio::new();
+    assert!(trio.groups[0].transfer(Some(2)));
+    trio.tick(1);
+    assert!(trio.groups[1].raft().is_leader());
+    trio.full.push(1);
+    trio.write(2, 1, &[b"k", b"v"], Command::Set);
+    trio.settle();
+    let mut attempts = 0;
+    for _ in 0..2 * RETURN_TICKS {
+        attempts += u32::from(trio.groups[1].transfer_to_preferred());
+        trio.tick(1);
+    }
+    assert!((1..=2).contains(&attempts), "asked {attempts} times");
+    assert!(trio.groups[1].raft().is_leader());
 }
 
 #[test]
