@@ -89,11 +89,10 @@ impl Trio {
             for from in 1..=self.groups.len() as u64 {
                 for (to, message) in std::mem::take(&mut self.ports[from as usize - 1].messages) {
                     is_idle = false;
-                    if !self.cut.contains(&from)
-                        && !self.cut.contains(&to)
-                        && !(self.full.contains(&to) && message.is_append())
-                        && let Some(group) = self.groups.get_mut(to as usize - 1)
-                    {
+                    let is_lost = self.cut.contains(&from)
+                        || self.cut.contains(&to)
+                        || (self.full.contains(&to) && message.is_append());
+                    if !is_lost && let Some(group) = self.groups.get_mut(to as usize - 1) {
                         group.step(message);
                     }
                 }
