@@ -6,9 +6,12 @@
 //! configs/local.toml:12: unknown key 'wieght' in [[node]]; did you mean 'weight'?
 //! ```
 
+mod place;
 mod read;
 mod secret;
 mod tls;
+
+pub use place::Place;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -17,6 +20,7 @@ use ringfort_proxy::logging::{Format, LEVELS_DEFAULT};
 use ringfort_proxy::tls::AuthClients;
 use ringfort_ring::{NodeId, NodeSpec, PartitionCount};
 use ringfort_store::Policy;
+use ringfort_wire::map::Moving;
 use twox_hash::XxHash3_64;
 
 /// `configs/local.toml`, built in for a binary that runs elsewhere.
@@ -67,6 +71,8 @@ pub struct ClusterConfig {
     pub maxmemory_bytes: u64,
     /// What gives way at the limit.
     pub maxmemory_policy: Policy,
+    /// How replicas are moved.
+    pub moving: Moving,
     /// File that holds the secret which the peers prove to each other; given when an address is not loopback. A
     /// relative path counts from the folder of the config file.
     pub peer_secret_file: Option<PathBuf>,
@@ -213,6 +219,11 @@ impl Config {
         put(&mut bytes, cluster.durability.as_str());
         put(&mut bytes, &cluster.maxmemory_bytes.to_string());
         put(&mut bytes, cluster.maxmemory_policy.name());
+        // With the defaults the hash is that of a version which knows none of these.
+        if cluster.moving != Moving::default() {
+            let Moving { bytes_per_s, at_once, down_after_s } = cluster.moving;
+            put(&mut bytes, &format!("moving {bytes_per_s} {at_once} {down_after_s}"));
+        }
         let mut nodes: Vec<&NodeConfig> = self.nodes.iter().collect();
         nodes.sort_by(|a, b| a.id.cmp(&b.id));
         for node in nodes {

@@ -230,6 +230,8 @@ pub fn sample_map() -> ClusterMap {
         next_replica: 52,
         feature_level: 1,
         settings: [("timeout".to_owned(), "5".to_owned())].into(),
+        moving: Default::default(),
+        former_nodes: Default::default(),
     }
 }
 

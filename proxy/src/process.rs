@@ -11,6 +11,19 @@ pub fn usage() -> Usage {
     parse(&read("/proc/self/status"), &read("/proc/self/stat"))
 }
 
+/// Memory that this process may use: the machine's, or less when its control group has a limit; `None`: the system does not
+/// tell.
+pub fn machine_memory() -> Option<u64> {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    memory(&read("/proc/meminfo"), &read("/sys/fs/cgroup/memory.max"))
+}
+
+fn memory(meminfo: &str, limit: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let total = line.split_ascii_whitespace().next()?.parse::<u64>().ok()? << 10;
+    Some(limit.trim().parse().map_or(total, |limit: u64| limit.min(total)))
+}
+
 fn parse(status: &str, stat: &str) -> Usage {
     let bytes = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
@@ -40,5 +53,11 @@ mod tests {
         assert_eq!((parse(status, stat), parse("", "")), (usage, Usage::default()));
         let own = super::usage();
         assert!(own.rss_bytes > 0 && own.rss_bytes <= own.rss_peak_bytes);
+        let total = "MemTotal:    1000 kB\nMemFree:   5 kB\n";
+        assert_eq!(
+            [memory(total, "max\n"), memory(total, "4096\n"), memory(total, "99999999\n"), memory("", "")],
+            [Some(1_024_000), Some(4096), Some(1_024_000), None]
+        );
+        assert!(machine_memory() > Some(own.rss_bytes));
     }
 }

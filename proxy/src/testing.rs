@@ -37,6 +37,8 @@ pub(crate) fn map(nodes: u16, partitions: u16) -> ClusterMap {
         next_replica: 10_000,
         feature_level: 1,
         settings: Default::default(),
+        moving: Default::default(),
+        former_nodes: Default::default(),
     }
 }
 

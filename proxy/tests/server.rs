@@ -90,6 +90,8 @@ impl Node {
             next_replica: 2,
             feature_level: FEATURE_LEVEL,
             settings: Default::default(),
+            moving: Default::default(),
+            former_nodes: Default::default(),
         }
     }
 

@@ -6,8 +6,9 @@
 //!    holds at most one replica of a partition: what is above goes to the others, by weight again (water-filling).
 //! 3. As few pairs of replicas of a partition as possible share a zone. None does where R zones or more exist and no
 //!    zone's shares add up to more than P.
-//! 4. As few replicas move as possible. Rule 3 may ask for more moves than the bound of [`minimum_moves`] only when zones
-//!    force it: after a change of zones, or of what they hold.
+//! 4. As few replicas move as possible. That is more than the bound of [`minimum_moves`] only when zones force it (after a
+//!    change of zones, or of what they hold), or a node whose share is nearly P: it must come into partitions in which no seat
+//!    is free.
 //! 5. The seats left over when shares are rounded down go to the largest remainders.
 //! 6. Partitions get the nodes that come first clockwise on the ring.
 //!
@@ -158,7 +159,7 @@ pub fn shares(
 /// The fewest replicas that any placement with fair shares can move: the seats above the shares plus the orphaned seats,
 /// that is, what the nodes have to receive to reach their shares.
 ///
-/// A bound by counting; [`place`] meets it unless zones force more.
+/// A bound by counting; [`place`] meets it unless zones, or a node whose share is nearly all partitions, force more.
 ///
 /// # Errors
 /// As [`place`].

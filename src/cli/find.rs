@@ -12,7 +12,7 @@ use super::client::Client;
 use super::{BUILT_IN_CONFIG, config_path};
 
 /// Ends every error of a cluster that does not answer.
-const IS_IT_RUNNING: &str = "is the cluster running? start it with `ringfort up`";
+pub(super) const IS_IT_RUNNING: &str = "is the cluster running? start it with `ringfort up`";
 
 /// Which cluster is asked.
 #[derive(Debug, Clone, clap::Args)]
@@ -37,11 +37,14 @@ impl Target {
         }
     }
 
-    /// Asks `RINGFORT MAP` of the one address, or of all of the file, and returns the newest.
+    /// Asks `RINGFORT MAP` of the one address, or of all of the file, and returns the one that `order` (the epoch) puts last.
     ///
     /// # Errors
     /// Nobody answers; the sentence says what to do.
-    pub(super) fn map<T: DeserializeOwned + Send>(&self, epoch: impl Fn(&T) -> u64) -> anyhow::Result<T> {
+    pub(super) fn map<T: DeserializeOwned + Send, K: Ord>(
+        &self,
+        order: impl Fn(&T) -> K,
+    ) -> anyhow::Result<T> {
         if let Some(at) = &self.at {
             return map_at(at);
         }
@@ -55,7 +58,7 @@ impl Target {
             Err(error) if !refused(error) => Some(format!(" ({address}: {error:#})")),
             _ => None,
         });
-        answers.into_iter().flatten().max_by_key(epoch).with_context(|| {
+        answers.into_iter().flatten().max_by_key(order).with_context(|| {
             let why = speaking.unwrap_or_default();
             format!("no node of {file} answers{why}; {IS_IT_RUNNING}")
         })

@@ -1,6 +1,6 @@
 //! The command line: one file per subcommand.
 //!
-//! Exit codes: 0 done, 1 failed, 2 usage. An error is one clear line on stderr, `error: ...`.
+//! Exit codes: 0 done, 1 failed, 2 usage (of `plan` also: changes). An error is one clear line on stderr, `error: ...`.
 
 mod check_config;
 mod client;
@@ -10,6 +10,7 @@ mod log_level;
 mod man;
 mod node;
 mod output;
+mod plan;
 mod process;
 mod proxy;
 mod recover;
@@ -63,6 +64,7 @@ enum Command {
     Node(node::Args),
     Proxy(proxy::Args),
     Status(status::Args),
+    Plan(plan::Args),
     Transfer(transfer::Args),
     Recover(recover::Args),
     LogLevel(log_level::Args),
@@ -73,20 +75,22 @@ enum Command {
 
 /// Runs one subcommand to its end.
 pub fn run(cli: Cli) -> ExitCode {
+    let done = |result: anyhow::Result<()>| result.map(|()| ExitCode::SUCCESS);
     let result = match cli.command {
-        Command::Up(args) => up::run(args),
-        Command::Node(args) => node::run(args),
-        Command::Proxy(args) => proxy::run(args),
-        Command::Status(args) => status::run(args),
-        Command::Transfer(args) => transfer::run(args),
-        Command::Recover(args) => recover::run(args),
-        Command::LogLevel(args) => log_level::run(args),
-        Command::CheckConfig(args) => check_config::run(args),
-        Command::Completions(args) => completions::run(args),
-        Command::Man(args) => man::run(args),
+        Command::Up(args) => done(up::run(args)),
+        Command::Node(args) => done(node::run(args)),
+        Command::Proxy(args) => done(proxy::run(args)),
+        Command::Status(args) => done(status::run(args)),
+        Command::Plan(args) => plan::run(args),
+        Command::Transfer(args) => done(transfer::run(args)),
+        Command::Recover(args) => done(recover::run(args)),
+        Command::LogLevel(args) => done(log_level::run(args)),
+        Command::CheckConfig(args) => done(check_config::run(args)),
+        Command::Completions(args) => done(completions::run(args)),
+        Command::Man(args) => done(man::run(args)),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             for line in format!("{error:#}").lines() {
                 if logging::format() == Some(Format::Json) && tracing::enabled!(tracing::Level::ERROR) {

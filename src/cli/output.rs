@@ -29,6 +29,9 @@ fn write_line(to: &mut impl std::io::Write, line: &[u8]) -> bool {
     to.write_all(&bytes).and_then(|()| to.flush()).is_ok()
 }
 
+/// Width that is reckoned with when stdout is no terminal: nothing is left out.
+pub(super) const WIDTH_UNLIMITED: usize = 1000;
+
 /// How a piece of text looks on a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Paint {
@@ -126,7 +129,7 @@ fn column_widths(rows: &[Vec<Cell>]) -> Vec<usize> {
 }
 
 /// How wide [`table`] is, in characters.
-pub(super) fn table_width(rows: &[Vec<Cell>]) -> usize {
+fn table_width(rows: &[Vec<Cell>]) -> usize {
     let widths = column_widths(rows);
     widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1)
 }
@@ -150,6 +153,34 @@ pub(super) fn table(rows: &[Vec<Cell>], right: &[usize], style: Style) -> String
         line
     };
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// A column of a table of `T`s: its head, whether it is right-aligned, its cell for one of them.
+pub(super) struct Column<T> {
+    pub(super) head: &'static str,
+    pub(super) is_right: bool,
+    pub(super) cell: fn(&T) -> Cell,
+}
+
+/// A table with a line for each of `items`. When it is wider than `width`, the columns `left_out` are, one after the other.
+pub(super) fn fitted_table<T>(
+    columns: &[Column<T>],
+    left_out: &[&str],
+    items: &[T],
+    style: Style,
+    width: usize,
+) -> String {
+    for fewer in 0..=left_out.len() {
+        let shown = columns.iter().filter(|column| !left_out[..fewer].contains(&column.head));
+        let shown: Vec<&Column<T>> = shown.collect();
+        let mut rows = vec![shown.iter().map(|column| Cell::painted(Paint::Dim, column.head)).collect()];
+        rows.extend(items.iter().map(|item| shown.iter().map(|column| (column.cell)(item)).collect()));
+        if table_width(&rows) <= width || fewer == left_out.len() {
+            let right: Vec<usize> = (0..shown.len()).filter(|at| shown[*at].is_right).collect();
+            return table(&rows, &right, style);
+        }
+    }
+    String::new()
 }
 
 /// At most `width` characters of a line; what is cut ends with `...`.

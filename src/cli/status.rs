@@ -9,16 +9,13 @@ use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use super::find::{Target, ask_node, in_parallel};
-use super::output::{ColorChoice, Style, cut, out, terminal_size};
+use super::output::{ColorChoice, Style, WIDTH_UNLIMITED, cut, out, terminal_size};
 use crate::clock::{Clock as _, SystemClock};
-use merge::{ClusterMap, merge};
-pub(super) use merge::{NodeState, PartitionStatus, Status};
+use merge::merge;
+pub(super) use merge::{ClusterMap, NodeState, NodeStatus, PartitionStatus, Status};
 
 /// Time between two looks of `--watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Width that is reckoned with when stdout is no terminal: nothing is left out.
-const WIDTH_UNLIMITED: usize = 1000;
 
 /// Show nodes, groups, leaders and keys of a running cluster.
 ///
@@ -67,9 +64,16 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 /// # Errors
 /// Nobody answers.
 pub(super) fn look(target: &Target) -> anyhow::Result<Status> {
-    let map: ClusterMap = target.map(|map: &ClusterMap| map.epoch)?;
+    look_at(&target.map(|map: &ClusterMap| map.epoch)?)
+}
+
+/// Asks the nodes of a map.
+///
+/// # Errors
+/// The map contradicts itself.
+pub(super) fn look_at(map: &ClusterMap) -> anyhow::Result<Status> {
     let answers = in_parallel(&map.nodes, |node| ask_node(&node.client));
-    let mut status = merge(&map, answers)?;
+    let mut status = merge(map, answers)?;
     status.at_ms = SystemClock.now().wall_ms;
     Ok(status)
 }

@@ -7,6 +7,7 @@ use ringfort_proxy::logging::{Format, LEVELS_DEFAULT, check_levels};
 use ringfort_proxy::tls::AuthClients;
 use ringfort_ring::{NodeId, PartitionCount};
 use ringfort_store::Policy;
+use ringfort_wire::map::Moving;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -34,6 +35,9 @@ pub(super) const KEYS: [(&str, &[&str]); 6] = [
             "durability",
             "maxmemory",
             "maxmemory_policy",
+            "move_rate",
+            "moves_at_once",
+            "down_after",
             "peer_secret_file",
         ],
     ),
@@ -46,6 +50,15 @@ pub(super) const KEYS: [(&str, &[&str]); 6] = [
 const DEFAULT_PARTITIONS: u16 = 64;
 const DEFAULT_REPLICAS: u16 = 3;
 const DEFAULT_MAXMEMORY_BYTES: u64 = 1 << 30;
+
+/// Slowest rate of moves, bytes per second: below, a partition of some hundred MB takes minutes.
+const MOVE_RATE_MIN: u64 = 1 << 20;
+/// Fastest, beyond any network: keeps sums small.
+const MOVE_RATE_MAX: u64 = 1 << 40;
+/// Most replicas that a node receives at the same time.
+const MOVES_AT_ONCE_MAX: u16 = 64;
+/// A restart must not count as a loss, and a month is as good as never.
+const DOWN_AFTER_S: core::ops::RangeInclusive<u64> = 10..=30 * 86_400;
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,6 +168,10 @@ impl Reader<'_> {
         let durability = self.optional(section, "durability", durability, || Ok(Durability::Buffered));
         let maxmemory = self.optional(section, "maxmemory", memory, || Ok(DEFAULT_MAXMEMORY_BYTES));
         let policy = self.optional(section, "maxmemory_policy", policy, || Ok(Policy::default()));
+        let default = Moving::default();
+        let rate = self.optional(section, "move_rate", move_rate, || Ok(default.bytes_per_s));
+        let at_once = self.optional(section, "moves_at_once", moves_at_once, || Ok(default.at_once));
+        let down_after = self.optional(section, "down_after", down_after, || Ok(default.down_after_s));
         let secret = self.optional(section, "peer_secret_file", string, || Ok(String::new()));
         Some(ClusterConfig {
             name: name?.value,
@@ -163,6 +180,11 @@ impl Reader<'_> {
             durability: durability?.value,
             maxmemory_bytes: maxmemory?.value,
             maxmemory_policy: policy?.value,
+            moving: Moving {
+                bytes_per_s: rate?.value,
+                at_once: at_once?.value,
+                down_after_s: down_after?.value,
+            },
             peer_secret_file: Some(secret?.value).filter(|path| !path.is_empty()).map(PathBuf::from),
         })
     }
@@ -461,7 +483,7 @@ impl Reader<'_> {
     }
 }
 
-fn line_of(text: &str, offset: usize) -> usize {
+pub(super) fn line_of(text: &str, offset: usize) -> usize {
     1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
 }
 
@@ -633,6 +655,36 @@ fn memory(value: &DeValue<'_>) -> Result<u64, String> {
     bytes.ok_or_else(|| {
         format!("is '{}': write bytes with kb, mb or gb, for example \"1gb\"; 0 = no limit", printable(text))
     })
+}
+
+fn move_rate(value: &DeValue<'_>) -> Result<u64, String> {
+    let bytes = memory(value)?;
+    let in_range = (MOVE_RATE_MIN..=MOVE_RATE_MAX).contains(&bytes);
+    in_range.then_some(bytes).ok_or_else(|| format!("is {bytes}: use \"1mb\" to \"1024gb\" in a second"))
+}
+
+fn moves_at_once(value: &DeValue<'_>) -> Result<u16, String> {
+    let count = integer(value)?;
+    let in_range = u16::try_from(count).ok().filter(|count| (1..=MOVES_AT_ONCE_MAX).contains(count));
+    in_range.ok_or_else(|| format!("is {count}: use 1 to {MOVES_AT_ONCE_MAX} for each node"))
+}
+
+/// Seconds as a number, or text with `s`, `m`, `h` or `d`.
+fn down_after(value: &DeValue<'_>) -> Result<u32, String> {
+    let seconds = if matches!(value, DeValue::Integer(_)) {
+        Some(integer(value)?)
+    } else if let DeValue::String(text) = value {
+        let (number, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
+        let units = [("", 1), ("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)];
+        let factor = units.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
+        factor.and_then(|factor: u64| number.parse::<u64>().ok()?.checked_mul(factor))
+    } else {
+        return Err(format!("must be text such as \"5m\" or a number of seconds, not {}", kind(value)));
+    };
+    let in_range = seconds
+        .filter(|seconds| DOWN_AFTER_S.contains(seconds))
+        .and_then(|seconds| u32::try_from(seconds).ok());
+    in_range.ok_or_else(|| "is no time from \"10s\" to \"30d\": write a number with s, m, h or d".to_owned())
 }
 
 fn integer(value: &DeValue<'_>) -> Result<u64, String> {

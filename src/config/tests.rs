@@ -159,6 +159,21 @@ fn one_clear_line_for_each_mistake() {
         ),
         (
             "replicas = 3",
+            "move_rate = \"500kb\"",
+            "x.toml:3: 'move_rate' in [cluster] is 512000: use \"1mb\" to \"1024gb\" in a second",
+        ),
+        (
+            "replicas = 3",
+            "moves_at_once = 0",
+            "x.toml:3: 'moves_at_once' in [cluster] is 0: use 1 to 64 for each node",
+        ),
+        (
+            "replicas = 3",
+            "down_after = \"5 m\"",
+            "x.toml:3: 'down_after' in [cluster] is no time from \"10s\" to \"30d\": write a number with s, m, h or d",
+        ),
+        (
+            "replicas = 3",
             "maxmemory_policy = \"lru\"",
             "x.toml:3: 'maxmemory_policy' in [cluster] is 'lru': use one of \"volatile-lru\", \"volatile-lfu\", \
              \"volatile-random\", \"volatile-ttl\", \"allkeys-lru\", \"allkeys-lfu\", \"allkeys-random\", \"noeviction\"",
@@ -269,6 +284,21 @@ fn memory_takes_redis_units() {
 }
 
 #[test]
+fn times_take_units_and_have_bounds() {
+    let of = |value: &str| {
+        let text = GOOD.replace("replicas = 3", &format!("down_after = {value}"));
+        Config::parse(&text, "x.toml").map(|config| config.cluster.moving.down_after_s)
+    };
+    assert_eq!(
+        [of("90"), of("\"90\""), of("\"90s\""), of("\"2m\""), of("\"3h\""), of("\"30d\"")],
+        [Ok(90), Ok(90), Ok(90), Ok(120), Ok(10_800), Ok(2_592_000)]
+    );
+    for wrong in ["9", "\"31d\"", "\"\"", "\"m\"", "\"5µ\"", "\"99999999999999999d\"", "5.0", "-5"] {
+        assert!(of(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn hash_ignores_comments_order_file_name_and_what_is_no_membership() {
     let hash = good().hash();
     assert_eq!(Config::parse(GOOD, "another name").unwrap().hash(), hash);
@@ -286,13 +316,14 @@ fn hash_ignores_comments_order_file_name_and_what_is_no_membership() {
 
 #[test]
 fn hash_changes_with_each_membership_value() {
-    let changes: [fn(&mut Config); 14] = [
+    let changes: [fn(&mut Config); 15] = [
         |c| c.cluster.name.push('x'),
         |c| c.cluster.partitions = PartitionCount::new(128).unwrap(),
         |c| c.cluster.replicas = 1,
         |c| c.cluster.durability = Durability::Fsync,
         |c| c.cluster.maxmemory_bytes = 0,
         |c| c.cluster.maxmemory_policy = Policy::AllKeysLru,
+        |c| c.cluster.moving.at_once = 9,
         |c| c.nodes[0].id.0.push('x'),
         |c| c.nodes[0].client.set_port(1),
         |c| c.nodes[0].peer.set_port(1),

@@ -7,6 +7,7 @@
 //! folder was lost has another one, and must not return under replica ids that have voted already. It asks to be taken in
 //! anew, with fresh replica ids.
 
+use super::plan::meta_seats;
 use super::replace::can_lose;
 use crate::config::{Config, Durability};
 use ringfort_ring::NodeId;
@@ -121,13 +122,8 @@ pub fn first_map(
         });
         MapGroup::new(seats.collect(), leader.clone())
     };
-    let meta_size = match specs.len() {
-        0..3 => 1,
-        3..5 => 3,
-        _ => 5,
-    };
-    let meta_nodes: Vec<NodeId> = specs.iter().take(meta_size).map(|s| s.id.clone()).collect();
-    let meta = group(&meta_nodes, &meta_nodes[0]);
+    let meta = meta_seats(None, &specs);
+    let meta = group(&meta.replicas, &meta.leader);
     let groups = placement.partitions.iter().map(|seats| group(&seats.replicas, &seats.leader)).collect();
     let mut nodes: Vec<MapNode> = config
         .nodes
@@ -160,6 +156,8 @@ pub fn first_map(
             (MAXMEMORY_POLICY.to_owned(), config.cluster.maxmemory_policy.name().to_owned()),
         ]
         .into(),
+        moving: config.cluster.moving,
+        former_nodes: Default::default(),
     })
 }
 

@@ -7,6 +7,7 @@
 //! - a [`MetaWrite`] is worked into whatever map there is when it is applied; doing it again changes nothing.
 
 pub mod form;
+pub mod plan;
 pub mod recover;
 pub mod replace;
 
@@ -198,9 +199,31 @@ impl MetaMachine {
     }
 }
 
+/// Ascending partitions for people: `partition 3`, `partitions 0-3, 7`.
+pub(crate) fn partitions_named(partitions: &[u16]) -> String {
+    let mut runs: Vec<(u16, u16)> = Vec::new();
+    for &number in partitions {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => runs.push((number, number)),
+        }
+    }
+    let show = |(first, last): &(u16, u16)| {
+        if first == last { format!("{first}") } else { format!("{first}-{last}") }
+    };
+    let word = if partitions.len() == 1 { "partition" } else { "partitions" };
+    format!("{word} {}", runs.iter().map(show).collect::<Vec<_>>().join(", "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn runs_of_partitions_read_as_ranges() {
+        assert_eq!(partitions_named(&[3]), "partition 3");
+        assert_eq!(partitions_named(&[0, 1, 2, 5, 7, 8]), "partitions 0-2, 5, 7-8");
+    }
     use ringfort_wire::entry::{EntryBuilder, Op};
 
     fn entry(expected_epoch: u64, epoch: u64) -> Vec<u8> {

@@ -338,6 +338,7 @@ fn start_tls(
 /// Keeps what INFO shows of the process up to date.
 async fn watch_process(shared: Arc<Shared>) {
     let started = SystemClock.now();
+    shared.memory_bytes.store(ringfort_proxy::process::machine_memory().unwrap_or(0), Ordering::Relaxed);
     loop {
         let now = SystemClock.now();
         shared.uptime_s.store((now.boot_us - started.boot_us) / 1_000_000, Ordering::Relaxed);

@@ -102,6 +102,8 @@ pub struct Shared {
     pub uptime_s: AtomicU64,
     /// What the process uses of the machine.
     pub usage: Mutex<Usage>,
+    /// Memory of the machine, bytes; 0: the system does not tell.
+    pub memory_bytes: AtomicU64,
 }
 
 impl Shared {
@@ -134,6 +136,7 @@ impl Shared {
             commands_per_s: AtomicU64::new(0),
             uptime_s: AtomicU64::new(0),
             usage: Mutex::default(),
+            memory_bytes: AtomicU64::new(0),
         }
     }
 
@@ -326,6 +329,7 @@ impl View {
     }
 
     fn node_json(&self) -> serde_json::Value {
+        let memory_bytes = Some(self.shared.memory_bytes.load(Ordering::Relaxed)).filter(|&bytes| bytes != 0);
         let statuses = self.shared.statuses();
         let term_meta = statuses.iter().find(|s| s.id == GroupId::META).map(|s| s.term);
         let groups: Vec<_> = statuses
@@ -350,6 +354,7 @@ impl View {
         serde_json::json!({
             "id": self.shared.node.0, "state": self.shared.state().as_str(),
             "store_id": format!("{:032x}", self.shared.store_id), "workers": self.shared.workers,
+            "memory_bytes": memory_bytes,
             "commands_per_s": self.shared.commands_per_s.load(Ordering::Relaxed),
             "term_meta": term_meta, "epoch": self.shared.epoch(), "groups": groups,
         })

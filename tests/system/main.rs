@@ -20,6 +20,7 @@ mod memory;
 mod metrics;
 mod operator;
 mod overload;
+mod plan;
 mod process;
 mod recovery;
 mod redis_crate;

@@ -3,7 +3,7 @@
 use crate::GroupId;
 use ringfort_ring::{NodeId, PartitionCount, PartitionId};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Membership and placement at one epoch. The meta group owns it; everyone else holds a copy with its epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,30 @@ pub struct ClusterMap {
     /// May hold a secret: not for clients.
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
+    /// How replicas are moved.
+    #[serde(default)]
+    pub moving: Moving,
+    /// Ids of nodes that left the cluster: none of them comes back.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub former_nodes: BTreeSet<NodeId>,
+}
+
+/// How replicas are moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moving {
+    /// Bytes that a node sends, and receives, in a second at most.
+    pub bytes_per_s: u64,
+    /// Replicas that a node receives at the same time at most.
+    pub at_once: u16,
+    /// Seconds after which a node that does not answer has its replicas replaced.
+    pub down_after_s: u32,
+}
+
+impl Default for Moving {
+    /// What a config file says that does not speak of it.
+    fn default() -> Self {
+        Self { bytes_per_s: 64 << 20, at_once: 2, down_after_s: 300 }
+    }
 }
 
 /// A member.

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::merge::{NodeState, NodeStatus, PartitionStatus};
+use crate::meta::partitions_named;
 
 /// How well the cluster is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -59,13 +60,14 @@ pub(super) fn problems(
     };
     let orphans = ids(&|partition| partition.leader.is_none());
     if !orphans.is_empty() {
-        problems.push(format!("no leader: {}; their keys cannot be read or written", named(&orphans)));
+        problems
+            .push(format!("no leader: {}; their keys cannot be read or written", partitions_named(&orphans)));
     }
     let most = partitions.iter().map(|partition| partition.replicas.len()).max().unwrap_or(0);
     for in_sync in 1..most {
         let thin = ids(&|partition| lacks_replica(partition) && partition.in_sync == in_sync);
         if !thin.is_empty() {
-            problems.push(format!("{in_sync} of {most} replicas: {}", named(&thin)));
+            problems.push(format!("{in_sync} of {most} replicas: {}", partitions_named(&thin)));
         }
     }
     if !has_meta_leader {
@@ -83,37 +85,4 @@ pub(super) fn problems(
         }
     }
     problems
-}
-
-/// `partition 3`, `partitions 0-3, 7`.
-pub(super) fn named(partitions: &[u16]) -> String {
-    let word = if partitions.len() == 1 { "partition" } else { "partitions" };
-    format!("{word} {}", ranges(partitions))
-}
-
-/// Ascending numbers as `0-3, 7`.
-fn ranges(numbers: &[u16]) -> String {
-    let mut runs: Vec<(u16, u16)> = Vec::new();
-    for &number in numbers {
-        match runs.last_mut() {
-            Some((_, last)) if *last + 1 == number => *last = number,
-            _ => runs.push((number, number)),
-        }
-    }
-    let show = |(first, last): &(u16, u16)| {
-        if first == last { format!("{first}") } else { format!("{first}-{last}") }
-    };
-    runs.iter().map(show).collect::<Vec<_>>().join(", ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn runs_of_partitions_read_as_ranges() {
-        assert_eq!(ranges(&[]), "");
-        assert_eq!(ranges(&[3]), "3");
-        assert_eq!(ranges(&[0, 1, 2, 5, 7, 8]), "0-2, 5, 7-8");
-    }
 }

@@ -10,7 +10,7 @@ use ringfort_wire::map::MapGroup;
 
 /// Reply of `RINGFORT MAP`.
 #[derive(Debug, Deserialize)]
-pub(super) struct ClusterMap {
+pub(in crate::cli) struct ClusterMap {
     pub(super) name: String,
     pub(super) epoch: u64,
     pub(super) partitions: u16,
@@ -36,6 +36,10 @@ pub(super) struct NodeAnswer {
     id: NodeId,
     state: NodeState,
     commands_per_s: u64,
+    workers: u16,
+    /// What an older node does not tell.
+    #[serde(default)]
+    memory_bytes: Option<u64>,
     groups: Vec<Group>,
 }
 
@@ -76,6 +80,9 @@ pub(in crate::cli) struct Status {
     pub(in crate::cli) problems: Vec<String>,
     /// The node that leads the meta group, which owns the map and the settings.
     pub(in crate::cli) meta_leader: Option<NodeId>,
+    /// Nodes whose replicas of it hold what its leader holds.
+    #[serde(skip)]
+    pub(in crate::cli) meta_live: Vec<NodeId>,
     /// Keys of the partitions that have a leader, as the leader counts them.
     pub(in crate::cli) keys: u64,
     /// Logical bytes of the same.
@@ -116,6 +123,12 @@ pub(in crate::cli) struct NodeStatus {
     pub(in crate::cli) ops_per_second: Option<u64>,
     /// Most log entries that one of its replicas lacks, as the leaders know; `None` when no leader knows of it.
     pub(in crate::cli) lag: Option<u64>,
+    /// Its workers.
+    #[serde(skip)]
+    pub(in crate::cli) workers: Option<u16>,
+    /// Memory of its machine.
+    #[serde(skip)]
+    pub(in crate::cli) memory_bytes: Option<u64>,
 }
 
 /// What a node does.
@@ -157,6 +170,10 @@ pub(in crate::cli) struct PartitionStatus {
     /// Replicas that do not.
     pub(in crate::cli) lagging: Vec<NodeId>,
     pub(in crate::cli) preferred: NodeId,
+    /// Keys, as the leader counts them; 0 without one.
+    pub(in crate::cli) keys: u64,
+    /// Logical bytes of the same.
+    pub(in crate::cli) bytes: u64,
 }
 
 /// Progress of a change of the placement.
@@ -209,6 +226,8 @@ pub(super) fn merge(map: &ClusterMap, answers: Vec<anyhow::Result<NodeAnswer>>) 
                 .cloned()
                 .collect(),
             preferred: seats.leader.clone(),
+            keys: leader.as_ref().map_or(0, |leader| leader.group.keys),
+            bytes: leader.as_ref().map_or(0, |leader| leader.group.bytes),
         }
     };
     let partitions: Vec<_> = count.iter().zip(&map.placement).zip(&leaders).map(partition).collect();
@@ -228,10 +247,15 @@ pub(super) fn merge(map: &ClusterMap, answers: Vec<anyhow::Result<NodeAnswer>>) 
             bytes: groups.map(|groups| groups.map(|group| group.bytes).sum()),
             ops_per_second: answer.as_ref().ok().map(|answer| answer.commands_per_s),
             lag: leaders.iter().flatten().flat_map(|leader| leader.lag_of(&node.id)).max(),
+            workers: answer.as_ref().ok().map(|answer| answer.workers),
+            memory_bytes: answer.as_ref().ok().and_then(|answer| answer.memory_bytes),
         }
     });
     let nodes: Vec<NodeStatus> = nodes.collect();
-    let meta_leader = leader_of(None, &up).map(|leader| leader.node.clone());
+    let meta_leader = leader_of(None, &up);
+    let meta_live = map.nodes.iter().map(|node| &node.id);
+    let meta_live = meta_live.filter(|id| is_in_sync(id, meta_leader.as_ref(), &up)).cloned().collect();
+    let meta_leader = meta_leader.map(|leader| leader.node.clone());
     let waiting = recovery::waiting(&map.groups);
     let mut problems = health::problems(&nodes, &partitions, meta_leader.is_some());
     problems.extend(recovery::problems(&waiting));
@@ -243,6 +267,7 @@ pub(super) fn merge(map: &ClusterMap, answers: Vec<anyhow::Result<NodeAnswer>>) 
         summary,
         problems,
         meta_leader,
+        meta_live,
         keys: leaders.iter().flatten().map(|leader| leader.group.keys).sum(),
         bytes: leaders.iter().flatten().map(|leader| leader.group.bytes).sum(),
         nodes,
@@ -368,7 +393,7 @@ pub(super) mod tests {
         assert_eq!(
             status["partitions"][15],
             json!({"id": 15, "slots": [15360, 16383], "leader": null, "replicas": ["n1", "n2"], "in_sync": 0,
-                   "lagging": ["n1", "n2"], "preferred": "n1"})
+                   "lagging": ["n1", "n2"], "preferred": "n1", "keys": 0, "bytes": 0})
         );
         assert_eq!(
             status["moves"],

@@ -4,7 +4,7 @@ use ringfort_ring::NodeId;
 use ringfort_wire::map::MapGroup;
 use serde::Serialize;
 
-use super::health::named;
+use crate::meta::partitions_named;
 use crate::meta::recover::unheard;
 
 /// How a partition came to start anew.
@@ -119,7 +119,7 @@ fn alike<T, K: PartialEq>(
             None => kinds.push((of, vec![partition(item)])),
         }
     }
-    kinds.iter().map(|(kind, partitions)| sentence(kind, &named(partitions))).collect()
+    kinds.iter().map(|(kind, partitions)| sentence(kind, &partitions_named(partitions))).collect()
 }
 
 /// `40 s`, `5 min`, `7 h`, `3 days`.

@@ -3,16 +3,9 @@
 use super::health::Health;
 use super::merge::{NodeState, NodeStatus, Status};
 use super::recovery;
-use crate::cli::output::{Cell, Paint, Style, bytes, cut, grouped, table, table_width};
+use crate::cli::output::{Cell, Column, Paint, Style, bytes, cut, fitted_table, grouped};
 
-/// A column of the table of nodes: its head, whether it is right-aligned, its cell for a node.
-struct Column {
-    head: &'static str,
-    is_right: bool,
-    cell: fn(&NodeStatus) -> Cell,
-}
-
-const COLUMNS: [Column; 11] = [
+const COLUMNS: [Column<NodeStatus>; 11] = [
     Column { head: "NODE", is_right: false, cell: |node| Cell::plain(&node.id) },
     Column { head: "CLIENT", is_right: false, cell: |node| Cell::plain(&node.client) },
     Column { head: "PEER", is_right: false, cell: peer },
@@ -46,7 +39,7 @@ pub(super) fn for_people(status: &Status, style: Style, width: usize) -> String 
         ),
         style.paint(paint, &status.summary),
         String::new(),
-        nodes_table(&status.nodes, style, width),
+        fitted_table(&COLUMNS, &LEFT_OUT, &status.nodes, style, width),
         String::new(),
         format!(
             "{} keys, {} (replicas counted once); {}{}",
@@ -80,20 +73,6 @@ pub(super) fn for_people(status: &Status, style: Style, width: usize) -> String 
 
 fn paint_of_problems(status: &Status) -> Paint {
     if status.health == Health::Down { Paint::Red } else { Paint::Yellow }
-}
-
-fn nodes_table(nodes: &[NodeStatus], style: Style, width: usize) -> String {
-    for left_out in 0..=LEFT_OUT.len() {
-        let shown = COLUMNS.iter().filter(|column| !LEFT_OUT[..left_out].contains(&column.head));
-        let shown: Vec<&Column> = shown.collect();
-        let mut rows = vec![shown.iter().map(|column| Cell::painted(Paint::Dim, column.head)).collect()];
-        rows.extend(nodes.iter().map(|node| shown.iter().map(|column| (column.cell)(node)).collect()));
-        if table_width(&rows) <= width || left_out == LEFT_OUT.len() {
-            let right: Vec<usize> = (0..shown.len()).filter(|at| shown[*at].is_right).collect();
-            return table(&rows, &right, style);
-        }
-    }
-    String::new()
 }
 
 fn state(node: &NodeStatus) -> Cell {

@@ -1,0 +1,105 @@
+//! `ringfort plan`: what it takes to make the cluster what a config file says. Changes nothing.
+
+mod view;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use serde::Deserialize as _;
+
+use super::find::{IS_IT_RUNNING, Target};
+use super::output::{ColorChoice, Style, WIDTH_UNLIMITED, out, terminal_size};
+use super::status::{self, NodeState, Status, look_at};
+use crate::config::{Config, ConfigError};
+use crate::meta::plan::{Facts, GroupFacts, NodeFacts, Wanted, plan};
+use ringfort_ring::NodeId;
+use ringfort_wire::ClusterMap;
+
+/// Exit code when the file asks for changes.
+const CHANGES: u8 = 2;
+
+/// Show what it takes to make the cluster what a config file says; change nothing.
+///
+/// It compares the nodes of the file, their weights, zones and addresses, `replicas` and how replicas move with what the
+/// cluster has agreed on, and prints what would move where, what that costs, and warnings.
+///
+/// HOLDS and LEADS count partitions of which the node holds a replica, and that it is to lead; PEAK is what it receives while
+/// what it gives up may still be there. Exits with 0 when there is nothing to do, with 2 when there are changes, with 1 when they
+/// are refused or the cluster does not answer.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ringfort plan configs/local.toml
+  ringfort plan more-nodes.toml --at 127.0.0.1:7001
+  ringfort plan more-nodes.toml --json | jq '.replicas_moved, .minimum'")]
+pub(super) struct Args {
+    /// The file that describes the cluster as it is to be
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Client address of any node, or of a proxy; without it all of the file are asked
+    #[arg(long, value_name = "HOST:PORT")]
+    at: Option<String>,
+    /// Print JSON, with every move
+    #[arg(long)]
+    json: bool,
+    /// When to use colours
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
+    color: ColorChoice,
+}
+
+pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let config = Config::load(&args.file)?;
+    let config_of = args.at.is_none().then(|| args.file.clone());
+    let target = Target { config: config_of, at: args.at };
+    // A new node of the file may still belong to another cluster.
+    let is_ours = |map: &serde_json::Value| map["name"] == config.cluster.name.as_str();
+    let json = target.map(|map: &serde_json::Value| (is_ours(map), map["epoch"].as_u64()))?;
+    let map = ClusterMap::from_json(json.to_string().as_bytes()).map_err(anyhow::Error::msg)?;
+    let asked = status::ClusterMap::deserialize(&json).context("the map is of another version")?;
+    let status = look_at(&asked)?;
+    // A proxy tells the last map that it heard of.
+    let is_alive = status.nodes.iter().any(|node| node.state != NodeState::Down);
+    anyhow::ensure!(is_alive, "no node of cluster {} answers; {IS_IT_RUNNING}", map.name);
+    let facts = facts(&status);
+    let plan = plan(&map, &Wanted::of_config(&config), &facts)
+        .map_err(|refusals| ConfigError::at(&args.file, refusals.into_iter().map(|r| (r.place, r.text))))?;
+    if args.json {
+        out(&serde_json::to_string_pretty(&plan)?);
+    } else {
+        let (width, _) = terminal_size().unwrap_or((WIDTH_UNLIMITED, 0));
+        let file = args.file.display().to_string();
+        out(&view::for_people(
+            &plan,
+            &map,
+            config.cluster.moving,
+            &file,
+            Style::of_stdout(args.color),
+            width,
+        ));
+    }
+    Ok(if plan.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) })
+}
+
+/// What the nodes told, as the plan needs it.
+fn facts(status: &Status) -> Facts {
+    let partition = |partition: &status::PartitionStatus| GroupFacts {
+        leader: partition.leader.clone(),
+        live: partition.replicas.iter().filter(|id| !partition.lagging.contains(id)).cloned().collect(),
+        keys: partition.keys,
+        bytes: partition.bytes,
+    };
+    let node = |node: &status::NodeStatus| -> (NodeId, NodeFacts) {
+        let is_up = node.state != NodeState::Down;
+        (node.id.clone(), NodeFacts { is_up, workers: node.workers, memory_bytes: node.memory_bytes })
+    };
+    Facts {
+        partitions: status.partitions.iter().map(partition).collect(),
+        meta: GroupFacts {
+            leader: status.meta_leader.clone(),
+            live: status.meta_live.iter().cloned().collect(),
+            ..GroupFacts::default()
+        },
+        nodes: status.nodes.iter().map(node).collect(),
+    }
+}

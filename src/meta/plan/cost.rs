@@ -1,0 +1,171 @@
+//! What a plan costs. The formulas stand in `docs/operations.md`, for who reads the figures; change both.
+
+use super::{Facts, GroupFacts, Wanted};
+use ringfort_ring::{Move, NodeId, PartitionId, Placement};
+use ringfort_wire::ClusterMap;
+use ringfort_wire::map::Moving;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Time that a move takes beside its bytes: the leader of the group looks every 100 ms whether the next of the five steps
+/// can be done (learner, promotion, leaving the joint configuration, report, a new map).
+const STEPS_MS: u64 = 500;
+
+/// Expected time for which a key waits while its partition's leadership is handed over: the median under load, as
+/// `docs/operations.md` tells it.
+const HANDOVER_MS: u64 = 50;
+
+/// What a plan costs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Cost {
+    /// Copies of keys that change node.
+    pub keys: u64,
+    /// The same in per cent of all copies that there are then.
+    pub keys_percent: f64,
+    /// Logical bytes of these copies.
+    pub bytes: u64,
+    /// Expected time.
+    pub seconds: u64,
+    /// Partitions whose leadership is handed over.
+    pub handovers: usize,
+    /// Expected longest time for which a key can be neither read nor written.
+    pub pause_ms: u64,
+}
+
+/// What lies on a node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Load {
+    /// Replicas.
+    pub replicas: usize,
+    /// Partitions that it is to lead.
+    pub leaders: usize,
+    /// Keys in all its replicas.
+    pub keys: u64,
+    /// Logical bytes of the same.
+    pub bytes: u64,
+}
+
+/// One node before and after.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NodePlan {
+    /// The node.
+    pub id: NodeId,
+    /// `added`, `removed` or `kept`.
+    pub change: NodeChange,
+    /// Before.
+    pub before: Load,
+    /// After.
+    pub after: Load,
+    /// Replicas that it receives.
+    pub receives: usize,
+    /// Logical bytes of these: at most so much lies on it beside what it had, before what it gives up is gone.
+    pub peak_extra_bytes: u64,
+    /// Logical bytes that it sends, as the leader.
+    pub sends_bytes: u64,
+}
+
+/// What becomes of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeChange {
+    /// It is new.
+    Added,
+    /// It leaves.
+    Removed,
+    /// It stays.
+    Kept,
+}
+
+fn of(facts: &Facts, partition: PartitionId) -> Option<&GroupFacts> {
+    facts.partitions.get(usize::from(partition.0))
+}
+
+/// Every node that is or will be a member, before and after.
+pub(super) fn nodes(
+    map: &ClusterMap,
+    wanted: &Wanted,
+    facts: &Facts,
+    (now, next): (&Placement, &Placement),
+    moves: &[Move],
+) -> Vec<NodePlan> {
+    let (before, after) = (loads(facts, now), loads(facts, next));
+    let ids: BTreeSet<&NodeId> = map.nodes.iter().map(|n| &n.id).chain(wanted.nodes.keys()).collect();
+    let node = |id: &NodeId| {
+        let received: Vec<_> = moves.iter().filter(|m| m.to.as_ref() == Some(id)).collect();
+        let sent = moves.iter().filter(|m| m.to.is_some() && sender(facts, now, m.partition) == Some(id));
+        let bytes = |m: &Move| of(facts, m.partition).map_or(0, |group| group.bytes);
+        NodePlan {
+            id: id.clone(),
+            change: match (map.node(id).is_some(), wanted.nodes.contains_key(id)) {
+                (false, _) => NodeChange::Added,
+                (true, false) => NodeChange::Removed,
+                (true, true) => NodeChange::Kept,
+            },
+            before: before.get(id).copied().unwrap_or_default(),
+            after: after.get(id).copied().unwrap_or_default(),
+            receives: received.len(),
+            peak_extra_bytes: received.iter().map(|m| bytes(m)).sum(),
+            sends_bytes: sent.map(bytes).sum(),
+        }
+    };
+    ids.into_iter().map(node).collect()
+}
+
+/// The node that seeds new replicas of a partition: its leader.
+fn sender<'a>(facts: &'a Facts, now: &'a Placement, partition: PartitionId) -> Option<&'a NodeId> {
+    let leads = of(facts, partition).and_then(|group| group.leader.as_ref());
+    leads.or_else(|| now.partitions.get(usize::from(partition.0)).map(|seats| &seats.leader))
+}
+
+fn loads<'a>(facts: &Facts, placement: &'a Placement) -> BTreeMap<&'a NodeId, Load> {
+    let mut loads: BTreeMap<&NodeId, Load> = BTreeMap::new();
+    for (partition, seats) in (0..).map(PartitionId).zip(&placement.partitions) {
+        let (keys, bytes) = of(facts, partition).map_or((0, 0), |group| (group.keys, group.bytes));
+        for id in &seats.replicas {
+            let load = loads.entry(id).or_default();
+            load.replicas += 1;
+            load.keys += keys;
+            load.bytes += bytes;
+        }
+        loads.entry(&seats.leader).or_default().leaders += 1;
+    }
+    loads
+}
+
+/// What all moves cost together.
+pub(super) fn cost(
+    facts: &Facts,
+    moving: Moving,
+    next: &Placement,
+    moves: &[Move],
+    nodes: &[NodePlan],
+) -> Cost {
+    let received = || moves.iter().filter(|m| m.to.is_some()).filter_map(|m| of(facts, m.partition));
+    let keys: u64 = received().map(|group| group.keys).sum();
+    let copies: u64 = nodes.iter().map(|node| node.after.keys).sum();
+    let leads = |(partition, seats): (PartitionId, &ringfort_ring::Seats)| {
+        let leader = of(facts, partition).and_then(|group| group.leader.as_ref());
+        leader.is_some_and(|leader| *leader != seats.leader)
+    };
+    let handovers = (0..).map(PartitionId).zip(&next.partitions).filter(|row| leads(*row)).count();
+    Cost {
+        keys,
+        keys_percent: if copies == 0 { 0.0 } else { (keys as f64 * 1000.0 / copies as f64).round() / 10.0 },
+        bytes: received().map(|group| group.bytes).sum(),
+        seconds: if moves.is_empty() { 0 } else { seconds(moving, nodes) },
+        handovers,
+        pause_ms: if handovers == 0 { 0 } else { HANDOVER_MS },
+    }
+}
+
+/// The node that has most to do sets the time: its bytes at the rate, and the steps of the replicas that come to it, so many
+/// at once.
+fn seconds(moving: Moving, nodes: &[NodePlan]) -> u64 {
+    let ms = |node: &NodePlan| {
+        let bytes = u128::from(node.peak_extra_bytes.max(node.sends_bytes));
+        let transfer = (bytes * 1000).div_ceil(u128::from(moving.bytes_per_s.max(1)));
+        let rounds = node.receives.div_ceil(usize::from(moving.at_once.max(1)));
+        u64::try_from(transfer).unwrap_or(u64::MAX).saturating_add(rounds as u64 * STEPS_MS)
+    };
+    nodes.iter().map(ms).max().unwrap_or(0).max(1).div_ceil(1000)
+}
