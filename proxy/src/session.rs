@@ -40,7 +40,7 @@ use ringfort_wire::{ClusterMap, MetaWrite};
 use std::collections::BTreeMap;
 
 pub use cluster::map_json;
-pub use info::{Facts, Keyspace, Usage};
+pub use info::{Facts, FollowerReads, Keyspace, Usage};
 pub use pending_reads::PendingReads;
 
 /// Most unanswered commands of one session (fewer while its replies are large); at the limit it stops decoding and its caller stops reading the socket.

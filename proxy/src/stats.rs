@@ -167,7 +167,12 @@ impl Default for Histogram {
 impl Histogram {
     /// Counts a duration.
     pub fn record(&mut self, us: u64) {
-        self.buckets[bucket_of(us)] += 1;
+        self.record_many(us, 1);
+    }
+
+    /// Counts so many durations of one length.
+    pub fn record_many(&mut self, us: u64, count: u64) {
+        self.buckets[bucket_of(us)] += count;
     }
 
     /// How many durations there are.

@@ -30,6 +30,7 @@ const PARTLY: &[(&str, &str)] = &[
     ("cluster|replicas", "the nodes that lead nothing themselves"),
     ("cluster|shards", "replication-offset is 0; a partition without a known leader has health `fail`"),
     ("cluster|slaves", "as CLUSTER REPLICAS"),
+    ("cluster|slots", "nodes that lead anything are named as replicas only after READONLY"),
     ("command|list", "there are no modules to filter by"),
     ("config|get", "the settings that Ringfort has, under Redis's names; see configuration.md"),
     ("config|rewrite", "always refused: what CONFIG SET changes belongs to the cluster, not to a file"),
@@ -63,6 +64,10 @@ const PARTLY: &[(&str, &str)] = &[
     ("msetnx", "keys of one slot"),
     ("object|encoding", "as after a SET: APPEND and the like leave no trace"),
     ("randomkey", "of a random partition that has keys; on a node of those that it leads"),
+    (
+        "readonly",
+        "a follower answers within `replica-max-staleness-ms` (guarantees.md); a proxy asks leaders all the same",
+    ),
     ("rename", "keys of one slot"),
     ("renamenx", "keys of one slot"),
     ("role", "always a master without replicas: roles belong to partitions, see `ringfort status`"),

@@ -145,10 +145,17 @@ fn write_groups(groups: &[GroupStatus], out: &mut Exposition) {
     out.family(
         "ringfort_reads_total",
         Kind::Counter,
-        "Reads answered as a leader: under the lease, or after a round to a quorum.",
+        "Reads answered: by a leader under its lease or after a round to a quorum, by a follower.",
     );
     out.sample(&[("by", "lease")], partitions().map(|g| g.activity.lease_reads).sum::<u64>());
     out.sample(&[("by", "round")], partitions().map(|g| g.activity.round_reads).sum::<u64>());
+    out.sample(&[("by", "follower")], partitions().map(|g| g.activity.follower_reads).sum::<u64>());
+    out.single(
+        "ringfort_read_rounds_total",
+        Kind::Counter,
+        "Questions on behalf of reads: of a leader to a quorum, of a follower to its leader.",
+        partitions().map(|g| g.activity.read_rounds).sum::<u64>(),
+    );
     let lag = partitions().flat_map(|g| &g.followers).map(|follower| follower.behind).max();
     out.single(
         "ringfort_follower_lag_entries",
@@ -176,6 +183,11 @@ fn write_workers(workers: &[WorkerStatus], out: &mut Exposition) {
         "ringfort_commit_duration_seconds",
         "Time from the proposal of a log entry to its application by the leader.",
         |w| &w.commits,
+    );
+    durations(
+        "ringfort_follower_read_age_seconds",
+        "Age of what a follower answered at once: time since it asked the leader how far it must apply.",
+        |w| &w.follower_reads,
     );
     durations("ringfort_log_sync_duration_seconds", "Time that a sync of the log took.", |w| &w.syncs);
     out.single("ringfort_log_bytes", Kind::Gauge, "Bytes of the log's segment files.", sum(|w| w.log_bytes));

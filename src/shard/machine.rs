@@ -276,7 +276,7 @@ impl PartitionMachine {
         seq == 0 || self.sessions.get(&session).is_none_or(|s| seq <= s.last)
     }
 
-    /// Executes a read at `now_ms`; `out` receives the reply.
+    /// Executes a read of a leader at `now_ms`; `out` receives the reply.
     pub fn read(
         &self,
         now_ms: u64,
@@ -288,7 +288,16 @@ impl PartitionMachine {
         if !self.is_applied(session, seq) {
             return ReadOutcome::AwaitsWrite;
         }
-        let start = out.len();
+        self.execute_read(now_ms, false, command, out)
+    }
+
+    /// Executes a read of a follower at `now_ms`; `out` receives the reply. It deletes nothing, so keys past their expiry are
+    /// absent.
+    pub fn read_as_replica(&self, now_ms: u64, command: &[u8], out: &mut Vec<u8>) -> ReadOutcome {
+        self.execute_read(now_ms, true, command, out)
+    }
+
+    fn execute_read(&self, now_ms: u64, is_replica: bool, command: &[u8], out: &mut Vec<u8>) -> ReadOutcome {
         let mut args = Vec::new();
         let Ok(body) = CommandBody::decode(command) else {
             ReplyWriter::new(out, Protocol::Resp2).error("ERR malformed command");
@@ -303,16 +312,14 @@ impl PartitionMachine {
         let mut expired = Vec::new();
         let now_ms = now_ms.max(self.log_time_ms);
         let reply = &mut ReplyWriter::new(out, body.protocol);
-        if body.is_no_touch {
+        if is_replica {
+            self.store.read_as_replica(!body.is_no_touch, now_ms, command, &args, reply);
+        } else if body.is_no_touch {
             self.store.peek(now_ms, command, &args, reply, &mut expired);
         } else {
             self.store.read(now_ms, command, &args, reply, &mut expired);
         }
-        if expired.is_empty() {
-            return ReadOutcome::Done;
-        }
-        out.truncate(start);
-        ReadOutcome::Expired(expired)
+        if expired.is_empty() { ReadOutcome::Done } else { ReadOutcome::Expired(expired) }
     }
 
     /// Digest of keys and sessions: equal on all replicas at the same index.

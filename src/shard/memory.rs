@@ -37,7 +37,7 @@ pub(super) struct Memory {
     /// Nothing is proposed before this index is applied: what it wrote may go, and nothing else may.
     pub(super) await_index: u64,
     /// The limit is not proposed again before this index is applied.
-    limit_after_index: u64,
+    limit_after_batch: u64,
     /// Keys that this node evicted as a leader.
     pub(super) evicted_keys: u64,
 }
@@ -71,12 +71,12 @@ pub fn share(map: &ClusterMap) -> MemoryLimit {
 
 impl Memory {
     pub(super) fn new(seed: u64) -> Self {
-        Self { evictor: Evictor::new(seed), await_index: 0, limit_after_index: 0, evicted_keys: 0 }
+        Self { evictor: Evictor::new(seed), await_index: 0, limit_after_batch: 0, evicted_keys: 0 }
     }
 
     /// Forgets what belongs to an office that is over.
     pub(super) fn forget_office(&mut self, changes: impl Iterator<Item = Change>) {
-        (self.await_index, self.limit_after_index) = (0, 0);
+        (self.await_index, self.limit_after_batch) = (0, 0);
         changes.for_each(|change| self.forget(&change));
     }
 
@@ -91,13 +91,13 @@ impl Group {
     pub fn follow_limit(&mut self, limit: &MemoryLimit) {
         let Machine::Partition(machine) = &self.machine else { return };
         let is_same = machine.store().limit() == limit;
-        let is_proposed = self.raft.applied_index() < self.memory.limit_after_index;
+        let is_proposed = !self.is_batch_done(self.memory.limit_after_batch);
         if is_same || is_proposed || !self.raft.is_own_term_applied() || !self.raft.is_leader() {
             return;
         }
         let body = limit.encode();
         self.push(Origin::None, &Op { kind: OpKind::Limit, session: 0, seq: 0, acked: 0, body: &body });
-        self.memory.limit_after_index = self.next_entry_index();
+        self.memory.limit_after_batch = self.last_batch;
     }
 
     /// Has an entry proposed that only evicts, if the limit was lowered and no write comes.
@@ -107,7 +107,7 @@ impl Group {
         let is_over =
             evicting(machine).is_some_and(|quota| quota < store.logical_bytes()) && !store.is_full();
         if is_over && self.raft.is_leader() && self.queue.is_empty() && self.inflight.is_empty() {
-            self.queue.push_back(Batch::default());
+            self.queue_batch();
         }
     }
 
@@ -185,7 +185,7 @@ impl Group {
         let evictions = builder.len();
         builder.append(&batch.builder);
         let origins = std::iter::repeat_n(Origin::None, evictions).chain(batch.origins).collect();
-        Ok((Batch { builder, origins, growth: batch.growth }, change))
+        Ok((Batch { number: batch.number, builder, origins, growth: batch.growth }, change))
     }
 }
 

@@ -92,6 +92,13 @@ pub enum Origin {
         /// The worker's number of the command.
         gather: u64,
     },
+    /// A follower that asks how far it must apply to have all that is acknowledged.
+    Follower {
+        /// Its replica id.
+        replica: u64,
+        /// Its number of the question.
+        round: u64,
+    },
     /// A change of the cluster map that came over the peer port.
     Meta {
         /// The worker's number of it.
@@ -123,6 +130,17 @@ impl Machine {
             Self::Meta(_) => 0,
         }
     }
+}
+
+/// What a command does to its partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// It may change the keyspace.
+    Write,
+    /// It reads what the leader has.
+    Read,
+    /// It reads, and its client said READONLY: a follower may answer.
+    ReadReplica,
 }
 
 /// What an operation of a client or of the node itself asks.
@@ -162,6 +180,8 @@ impl Work {
 
 #[derive(Debug, Default)]
 struct Batch {
+    /// Batches are numbered from 1 in the order in which they are proposed.
+    number: u64,
     builder: EntryBuilder,
     origins: Vec<Origin>,
     /// Logical bytes by which its writes grow the keyspace at most; counted when somebody evicts.
@@ -170,6 +190,7 @@ struct Batch {
 
 #[derive(Debug)]
 struct Inflight {
+    batch: u64,
     index: u64,
     term: u64,
     proposed_us: u64,
@@ -247,6 +268,12 @@ pub struct Activity {
     pub lease_reads: u64,
     /// Reads answered after a round to a quorum.
     pub round_reads: u64,
+    /// Rounds issued on behalf of reads: by the leader to a quorum, by a follower to the leader.
+    pub read_rounds: u64,
+    /// Reads that this replica answered as a follower.
+    pub follower_reads: u64,
+    /// Greatest age at which it answered one at once, µs.
+    pub follower_age_us_max: u64,
     /// Bytes of writes that wait to be proposed.
     pub queued_bytes: u64,
     /// Entries proposed and not applied.
@@ -280,14 +307,16 @@ pub struct Group {
     led_term: u64,
     queue: VecDeque<Batch>,
     queue_bytes: usize,
+    /// Number of the batch that was queued last.
+    last_batch: u64,
     inflight: VecDeque<Inflight>,
     reads: Reads,
     lease: Lease,
     unpersisted: VecDeque<Unpersisted>,
     /// A snapshot that is being installed: number of its work, its index.
     installing: Option<(u64, u64)>,
-    /// Expired keys are proposed again only when this index is applied.
-    expire_after_index: u64,
+    /// Expired keys are proposed again only when this batch is applied.
+    expire_after_batch: u64,
     memory: Memory,
     /// Index and term of the snapshot that is being written.
     snapshot: Option<(u64, u64)>,
@@ -334,12 +363,13 @@ impl Group {
             led_term: 0,
             queue: VecDeque::new(),
             queue_bytes: 0,
+            last_batch: 0,
             inflight: VecDeque::new(),
             reads: Reads::default(),
             lease: Lease::default(),
             unpersisted: VecDeque::new(),
             installing: None,
-            expire_after_index: 0,
+            expire_after_batch: 0,
             memory: Memory::new(seed),
             snapshot: None,
             led_ticks: 0,
@@ -478,6 +508,11 @@ impl Group {
         std::mem::take(&mut self.applied_proposals)
     }
 
+    /// The ages of this replica at which it answered reads as a follower since the last call, µs, and how many reads each.
+    pub fn take_read_ages(&mut self) -> Vec<(u64, u64)> {
+        self.reads.take_ages()
+    }
+
     /// Digest of its state; equal on all replicas that have applied the same entries. O(bytes held).
     pub fn digest(&self) -> u64 {
         match &self.machine {
@@ -522,7 +557,16 @@ impl Group {
 
     /// Takes a message of a peer.
     pub fn step(&mut self, message: Message) {
-        self.raft.step(message);
+        if let Some((replica, round)) = message.as_read_ask() {
+            self.reads.asked(replica, round);
+        } else if let Some((round, index)) = message.as_read_answer() {
+            // A leader's own rounds are confirmed by its quorum alone.
+            if !self.raft.is_leader() {
+                self.reads.confirm(round, index);
+            }
+        } else {
+            self.raft.step(message);
+        }
     }
 
     /// The link to a node broke.
@@ -558,7 +602,7 @@ impl Group {
             .back()
             .is_some_and(|b| b.builder.bytes_len() + op.body.len() <= bytes_max && b.builder.len() < ops_max);
         if !has_room {
-            self.queue.push_back(Batch::default());
+            self.queue_batch();
         }
         let batch = self.queue.back_mut().expect("one was just pushed when there was none");
         let before = batch.builder.bytes_len();
@@ -568,14 +612,21 @@ impl Group {
         self.queue_bytes += batch.builder.bytes_len() - before;
     }
 
-    /// The index that the last queued batch will have if this replica stays the leader.
-    fn next_entry_index(&self) -> u64 {
-        self.raft.last_index() + self.queue.len() as u64
+    fn queue_batch(&mut self) {
+        self.last_batch += 1;
+        self.queue.push_back(Batch { number: self.last_batch, ..Batch::default() });
+    }
+
+    /// Whether the writes of a batch, and of all before it, are applied, or are lost with the office. Their places in the log
+    /// are not known before they are proposed: changes of the members and empty entries come between.
+    fn is_batch_done(&self, batch: u64) -> bool {
+        let queued = self.queue.front().map(|b| b.number);
+        self.inflight.front().map(|i| i.batch).or(queued).is_none_or(|oldest| batch < oldest)
     }
 
     /// Proposes expired keys, if any, as part of the next entry.
     pub fn expire(&mut self, now: Now) {
-        if !self.raft.is_leader() || self.raft.applied_index() < self.expire_after_index {
+        if !self.raft.is_leader() || !self.is_batch_done(self.expire_after_batch) {
             return;
         }
         let Machine::Partition(machine) = &self.machine else { return };
@@ -590,7 +641,7 @@ impl Group {
             body.extend_from_slice(&key.key);
             self.push(Origin::None, &Op { kind: OpKind::Expire, session: 0, seq: 0, acked: 0, body: &body });
         }
-        self.expire_after_index = self.next_entry_index();
+        self.expire_after_batch = self.last_batch;
     }
 
     /// Makes log entries of the queued writes, while fewer than [`INFLIGHT_MAX`] are under way.
@@ -613,6 +664,7 @@ impl Group {
             let data = batch.builder.finish(log_time, self.seed);
             match self.raft.propose(data) {
                 Ok(index) => self.inflight.push_back(Inflight {
+                    batch: batch.number,
                     index,
                     term: self.raft.term(),
                     proposed_us: now.boot_us,
@@ -759,11 +811,12 @@ impl Group {
         if let Some(leader) = self.raft.leader().filter(|leader| *leader != self.known_leader) {
             self.activity.leader_changes += u64::from(self.known_leader != 0);
             self.known_leader = leader;
+            self.reads.forget_asked();
         }
         if led_term != self.led_term {
             self.activity.elections_won += u64::from(led_term != 0);
             self.led_term = led_term;
-            self.expire_after_index = 0;
+            self.expire_after_batch = 0;
             self.reads.forget_rounds();
             let lost = std::mem::take(&mut self.inflight);
             for origin in lost.iter().flat_map(|inflight| &inflight.origins) {
@@ -771,12 +824,15 @@ impl Group {
             }
             self.memory.forget_office(lost.into_iter().map(|inflight| inflight.change));
         }
-        if led_term == 0 && (!self.queue.is_empty() || self.reads.is_waiting()) {
+        if led_term == 0 && (!self.queue.is_empty() || self.reads.is_leader_waited_for()) {
             let hint = self.leader().map_or_else(String::new, |n| n.0.clone());
             self.queue_bytes = 0;
             let queued = std::mem::take(&mut self.queue).into_iter().flat_map(|b| b.origins);
-            for origin in queued.chain(self.reads.take_waiting()) {
-                ports.reply(origin, Status::NotLeader(&hint));
+            for origin in queued.chain(self.reads.take_leaders()) {
+                // A follower that asks finds the next leader by itself.
+                if !matches!(origin, Origin::Follower { .. }) {
+                    ports.reply(origin, Status::NotLeader(&hint));
+                }
             }
         }
     }

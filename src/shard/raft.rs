@@ -289,6 +289,9 @@ impl Raft {
         {
             return;
         }
+        if matches!(kind, MessageType::MsgReadIndex | MessageType::MsgReadIndexResp) {
+            return;
+        }
         if (self.silent_ticks > 0 || self.installing.is_some()) && kind == MessageType::MsgTimeoutNow {
             return;
         }
@@ -397,6 +400,25 @@ impl Raft {
         if self.is_leader() {
             self.raw.read_index(context.to_le_bytes().to_vec());
         }
+    }
+
+    /// A follower's question to its leader how far it must apply. It is ours, not the crate's, which would drop it silently
+    /// and ask a quorum each time.
+    pub fn read_ask(&self, leader: u64, round: u64) -> Message {
+        self.read_message(MessageType::MsgReadIndex, leader, round, 0)
+    }
+
+    /// The leader's answer to `round` of `replica`.
+    pub fn read_answer(&self, replica: u64, round: u64, index: u64) -> Message {
+        self.read_message(MessageType::MsgReadIndexResp, replica, round, index)
+    }
+
+    fn read_message(&self, kind: MessageType, to: u64, round: u64, index: u64) -> Message {
+        let mut m = eraftpb::Message::default();
+        m.set_msg_type(kind);
+        (m.to, m.from, m.term, m.index) = (to, self.replica(), self.term(), index);
+        m.context = Bytes::copy_from_slice(&round.to_le_bytes());
+        Message(m)
     }
 
     /// Whether this replica is the only voter.
@@ -885,6 +907,21 @@ impl Message {
         matches!(self.0.get_msg_type(), MessageType::MsgAppend | MessageType::MsgSnapshot)
     }
 
+    /// Of a follower's question how far it must apply: who asks, its round.
+    pub fn as_read_ask(&self) -> Option<(u64, u64)> {
+        Some((self.0.from, self.round_of(MessageType::MsgReadIndex)?))
+    }
+
+    /// Of the answer to it: the round, the index.
+    pub fn as_read_answer(&self) -> Option<(u64, u64)> {
+        Some((self.round_of(MessageType::MsgReadIndexResp)?, self.0.index))
+    }
+
+    fn round_of(&self, kind: MessageType) -> Option<u64> {
+        let round = || self.0.context.as_ref().try_into().ok().map(u64::from_le_bytes);
+        (self.0.get_msg_type() == kind).then(round).flatten()
+    }
+
     /// Whether it answers a heartbeat, and so promises nothing that must be on disk first.
     pub fn is_heartbeat_response(&self) -> bool {
         self.0.get_msg_type() == MessageType::MsgHeartbeatResponse
@@ -999,7 +1036,8 @@ impl Message {
     }
 }
 
-/// The message types that one replica may send to another here; proposals and reads are never forwarded.
+/// The message types that one replica may send to another here. Proposals are never forwarded; questions about reads are
+/// [`Group`](super::Group)'s, the crate never sees them.
 fn travelling(n: u8) -> Option<MessageType> {
     [
         MessageType::MsgAppend,
@@ -1012,6 +1050,8 @@ fn travelling(n: u8) -> Option<MessageType> {
         MessageType::MsgTimeoutNow,
         MessageType::MsgRequestPreVote,
         MessageType::MsgRequestPreVoteResponse,
+        MessageType::MsgReadIndex,
+        MessageType::MsgReadIndexResp,
     ]
     .into_iter()
     .find(|t| *t as u8 == n)

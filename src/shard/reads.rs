@@ -2,6 +2,12 @@
 //!
 //! A read is executed first and answered later, by [`Group::finish_reads`]: under the lease only if the clock, read after
 //! the execution, is still within it; after a confirmed round without looking at the clock.
+//!
+//! Reads of a follower, for clients that said READONLY, go the same way. Its rounds are questions to the leader, which
+//! answers with its applied index as it answers a read; a round counts once the follower has applied that index. What was
+//! acknowledged before a round was issued is then here. A follower has an *age* in place of a lease: it answers at once
+//! while its last round was issued, by its own clock, less than [`Group::set_read_age_max`] ago; else a read waits for a
+//! round that is issued after it came.
 
 use super::{Group, Machine, Origin, Ports, Submission, machine::ReadOutcome};
 use crate::clock::Now;
@@ -19,9 +25,14 @@ const SCRATCH_BYTES_MAX: usize = 16 << 20;
 const SCRATCH_KEPT_BYTES: usize = 1 << 20;
 /// Time after which a waiting read is answered `Busy`: nothing that it waits for takes so long in a healthy group.
 const READ_WAIT_US: u64 = 10_000_000;
+/// Time after which a read that waits on a follower is sent to the leader: no round came, or its index is far.
+const FOLLOWER_WAIT_US: u64 = 1_000_000;
+/// Most questions of followers that a leader keeps from one turn to the next; one that is lost is asked again.
+const ASKS_MAX: usize = 64;
 /// Time after which another ReadIndex round is sent: the library may have dropped the last one.
 const ROUND_RETRY_US: u64 = 100_000;
-/// Rounds whose confirmation is still accepted, so that one which takes longer than the retry counts.
+/// Rounds whose confirmation is still accepted, so that one which takes longer than the retry counts, or whose index is not
+/// applied.
 const ROUNDS_MAX: usize = 16;
 
 /// The reads of one group.
@@ -31,12 +42,31 @@ pub(super) struct Reads {
     waiting_bytes: usize,
     done: Vec<DoneRead>,
     scratch: Vec<u8>,
-    next_round: u64,
-    /// The rounds that are under way, oldest first: number, time of issue.
-    rounds: VecDeque<(u64, u64)>,
-    /// The last confirmed round of this term: number, index.
+    last_round: u64,
+    /// The rounds that count for nothing yet, oldest first.
+    rounds: VecDeque<Round>,
+    /// The last round, of this term when this replica leads, that was confirmed and whose index is applied: number, time of
+    /// issue; 0 = none.
     confirmed: (u64, u64),
-    is_lease_used: bool,
+    /// Whether a read came since the last round was issued: only then is lease or age renewed.
+    is_used: bool,
+    /// What followers asked since the last turn: replica, its round.
+    asks: Vec<(u64, u64)>,
+    /// Age below which a follower answers at once.
+    age_max_us: u64,
+    /// Whether reads waited in vain on this follower: until a round counts, others are sent to the leader at once.
+    is_behind: bool,
+    /// Age and number of reads that a follower answered at once, since they were last taken.
+    ages: Vec<(u64, u64)>,
+}
+
+/// A question whether this replica still leads (to a quorum), or how far it must apply (to its leader).
+#[derive(Debug)]
+struct Round {
+    number: u64,
+    issued_us: u64,
+    /// Set by the answer.
+    index: Option<u64>,
 }
 
 /// A read as it is executed.
@@ -47,8 +77,10 @@ struct ReadCommand<'a> {
     seq: u64,
     body: &'a [u8],
     since_us: u64,
-    /// It waits until this index is applied (a write of the same client, the deletion of an expired key).
-    after_index: u64,
+    /// It waits until this batch is applied (a write of the same client, the deletion of an expired key).
+    after_batch: u64,
+    /// Whether a follower may answer it.
+    may_follow: bool,
 }
 
 #[derive(Debug)]
@@ -58,7 +90,8 @@ struct WaitingRead {
     seq: u64,
     body: Vec<u8>,
     since_us: u64,
-    after_index: u64,
+    after_batch: u64,
+    may_follow: bool,
     /// ReadIndex round whose confirmation, or that of any later one, allows it; 0 = none yet.
     round: u64,
 }
@@ -70,8 +103,11 @@ struct DoneRead {
     session: u64,
     seq: u64,
     since_us: u64,
-    /// Whether a quorum confirmed, after the read had come, that this replica leads: then no lease is needed.
+    /// Whether a round that was issued after the read had come counts: then neither lease nor age is needed.
     is_confirmed: bool,
+    /// Whether a follower may answer it, and one executed it.
+    may_follow: bool,
+    is_followers: bool,
     command: (usize, usize),
     reply: (usize, usize),
 }
@@ -80,7 +116,7 @@ struct DoneRead {
 enum Attempt {
     /// Executed; [`Group::finish_reads`] answers it.
     Done,
-    /// Not before this index is applied (0 = something else must happen first).
+    /// Not before this batch is applied (0 = something else must happen first).
     After(u64),
 }
 
@@ -104,24 +140,94 @@ impl Reads {
         }
     }
 
-    /// Takes the origins of all reads that wait.
-    pub(super) fn take_waiting(&mut self) -> impl Iterator<Item = Origin> + use<> {
-        self.waiting_bytes = 0;
-        std::mem::take(&mut self.waiting).into_iter().map(|r| r.origin)
+    /// Whether reads wait that only a leader may answer.
+    pub(super) fn is_leader_waited_for(&self) -> bool {
+        self.waiting.iter().any(|r| !r.may_follow)
     }
 
-    /// A quorum has confirmed `round` at `index`; returns when the round was issued.
+    /// Takes the origins of all reads that only a leader may answer.
+    pub(super) fn take_leaders(&mut self) -> impl Iterator<Item = Origin> + use<> {
+        let (others, leaders) = std::mem::take(&mut self.waiting).into_iter().partition(|r| r.may_follow);
+        self.waiting = others;
+        let leaders: VecDeque<WaitingRead> = leaders;
+        self.waiting_bytes -= leaders.iter().map(|r| r.body.len()).sum::<usize>();
+        leaders.into_iter().map(|r| r.origin)
+    }
+
+    /// `round` was confirmed at `index`; returns when it was issued.
     pub(super) fn confirm(&mut self, round: u64, index: u64) -> Option<u64> {
-        while let Some(&(number, issued_us)) = self.rounds.front()
-            && number <= round
+        let at = self.rounds.iter().position(|r| r.number == round)?;
+        self.rounds[at].index = Some(index);
+        let issued_us = self.rounds[at].issued_us;
+        // An answer to an earlier one would say less.
+        self.rounds.retain(|r| round <= r.number || r.index.is_some());
+        Some(issued_us)
+    }
+
+    /// Everything up to `applied` is applied: rounds that were confirmed up to there count.
+    fn settle(&mut self, applied: u64) {
+        while let Some(round) = self.rounds.front()
+            && round.index.is_some_and(|index| index <= applied)
         {
+            self.confirmed = (round.number, round.issued_us);
+            self.is_behind = false;
             self.rounds.pop_front();
-            if number == round {
-                self.confirmed = (round, index);
-                return Some(issued_us);
-            }
         }
-        None
+    }
+
+    /// Notes a round that is issued now and returns its number; `None`: one is under way, or there are too many.
+    ///
+    /// Numbers follow the clock, so that no answer to an earlier life of this process fits.
+    fn issue(&mut self, now_us: u64) -> Option<u64> {
+        if self
+            .rounds
+            .back()
+            .is_some_and(|r| r.index.is_none() && now_us.saturating_sub(r.issued_us) <= ROUND_RETRY_US)
+        {
+            return None;
+        }
+        if ROUNDS_MAX <= self.rounds.len() {
+            let at = self.rounds.iter().position(|r| r.index.is_none())?;
+            self.rounds.remove(at);
+        }
+        self.last_round = now_us.max(self.last_round + 1);
+        self.rounds.push_back(Round { number: self.last_round, issued_us: now_us, index: None });
+        self.is_used = false;
+        // A read that waits for an earlier round keeps it: any confirmation from that one on will do.
+        for read in self.waiting.iter_mut().filter(|r| r.round == 0) {
+            read.round = self.last_round;
+        }
+        Some(self.last_round)
+    }
+
+    /// Whether a read waits for a round that was not confirmed.
+    fn needs_round(&self) -> bool {
+        let confirmed = self.rounds.iter().rev().find(|r| r.index.is_some()).map(|r| r.number);
+        let confirmed = confirmed.unwrap_or(self.confirmed.0);
+        self.waiting.iter().any(|r| r.round == 0 || confirmed < r.round)
+    }
+
+    /// Whether this follower holds all that was acknowledged up to `age_us` before `now_us`.
+    fn is_younger(&self, age_us: u64, now_us: u64) -> bool {
+        self.confirmed.0 != 0 && now_us < self.confirmed.1 + age_us
+    }
+
+    /// A follower asks how far it must apply; kept for the next turn.
+    pub(super) fn asked(&mut self, replica: u64, round: u64) {
+        self.asks.retain(|(other, _)| *other != replica);
+        if self.asks.len() < ASKS_MAX {
+            self.asks.push((replica, round));
+        }
+    }
+
+    /// Takes the ages of this follower at which it answered reads at once, µs, and how many.
+    pub(super) fn take_ages(&mut self) -> Vec<(u64, u64)> {
+        std::mem::take(&mut self.ages)
+    }
+
+    /// Gives up the rounds that are under way: the leader that was asked leads no more.
+    pub(super) fn forget_asked(&mut self) {
+        self.rounds.retain(|r| r.index.is_some());
     }
 
     fn has_room(&self, bytes: usize) -> bool {
@@ -136,7 +242,8 @@ impl Reads {
             seq: read.seq,
             body: read.body.to_vec(),
             since_us: read.since_us,
-            after_index: read.after_index,
+            after_batch: read.after_batch,
+            may_follow: read.may_follow,
             round: 0,
         });
     }
@@ -150,7 +257,8 @@ impl WaitingRead {
             seq: self.seq,
             body: &self.body,
             since_us: self.since_us,
-            after_index: self.after_index,
+            after_batch: self.after_batch,
+            may_follow: self.may_follow,
         }
     }
 }
@@ -158,31 +266,68 @@ impl WaitingRead {
 impl Group {
     /// Executes a read, or keeps it until it may be executed.
     pub fn read(&mut self, s: Submission<'_>, now: Now, ports: &mut impl Ports) {
-        if !self.raft.is_leader() {
-            ports.reply(s.origin, Status::NotLeader(self.leader().map_or("", |n| n.0.as_str())));
+        self.take_read(s, false, now, ports);
+    }
+
+    /// As [`Group::read`], for a client that is content with what a follower has.
+    pub fn read_as_replica(&mut self, s: Submission<'_>, now: Now, ports: &mut impl Ports) {
+        self.take_read(s, true, now, ports);
+    }
+
+    /// Sets the age up to which a follower answers reads at once, µs; 0: each waits for a round that is issued after it
+    /// came.
+    pub fn set_read_age_max(&mut self, us: u64) {
+        self.reads.age_max_us = us;
+    }
+
+    fn take_read(&mut self, s: Submission<'_>, may_follow: bool, now: Now, ports: &mut impl Ports) {
+        let is_leader = self.raft.is_leader();
+        if !is_leader && !may_follow {
+            self.answer_not_leader(s.origin, ports);
             return;
         }
-        self.reads.is_lease_used = true;
+        self.reads.is_used = true;
+        let is_covered = self.is_covered(now.boot_us);
+        if !is_leader && self.reads.is_behind && !is_covered {
+            self.answer_not_leader(s.origin, ports);
+            return;
+        }
         let mut read = ReadCommand {
             origin: s.origin,
             session: s.session,
             seq: s.seq,
             body: s.body,
             since_us: now.boot_us,
-            after_index: if s.is_after_queued { self.next_entry_index() } else { 0 },
+            after_batch: if s.is_after_queued { self.last_batch } else { 0 },
+            may_follow,
         };
-        let is_covered = self.is_lease_usable() && self.lease.covers(self.raft.term(), now.boot_us);
         if is_covered && self.reads.scratch.len() < SCRATCH_BYTES_MAX {
             match self.execute_read(read, false, now) {
                 Attempt::Done => return,
-                Attempt::After(index) => read.after_index = index,
+                Attempt::After(batch) => read.after_batch = batch,
             }
         }
         if self.reads.has_room(s.body.len()) {
             self.reads.keep(read);
         } else {
-            ports.reply(s.origin, Status::Busy);
+            self.answer_read(s.origin, Status::Busy, ports);
         }
+    }
+
+    /// Answers a read, or a follower's question. A question without an answer is asked again.
+    fn answer_read(&self, origin: Origin, status: Status<'_>, ports: &mut impl Ports) {
+        let Origin::Follower { replica, round } = origin else { return ports.reply(origin, status) };
+        if let Status::Done(index) = status
+            && let Ok(index) = index.try_into()
+            && let Some(node) = self.node_of(replica)
+        {
+            let answer = self.raft.read_answer(replica, round, u64::from_le_bytes(index));
+            ports.send(self.id, self.incarnation, node, &answer);
+        }
+    }
+
+    fn answer_not_leader(&self, origin: Origin, ports: &mut impl Ports) {
+        self.answer_read(origin, Status::NotLeader(self.leader().map_or("", |n| n.0.as_str())), ports);
     }
 
     /// The conditions of a lease read that do not depend on the time. An entry of the own term is applied, so everything
@@ -191,31 +336,37 @@ impl Group {
         self.raft.is_leader() && self.raft.is_own_term_applied()
     }
 
+    /// Whether a read may be executed at once: under the leader's lease, or at the follower's age.
+    fn is_covered(&self, now_us: u64) -> bool {
+        if self.raft.is_leader() {
+            // Followers may have applied, and shown, all that is committed, while this one waits for its own disk.
+            self.is_lease_usable()
+                && self.raft.applied_index() == self.raft.commit_index()
+                && self.lease.covers(self.raft.term(), now_us)
+        } else {
+            self.reads.is_younger(self.reads.age_max_us, now_us)
+        }
+    }
+
     /// Executes a read into the scratch buffer, if what it waits for is applied.
     fn execute_read(&mut self, read: ReadCommand<'_>, is_confirmed: bool, now: Now) -> Attempt {
-        if read.after_index > self.raft.applied_index() {
-            return Attempt::After(read.after_index);
+        if !self.is_batch_done(read.after_batch) {
+            return Attempt::After(read.after_batch);
         }
         let Machine::Partition(machine) = &self.machine else { return Attempt::After(u64::MAX) };
+        let is_followers = !self.raft.is_leader();
         let scratch = &mut self.reads.scratch;
         let start = scratch.len();
-        match machine.read(now.wall_ms, read.session, read.seq, read.body, scratch) {
-            ReadOutcome::Done | ReadOutcome::Refused => {
-                let reply = (start, scratch.len());
-                scratch.extend_from_slice(read.body);
-                let command = (reply.1, scratch.len());
-                self.reads.done.push(DoneRead {
-                    origin: read.origin,
-                    session: read.session,
-                    seq: read.seq,
-                    since_us: read.since_us,
-                    is_confirmed,
-                    command,
-                    reply,
-                });
-                Attempt::Done
+        let outcome = match read.origin {
+            Origin::Follower { .. } => {
+                scratch.extend_from_slice(&self.raft.applied_index().to_le_bytes());
+                ReadOutcome::Done
             }
-            ReadOutcome::AwaitsWrite => Attempt::After(read.after_index),
+            _ if is_followers => machine.read_as_replica(now.wall_ms, read.body, scratch),
+            _ => machine.read(now.wall_ms, read.session, read.seq, read.body, scratch),
+        };
+        match outcome {
+            ReadOutcome::AwaitsWrite => return Attempt::After(read.after_batch),
             ReadOutcome::Expired(keys) => {
                 let mut body = Vec::new();
                 for key in keys {
@@ -225,54 +376,89 @@ impl Group {
                     let op = Op { kind: OpKind::Expire, session: 0, seq: 0, acked: 0, body: &body };
                     self.push(Origin::None, &op);
                 }
-                Attempt::After(self.next_entry_index())
+                return Attempt::After(self.last_batch);
             }
+            ReadOutcome::Done | ReadOutcome::Refused => {}
+        }
+        let reply = (start, scratch.len());
+        scratch.extend_from_slice(read.body);
+        let command = (reply.1, scratch.len());
+        self.reads.done.push(DoneRead {
+            origin: read.origin,
+            session: read.session,
+            seq: read.seq,
+            since_us: read.since_us,
+            is_confirmed,
+            may_follow: read.may_follow,
+            is_followers,
+            command,
+            reply,
+        });
+        Attempt::Done
+    }
+
+    /// Executes the reads that may be executed now, and issues a round on behalf of those that may not.
+    pub fn serve_reads(&mut self, now: Now, ports: &mut impl Ports) {
+        self.notice_role(ports);
+        for (replica, round) in std::mem::take(&mut self.reads.asks) {
+            let origin = Origin::Follower { replica, round };
+            let ask = Submission { origin, session: 0, seq: 0, acked: 0, is_after_queued: false, body: &[] };
+            self.read(ask, now, ports);
+        }
+        self.reads.settle(self.raft.applied_index());
+        self.serve_waiting(now, ports);
+        if self.raft.is_leader() {
+            self.ask_quorum(now);
+        } else {
+            self.ask_leader(now, ports);
         }
     }
 
-    /// Executes the reads that may be executed now, and asks a quorum on behalf of those that may not.
-    pub fn serve_reads(&mut self, now: Now, ports: &mut impl Ports) {
-        self.notice_role(ports);
-        if !self.raft.is_leader() {
-            return;
-        }
-        self.serve_waiting(now, ports);
-        let must_ask = self.reads.waiting.iter().any(|r| r.round == 0 || r.round > self.reads.confirmed.0);
-        let must_renew = self.reads.is_lease_used && self.lease.is_half_gone(self.raft.term(), now.boot_us);
-        let last_round = self.reads.rounds.back().copied();
-        let may_ask = last_round.is_none_or(|(_, at)| now.boot_us.saturating_sub(at) > ROUND_RETRY_US);
-        if (must_ask || must_renew) && may_ask && self.raft.is_own_term_committed() {
-            self.reads.next_round += 1;
-            let round = self.reads.next_round;
-            self.reads.rounds.push_back((round, now.boot_us));
-            if self.reads.rounds.len() > ROUNDS_MAX {
-                self.reads.rounds.pop_front();
-            }
-            self.reads.is_lease_used = false;
+    fn ask_quorum(&mut self, now: Now) {
+        let must_renew = self.reads.is_used && self.lease.is_half_gone(self.raft.term(), now.boot_us);
+        if (must_renew || self.reads.needs_round())
+            && self.raft.is_own_term_committed()
+            && let Some(round) = self.reads.issue(now.boot_us)
+        {
+            self.activity.read_rounds += 1;
             self.raft.read_index(round);
-            // A read that waits for an earlier round keeps it: any confirmation from that one on will do.
-            for read in self.reads.waiting.iter_mut().filter(|r| r.round == 0) {
-                read.round = round;
-            }
+        }
+    }
+
+    fn ask_leader(&mut self, now: Now, ports: &mut impl Ports) {
+        let must_renew = self.reads.is_used && !self.reads.is_younger(self.reads.age_max_us / 2, now.boot_us);
+        if (must_renew || self.reads.needs_round())
+            && let Some(leader) = self.raft.leader()
+            && let Some(round) = self.reads.issue(now.boot_us)
+            && let Some(node) = self.node_of(leader)
+        {
+            ports.send(self.id, self.incarnation, node, &self.raft.read_ask(leader, round));
+            self.activity.read_rounds += 1;
         }
     }
 
     fn serve_waiting(&mut self, now: Now, ports: &mut impl Ports) {
-        let is_covered = self.is_lease_usable() && self.lease.covers(self.raft.term(), now.boot_us);
-        let (confirmed, index) = self.reads.confirmed;
-        let is_index_applied = self.raft.applied_index() >= index;
+        let is_covered = self.is_covered(now.boot_us);
+        let is_leader = self.raft.is_leader();
+        let confirmed = self.reads.confirmed.0;
         for _ in 0..self.reads.waiting.len() {
             let Some(mut read) = self.reads.waiting.pop_front() else { break };
-            let is_confirmed = is_index_applied && read.round != 0 && read.round <= confirmed;
+            let is_confirmed = read.round != 0 && read.round <= confirmed;
             let mut is_over = false;
             if (is_covered || is_confirmed) && self.reads.scratch.len() < SCRATCH_BYTES_MAX {
                 match self.execute_read(read.command(), is_confirmed, now) {
                     Attempt::Done => is_over = true,
-                    Attempt::After(index) => read.after_index = index,
+                    Attempt::After(batch) => read.after_batch = batch,
                 }
             }
-            if !is_over && now.boot_us.saturating_sub(read.since_us) > READ_WAIT_US {
-                ports.reply(read.origin, Status::Busy);
+            let waited_us = now.boot_us.saturating_sub(read.since_us);
+            if !is_over && !is_leader && waited_us > FOLLOWER_WAIT_US {
+                self.reads.is_behind = true;
+                self.answer_not_leader(read.origin, ports);
+                is_over = true;
+            }
+            if !is_over && waited_us > READ_WAIT_US {
+                self.answer_read(read.origin, Status::Busy, ports);
                 is_over = true;
             }
             if is_over {
@@ -288,32 +474,46 @@ impl Group {
         !self.reads.done.is_empty()
     }
 
-    /// Answers the executed reads whose round was confirmed, or whose lease still covers `now`, which is taken after
+    /// Answers the executed reads whose round was confirmed, or whose lease or age still covers `now`, which is taken after
     /// they were executed; the others wait for a round.
     pub fn finish_reads(&mut self, now: Now, ports: &mut impl Ports) {
         let is_leader = self.raft.is_leader();
-        let is_covered = is_leader && self.lease.covers(self.raft.term(), now.boot_us);
+        let is_leased = is_leader && self.lease.covers(self.raft.term(), now.boot_us);
+        let is_young = self.reads.is_younger(self.reads.age_max_us, now.boot_us);
+        let mut young_reads = 0;
         let mut scratch = std::mem::take(&mut self.reads.scratch);
         for read in std::mem::take(&mut self.reads.done) {
+            let is_covered = if read.is_followers { is_young } else { is_leased };
             if is_covered || read.is_confirmed {
-                let by = match read.is_confirmed {
-                    true => &mut self.activity.round_reads,
-                    false => &mut self.activity.lease_reads,
-                };
-                *by += 1;
-                ports.reply(read.origin, Status::Done(&scratch[read.reply.0..read.reply.1]));
-            } else if is_leader {
+                if read.is_followers {
+                    self.activity.follower_reads += 1;
+                    young_reads += u64::from(!read.is_confirmed);
+                } else if !matches!(read.origin, Origin::Follower { .. }) {
+                    let by = match read.is_confirmed {
+                        true => &mut self.activity.round_reads,
+                        false => &mut self.activity.lease_reads,
+                    };
+                    *by += 1;
+                }
+                self.answer_read(read.origin, Status::Done(&scratch[read.reply.0..read.reply.1]), ports);
+            } else if is_leader || read.may_follow {
                 self.reads.keep(ReadCommand {
                     origin: read.origin,
                     session: read.session,
                     seq: read.seq,
                     body: &scratch[read.command.0..read.command.1],
                     since_us: read.since_us,
-                    after_index: 0,
+                    after_batch: 0,
+                    may_follow: read.may_follow,
                 });
             } else {
-                ports.reply(read.origin, Status::NotLeader(self.leader().map_or("", |n| n.0.as_str())));
+                self.answer_not_leader(read.origin, ports);
             }
+        }
+        if young_reads > 0 {
+            let age_us = now.boot_us.saturating_sub(self.reads.confirmed.1);
+            self.activity.follower_age_us_max = self.activity.follower_age_us_max.max(age_us);
+            self.reads.ages.push((age_us, young_reads));
         }
         scratch.clear();
         scratch.shrink_to(SCRATCH_KEPT_BYTES);

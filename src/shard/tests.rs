@@ -40,6 +40,11 @@ struct Trio {
     cut: Vec<u64>,
     /// Replicas without room for entries, as after a write that found their disk full.
     full: Vec<u64>,
+    /// Whether queued writes stay in their queues.
+    holds_writes: bool,
+    /// Whether what replica 1 writes to its disk stays on the way there, and the numbers of that work.
+    has_slow_disk: bool,
+    unpersisted: Vec<u64>,
 }
 
 impl Trio {
@@ -52,6 +57,9 @@ impl Trio {
             now: Now { boot_us: 1_000_000, wall_ms: 1_000_000 },
             cut: Vec::new(),
             full: Vec::new(),
+            holds_writes: false,
+            has_slow_disk: false,
+            unpersisted: Vec::new(),
         };
         trio.groups[0].campaign();
         trio.settle();
@@ -77,10 +85,16 @@ impl Trio {
     fn settle(&mut self) {
         loop {
             let mut is_idle = true;
-            for (group, ports) in self.groups.iter_mut().zip(&mut self.ports) {
-                group.propose(self.now, ports);
+            for (n, (group, ports)) in self.groups.iter_mut().zip(&mut self.ports).enumerate() {
+                if !self.holds_writes {
+                    group.propose(self.now, ports);
+                }
                 while let Some((number, _)) = group.take_ready(ports).unwrap() {
-                    group.persisted(number, ports);
+                    if n == 0 && self.has_slow_disk {
+                        self.unpersisted.push(number);
+                    } else {
+                        group.persisted(number, ports);
+                    }
                     is_idle = false;
                 }
                 group.serve_reads(self.now, ports);
@@ -132,6 +146,22 @@ impl Trio {
     fn read(&mut self, replica: usize, id: u64, key: &[u8]) {
         let body = body(Command::Get, &[key]);
         self.groups[replica - 1].read(Self::submission(id, &body), self.now, &mut self.ports[replica - 1]);
+    }
+
+    /// A read of a READONLY client.
+    fn read_as_replica(&mut self, replica: usize, id: u64, key: &[u8]) {
+        let body = body(Command::Get, &[key]);
+        let read = Submission { is_after_queued: false, ..Self::submission(id, &body) };
+        self.groups[replica - 1].read_as_replica(read, self.now, &mut self.ports[replica - 1]);
+    }
+
+    /// Every follower answers at once at ages below this.
+    fn set_read_age_max(&mut self, ms: u64) {
+        self.groups.iter_mut().for_each(|group| group.set_read_age_max(ms * 1000));
+    }
+
+    fn rounds(&self, replica: usize) -> u64 {
+        self.groups[replica - 1].status().activity.read_rounds
     }
 
     /// The answers to request `id` so far.
@@ -565,4 +595,201 @@ fn a_key_that_is_written_all_the_time_is_evicted_as_well() {
         trio.settle();
         assert!(bytes(&trio)[0] <= 11_000, "{:?}", bytes(&trio));
     }
+}
+
+#[test]
+fn a_read_waits_for_its_clients_write_wherever_the_log_puts_it() {
+    let mut trio = Trio::new();
+    trio.write(1, 1, &[b"k", b"v"], Command::Set);
+    trio.read(1, 2, b"k");
+    // The members change before the write is proposed: the change takes the place in the log that was next.
+    trio.groups[0].raft.change(&Change::AddLearner(4), 2).unwrap();
+    trio.holds_writes = true;
+    trio.tick(5);
+    assert_eq!(trio.answers(2), [] as [&str; 0], "the write is not in the log yet");
+    trio.holds_writes = false;
+    trio.tick(2);
+    assert_eq!(trio.answers(2), ["$1\r\nv"]);
+}
+
+#[test]
+fn reads_that_wait_share_one_round() {
+    let mut trio = Trio::new();
+    trio.now.boot_us += 10_000_000; // no lease is left
+    let before = trio.rounds(1);
+    for id in 1..=1000 {
+        trio.read(1, id, b"k");
+    }
+    trio.settle();
+    assert!((1..=1000).all(|id| trio.answers(id) == ["$-1"]));
+    assert_eq!(trio.rounds(1) - before, 1);
+    // The round is a lease for what comes next.
+    (1001..=2000).for_each(|id| trio.read(1, id, b"k"));
+    trio.settle();
+    assert!((1001..=2000).all(|id| trio.answers(id) == ["$-1"]));
+    assert_eq!(trio.rounds(1) - before, 1);
+}
+
+#[test]
+fn a_follower_answers_with_what_was_acknowledged_before_its_round() {
+    let mut trio = Trio::new();
+    trio.set_read_age_max(0);
+    for round in 0..20 {
+        let value = round.to_string();
+        trio.write(1, 1, &[b"k", value.as_bytes()], Command::Set);
+        trio.settle();
+        trio.ports.iter_mut().for_each(|p| p.replies.clear());
+        let before = trio.rounds(2);
+        (1..=100).for_each(|id| trio.read_as_replica(2, id, b"k"));
+        trio.settle();
+        let expected = format!("${}\r\n{value}", value.len());
+        assert!((1..=100).all(|id| trio.answers(id) == [expected.as_str()]), "{:?}", trio.answers(1));
+        assert_eq!(trio.rounds(2) - before, 1, "all share one round");
+    }
+    assert_eq!(trio.groups[1].status().activity.follower_reads, 2000);
+    assert_eq!(
+        trio.groups[1].status().activity.follower_age_us_max,
+        0,
+        "none was answered from an earlier round"
+    );
+    trio.read(2, 101, b"k");
+    assert!(trio.answers(101)[0].starts_with("NotLeader"), "who did not say READONLY is sent to the leader");
+}
+
+#[test]
+fn a_follower_is_never_older_than_its_age_allows() {
+    let mut trio = Trio::new();
+    trio.set_read_age_max(500);
+    trio.write(1, 1, &[b"k", b"old"], Command::Set);
+    trio.settle();
+    trio.read_as_replica(2, 2, b"k");
+    trio.settle();
+    assert_eq!(trio.answers(2), ["$3\r\nold"]);
+    trio.cut = vec![2];
+    trio.write(1, 3, &[b"k", b"new"], Command::Set);
+    trio.settle();
+    assert_eq!(trio.answers(3), ["+OK"]);
+    trio.tick(49);
+    trio.read_as_replica(2, 4, b"k");
+    trio.settle();
+    assert_eq!(trio.answers(4), ["$3\r\nold"], "490 ms old");
+    assert_eq!(trio.groups[1].take_read_ages(), [(490_000, 1)]);
+    trio.tick(1);
+    trio.read_as_replica(2, 5, b"k");
+    trio.tick(99);
+    assert!(trio.answers(5).is_empty(), "500 ms is too old: {:?}", trio.answers(5));
+    trio.tick(2);
+    assert!(trio.answers(5)[0].starts_with("NotLeader"), "no round came in time");
+    trio.read_as_replica(2, 6, b"k");
+    assert!(trio.answers(6)[0].starts_with("NotLeader"), "another does not wait as long");
+    trio.cut.clear();
+    trio.tick(200);
+    trio.read_as_replica(2, 7, b"k");
+    trio.tick(2);
+    trio.read_as_replica(2, 8, b"k");
+    trio.settle();
+    assert_eq!(trio.answers(8), ["$3\r\nnew"]);
+}
+
+#[test]
+fn a_followers_read_whose_age_ends_before_the_check_waits_for_a_round() {
+    let mut trio = Trio::new();
+    trio.set_read_age_max(500);
+    trio.read_as_replica(2, 1, b"k");
+    trio.settle();
+    trio.read_as_replica(2, 2, b"k");
+    assert!(trio.groups[1].has_done_reads());
+    trio.write(1, 3, &[b"k", b"v"], Command::Set);
+    // The follower's process is stopped between the execution and the check; the others go on.
+    trio.now.boot_us += 600_000;
+    let now = trio.now;
+    trio.groups[1].finish_reads(now, &mut trio.ports[1]);
+    assert!(trio.answers(2).is_empty());
+    trio.settle();
+    assert_eq!(trio.answers(2), ["$1\r\nv"]);
+}
+
+#[test]
+fn a_leader_that_may_be_none_answers_no_follower() {
+    let mut trio = Trio::new();
+    trio.write(1, 1, &[b"k", b"v"], Command::Set);
+    trio.settle();
+    let ask = trio.groups[1].raft.read_ask(1, 7);
+    trio.groups[0].step(ask.clone());
+    let now = trio.now;
+    trio.groups[0].serve_reads(now, &mut trio.ports[0]);
+    trio.groups[0].finish_reads(now, &mut trio.ports[0]);
+    let is_answer = |(_, m): &(u64, Message)| m.as_read_answer().is_some();
+    assert!(trio.ports[0].messages.iter().any(is_answer), "its lease covers the question");
+    trio.settle();
+    // It was stopped for so long that another may lead, and hears nobody.
+    trio.now.boot_us += 30_000_000;
+    trio.groups[0].step(ask);
+    let now = trio.now;
+    for _ in 0..20 {
+        trio.groups[0].tick();
+        trio.groups[0].take_ready(&mut trio.ports[0]).unwrap();
+        trio.groups[0].serve_reads(now, &mut trio.ports[0]);
+        trio.groups[0].finish_reads(now, &mut trio.ports[0]);
+    }
+    assert!(!trio.ports[0].messages.iter().any(is_answer));
+}
+
+#[test]
+fn a_follower_hides_what_is_past_its_expiry() {
+    let mut trio = Trio::new();
+    trio.set_read_age_max(10_000);
+    trio.write(1, 1, &[b"k", b"v", b"PX", b"50"], Command::Set);
+    trio.settle();
+    trio.read_as_replica(2, 2, b"k");
+    trio.settle();
+    assert_eq!(trio.answers(2), ["$1\r\nv"]);
+    trio.cut = vec![2];
+    trio.tick(5);
+    trio.read_as_replica(2, 3, b"k");
+    trio.settle();
+    assert_eq!(trio.answers(3), ["$-1"]);
+    assert_eq!(trio.groups[1].status().keys, 1, "a follower deletes nothing");
+}
+
+#[test]
+fn a_follower_that_becomes_the_leader_answers_the_reads_that_waited() {
+    let mut trio = Trio::new();
+    trio.set_read_age_max(0);
+    trio.write(1, 1, &[b"k", b"v"], Command::Set);
+    trio.settle();
+    trio.cut = vec![1];
+    trio.read_as_replica(2, 2, b"k");
+    trio.tick(ELECTION_TICKS_MAX);
+    assert!(trio.groups[1].raft().is_leader());
+    assert_eq!(trio.answers(2), ["$1\r\nv"]);
+}
+
+#[test]
+fn a_leader_reads_nothing_older_than_what_a_follower_has_shown() {
+    let mut trio = Trio::new();
+    trio.set_read_age_max(1000);
+    trio.write(1, 1, &[b"k", b"old"], Command::Set);
+    trio.settle();
+    trio.read_as_replica(1, 2, b"k");
+    trio.read_as_replica(2, 3, b"k");
+    trio.settle();
+    assert_eq!((trio.answers(2), trio.answers(3)), (vec!["$3\r\nold"], vec!["$3\r\nold"]));
+    // The followers are a majority, so the write is committed while the leader's own disk does not have it.
+    trio.has_slow_disk = true;
+    trio.write(1, 4, &[b"k", b"new"], Command::Set);
+    trio.tick(6);
+    assert!(trio.answers(4).is_empty(), "the leader has not applied it");
+    trio.read_as_replica(2, 5, b"k");
+    trio.settle();
+    assert_eq!(trio.answers(5), ["$3\r\nnew"]);
+    trio.read_as_replica(1, 6, b"k");
+    trio.settle();
+    assert!(trio.answers(6).is_empty(), "{:?}", trio.answers(6));
+    trio.has_slow_disk = false;
+    for number in std::mem::take(&mut trio.unpersisted) {
+        trio.groups[0].persisted(number, &mut trio.ports[0]);
+    }
+    trio.tick(1);
+    assert_eq!(trio.answers(6), ["$3\r\nnew"]);
 }

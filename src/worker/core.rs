@@ -42,8 +42,8 @@ use ringfort_proxy::errands::Errands;
 use ringfort_proxy::random::Random;
 use ringfort_proxy::session::Host as _;
 use ringfort_ring::NodeId;
-use ringfort_wire::GroupId;
 use ringfort_wire::frame::{Kind, Reader, WireError};
+use ringfort_wire::{ClusterMap, GroupId, settings};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -151,6 +151,8 @@ pub struct WorkerCore<D: Disk> {
     received: Vec<(u16, u64)>,
     ticks: u64,
     status: WorkerStatus,
+    /// The setting `replica-max-staleness-ms`, µs.
+    read_age_us_max: u64,
     /// When the rate of commands was last reckoned (µs), and their count then.
     rated: (u64, u64),
     is_disk_low: bool,
@@ -317,6 +319,9 @@ impl<D: Disk> WorkerCore<D> {
                 && group.has_done_reads()
             {
                 group.finish_reads(after, &mut self.ports);
+                for (age_us, reads) in group.take_read_ages() {
+                    self.status.follower_reads.record_many(age_us, reads);
+                }
             }
         }
         self.build_snapshot()?;
@@ -642,6 +647,12 @@ impl<D: Disk> WorkerCore<D> {
     pub fn has_left(&self) -> bool {
         !self.groups.values().any(|g| g.raft().is_leader() && !g.raft().is_singleton())
     }
+}
+
+/// The age up to which followers answer reads at once, µs.
+fn read_age_us_max(map: &ClusterMap) -> u64 {
+    let ms = map.setting_integer(settings::REPLICA_MAX_STALENESS_MS);
+    u64::try_from(ms).unwrap_or(0).saturating_mul(1000)
 }
 
 /// Lack of room gives a snapshot up; anything else stops the process.

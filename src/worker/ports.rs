@@ -1,7 +1,7 @@
 //! Where the effects of a worker's groups go: buffers of peers, of proxies' links and of clients.
 
 use crate::shard::raft::Message;
-use crate::shard::{Origin, Ports};
+use crate::shard::{Access, Origin, Ports};
 use ringfort_proxy::gather::Gather;
 use ringfort_proxy::session::{PendingReads, Session, Ticket};
 use ringfort_proxy::slab::Slab;
@@ -33,8 +33,8 @@ pub enum WorkerMessage {
         origin: Origin,
         /// The group.
         group: GroupId,
-        /// Whether it may change the keyspace.
-        is_write: bool,
+        /// What it does, and whose client it is.
+        access: Access,
         /// Whether a read must see the writes queued before it.
         is_after_queued: bool,
         /// The encoded command.
@@ -159,7 +159,7 @@ impl PortTable {
     /// Takes a whole RESP reply for `origin`, wherever it is.
     pub(super) fn reply_bytes(&mut self, origin: Origin, bytes: &[u8]) {
         match origin {
-            Origin::None => {}
+            Origin::None | Origin::Follower { .. } => {}
             Origin::Meta { number } => self.meta_reply(number, Status::Done(bytes)),
             Origin::Link { link, id } => self.link_reply(link, &Reply { id, status: Status::Done(bytes) }),
             Origin::Client { worker, client, ticket, .. } if worker == self.worker => {
@@ -278,7 +278,7 @@ impl PortTable {
 impl Ports for PortTable {
     fn reply(&mut self, origin: Origin, status: Status<'_>) {
         let (slot, is_tls, is_scan) = match origin {
-            Origin::None => return,
+            Origin::None | Origin::Follower { .. } => return,
             Origin::Link { link, id } => return self.link_reply(link, &Reply { id, status }),
             Origin::Meta { number } => return self.meta_reply(number, status),
             Origin::Client { slot, is_tls, is_scan, .. } => (slot, is_tls, is_scan),

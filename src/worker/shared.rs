@@ -4,7 +4,7 @@ use super::status::WorkerStatus;
 use crate::shard::GroupStatus;
 use parking_lot::{Mutex, RwLock};
 use ringfort_proxy::clients::Clients;
-use ringfort_proxy::session::{Facts, Host, Keyspace, RingfortQuery, Usage, map_json};
+use ringfort_proxy::session::{Facts, FollowerReads, Host, Keyspace, RingfortQuery, Usage, map_json};
 use ringfort_ring::{NodeId, PartitionId, Slot};
 use ringfort_wire::{ClusterMap, GroupId};
 use std::sync::Arc;
@@ -299,6 +299,14 @@ impl Host for View {
                 expires: led().map(|s| s.expires).sum(),
                 bytes: led().map(|s| s.bytes).sum(),
                 evicted_keys: statuses.iter().map(|s| s.evicted_keys).sum(),
+            }),
+            follower_reads: Some(FollowerReads {
+                count: statuses.iter().map(|s| s.activity.follower_reads).sum(),
+                age_ms_max: statuses
+                    .iter()
+                    .map(|s| s.activity.follower_age_us_max.div_ceil(1000))
+                    .max()
+                    .unwrap_or(0),
             }),
         }
     }

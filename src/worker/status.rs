@@ -19,6 +19,12 @@ impl Durations {
         self.micros += us;
     }
 
+    /// Counts so many durations of one length.
+    pub fn record_many(&mut self, us: u64, count: u64) {
+        self.histogram.record_many(us, count);
+        self.micros += us * count;
+    }
+
     /// Adds the durations of another worker.
     pub fn add(&mut self, other: &Self) {
         for (to, from) in self.histogram.buckets.iter_mut().zip(&other.histogram.buckets) {
@@ -35,6 +41,8 @@ pub struct WorkerStatus {
     pub published_us: u64,
     /// From the proposal of an entry to its application by the leader.
     pub commits: Durations,
+    /// The ages at which followers answered reads at once.
+    pub follower_reads: Durations,
     /// Syncs of the log.
     pub syncs: Durations,
     /// Snapshots of own groups that were begun.

@@ -80,6 +80,23 @@ impl Store {
         self.read_as(command == Command::Touch, now_ms, command, args, reply, expired);
     }
 
+    /// As [`Store::read`] (`is_use`) or [`Store::peek`], for a replica that may not delete: keys past their expiry are
+    /// absent. One reply is written.
+    pub fn read_as_replica(
+        &self,
+        is_use: bool,
+        now_ms: u64,
+        command: Command,
+        args: &[&[u8]],
+        reply: &mut ReplyWriter<'_>,
+    ) {
+        let is_use = if is_use { commands::is_use(command) } else { command == Command::Touch };
+        let mut reader = Reader::new(self, now_ms, is_use).hiding_expired();
+        if let Err(error) = commands::read(&mut reader, command, args, reply) {
+            error.write(reply);
+        }
+    }
+
     fn read_as(
         &self,
         is_use: bool,

@@ -459,6 +459,8 @@ pub(crate) struct Reader<'a> {
     now_ms: u64,
     /// Whether finding a key is a use of it.
     is_use: bool,
+    /// Whether keys past their expiry are just absent.
+    hides_expired: bool,
     /// Keys found past their expiry; the reply is not to be written when there are any.
     pub(crate) expired: Vec<ExpiredKey>,
 }
@@ -466,7 +468,12 @@ pub(crate) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Makes a view of `store` at `now_ms`; `is_use`: finding a key is a use of it.
     pub(crate) fn new(store: &'a Store, now_ms: u64, is_use: bool) -> Self {
-        Self { store, now_ms, is_use, expired: Vec::new() }
+        Self { store, now_ms, is_use, hides_expired: false, expired: Vec::new() }
+    }
+
+    /// Has keys past their expiry be absent, without a note of them.
+    pub(crate) fn hiding_expired(self) -> Self {
+        Self { hides_expired: true, ..self }
     }
 
     /// The store, for what does not depend on the time.
@@ -484,7 +491,9 @@ impl<'a> Reader<'a> {
         let Some(record) = self.store.find(self.store.place(key)?, key) else { return Ok(None) };
         match record.expires_at_ms() {
             Some(expires_at_ms) if expires_at_ms <= self.now_ms => {
-                self.expired.push(ExpiredKey { key: key.to_vec(), expires_at_ms });
+                if !self.hides_expired {
+                    self.expired.push(ExpiredKey { key: key.to_vec(), expires_at_ms });
+                }
                 Ok(None)
             }
             _ => {

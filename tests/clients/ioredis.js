@@ -77,6 +77,15 @@ const steps = {
     assert((await one.config("GET", "*")).length > 4);
     assert((await one.time())[0] > 1600000000);
   },
+  async replicas() {
+    if (isProxy) return;
+    await client.set("js:r", "1");
+    const reader = new Redis.Cluster([{ host: "127.0.0.1", port: Number(port) }], { scaleReads: "slave" });
+    const deadline = Date.now() + 10000;
+    while ((await reader.get("js:r")) !== "1") assert(Date.now() < deadline, "the write does not arrive");
+    for (let i = 0; i < 100; i++) assert.equal(await reader.get(`{js}p${i}`), String(i));
+    reader.disconnect();
+  },
   async failover() {
     const keys = [...Array(30).keys()].map((i) => `js:f${i}`);
     for (const key of keys) await client.del(key);

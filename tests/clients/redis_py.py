@@ -112,6 +112,22 @@ def server(r):
     assert isinstance(node.slowlog_get(), list) and node.memory_usage("py:none") is None if MODE == "proxy" else True
 
 
+def replicas(r):
+    """Followers answer a client that reads from replicas; each may be a second behind."""
+    if MODE == "proxy":
+        return
+    r.set("py:r", "1")
+    reader = redis.RedisCluster(host="127.0.0.1", port=PORT, protocol=PROTOCOL, decode_responses=True, read_from_replicas=True)
+    deadline = time.monotonic() + 10
+    while reader.get("py:r") != "1":
+        assert time.monotonic() < deadline, "the write does not arrive"
+    for i in range(100):
+        assert reader.get("py:r") == "1" and reader.get(f"py:p{i}") == str(i)
+    time.sleep(0.5)  # INFO is some 100 ms behind
+    nodes = [redis.Redis(host=n.host, port=n.port) for n in r.get_nodes()]
+    assert sum(node.info("replication")["follower_reads"] for node in nodes) > 50
+
+
 def failover(r):
     done = 0
     errors = 0
@@ -144,5 +160,5 @@ def failover(r):
 
 
 r = connect()
-for check in (basics, handshake, pipelines, many, expiry, scan, errors, server, failover):
+for check in (basics, handshake, pipelines, many, expiry, scan, errors, server, replicas, failover):
     step(check.__name__, lambda: check(r))

@@ -33,6 +33,8 @@ pub(crate) struct Client {
     pub(crate) pending: VecDeque<Pending>,
     /// Received bytes that are no whole reply yet.
     pub(crate) input: Vec<u8>,
+    /// Whether it says READONLY, and reads only.
+    pub(crate) is_readonly: bool,
     /// Its connections to the nodes, as indices of the network's.
     pub(crate) conns: Vec<usize>,
     /// The one that `pending` is on.
@@ -56,6 +58,7 @@ impl Client {
             id: None,
             pending: VecDeque::new(),
             input: Vec::new(),
+            is_readonly: false,
             conns: Vec::new(),
             node: 0,
             guess: Vec::new(),
@@ -139,7 +142,7 @@ impl Workload {
 
     /// The next operation of a client, where memory is short: half of them write a new key.
     pub(crate) fn draw_large(&mut self, rng: &mut Rng, client: &mut Client) -> Ask {
-        if rng.one_in(2) {
+        if rng.one_in(2) || client.is_readonly {
             return self.draw(rng, client);
         }
         self.ephemerals += 1;
@@ -148,10 +151,17 @@ impl Workload {
 
     /// The next operation of a client.
     pub(crate) fn draw(&mut self, rng: &mut Rng, client: &mut Client) -> Ask {
-        if self.is_mixed && rng.one_in(4) {
+        if self.is_mixed && !client.is_readonly && rng.one_in(4) {
             return self.draw_mixed(rng);
         }
         let register = |rng: &mut Rng| Key::Register(rng.below(REGISTERS));
+        if client.is_readonly {
+            return Ask::Get(match rng.below(3) {
+                0 => register(rng),
+                1 => Key::Counter(rng.below(COUNTERS)),
+                _ => Key::List(rng.below(LISTS)),
+            });
+        }
         let is_proxy = client.via != Via::Nodes;
         match rng.below(100) {
             0..24 => Ask::Get(register(rng)),

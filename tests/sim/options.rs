@@ -123,6 +123,10 @@ pub(crate) struct Options {
     pub(crate) proxies: usize,
     pub(crate) proxy_clients: usize,
     pub(crate) direct_clients: usize,
+    /// How many of those say READONLY, and read only.
+    pub(crate) replica_clients: usize,
+    /// The setting `replica-max-staleness-ms`; `None` = its default.
+    pub(crate) read_age_ms: Option<u64>,
     /// Whether all keys are in one partition.
     pub(crate) is_hot: bool,
     /// Most unanswered operations of a proxy's client.
@@ -216,6 +220,9 @@ impl Options {
             mix.damage = damage;
         }
         let mut limits = Rng::new(seed ^ 0x6275_6767_6966_7900);
+        // One run in four. Where memory is short all look at one partition, and what followers miss is evicted anyway.
+        let has_replica_clients = matches!(seed % 8, 4 | 6) && !has_memory_limit;
+        let replica_clients = if has_replica_clients { 2 } else { 0 };
         Self {
             seed,
             limits: Self::shrink(&mut limits),
@@ -228,7 +235,9 @@ impl Options {
             fsync,
             proxies: rng.range(1, 2) as usize,
             proxy_clients: rng.range(4, 6) as usize,
-            direct_clients: rng.below(4) as usize,
+            direct_clients: rng.below(4) as usize + replica_clients,
+            replica_clients,
+            read_age_ms: [None, Some(100), Some(0)][seed as usize / 8 % 3].filter(|_| 0 < replica_clients),
             depth: rng.range(1, if is_hot { 16 } else { 6 }) as usize,
             think_us: rng.range(10_000, if is_hot { 40_000 } else { 120_000 }),
             deadline_us: rng.range(1, 5) * SECOND,
@@ -273,6 +282,12 @@ impl Options {
     /// Whether an acknowledged write may be gone because its key was evicted.
     pub(crate) fn evicts(&self) -> bool {
         self.memory.is_some_and(|(_, policy)| policy.evicts())
+    }
+
+    /// How much older than it was asked for the answer to a READONLY client may be, µs of true time: the follower's clock may
+    /// be slow.
+    pub(crate) fn read_age_us(&self) -> u64 {
+        self.read_age_ms.unwrap_or(1_000) * 1_000 * 1_000_000 / (1_000_000 - DRIFT_PPM_MAX)
     }
 
     /// Whether nodes ask each other for newer maps: those without a replica of the meta group learn them in no other way.
@@ -320,10 +335,11 @@ impl std::fmt::Display for Options {
         )?;
         writeln!(
             f,
-            "  clients   {} through proxies (depth {}), {} at nodes, each asks about every {} ms; {keys}",
+            "  clients   {} through proxies (depth {}), {} at nodes, {} of them READONLY, each asks about every {} ms; {keys}",
             self.proxy_clients,
             self.depth,
             self.direct_clients,
+            self.replica_clients,
             ms(self.think_us)
         )?;
         writeln!(

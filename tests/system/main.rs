@@ -22,6 +22,7 @@ mod operator;
 mod overload;
 mod plan;
 mod process;
+mod reads;
 mod recovery;
 mod redis_crate;
 mod restart;

@@ -2,7 +2,8 @@
 
 use crate::cluster::{Cluster, Options, START};
 use crate::wait::eventually;
-use redis::cluster::ClusterClient;
+use redis::cluster::{ClusterClient, ClusterClientBuilder};
+use redis::cluster_read_routing::RandomReplicaStrategy;
 use redis::{AsyncCommands, Commands, ErrorKind, RedisError, RedisResult, ServerErrorKind};
 
 fn cluster() -> Cluster {
@@ -125,5 +126,33 @@ fn async_clients_do_what_they_do_with_redis() {
         Ok(n) if n >= 4 => Ok(()),
         Ok(n) => Err(format!("{n}: a write is lost")),
         Err(error) => Err(error.to_string()),
+    });
+}
+
+#[test]
+fn a_cluster_client_reads_from_followers() {
+    let cluster = cluster();
+    let seeds = cluster.addresses.iter().map(|a| format!("redis://{}/", a.client)).collect::<Vec<_>>();
+    let builder = ClusterClientBuilder::new(seeds).read_routing_strategy(RandomReplicaStrategy);
+    let mut c = builder.build().expect("addresses").get_connection().expect("a connection");
+    for n in 0..100 {
+        c.set::<_, _, ()>(format!("k:{n}"), n).expect("OK");
+    }
+    for n in 0..100 {
+        // A follower may be a second behind.
+        eventually("the value", START, || match c.get::<_, Option<i64>>(format!("k:{n}")) {
+            Ok(Some(value)) if value == n => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    }
+    let read = |n: usize| -> u64 {
+        let info = cluster.node_client(n).call("INFO replication");
+        let count =
+            info.split("follower_reads:").nth(1).and_then(|rest| rest.split("\r\n").next()?.parse().ok());
+        count.unwrap_or_else(|| panic!("{info}"))
+    };
+    eventually("reads of followers", START, || match (0..3).map(read).sum::<u64>() {
+        100.. => Ok(()),
+        few => Err(format!("{few}")),
     });
 }

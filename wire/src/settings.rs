@@ -19,6 +19,8 @@ pub const MAXMEMORY_SAMPLES: &str = "maxmemory-samples";
 pub const LFU_LOG_FACTOR: &str = "lfu-log-factor";
 /// Minutes in which that counter loses one.
 pub const LFU_DECAY_TIME: &str = "lfu-decay-time";
+/// Age up to which a follower answers reads of READONLY clients at once, ms; 0: each asks the leader.
+pub const REPLICA_MAX_STALENESS_MS: &str = "replica-max-staleness-ms";
 /// Password of the user `default`; empty = none.
 pub const REQUIREPASS: &str = "requirepass";
 /// Seconds after which a silent client is cut; 0 = never.

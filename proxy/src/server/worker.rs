@@ -207,6 +207,7 @@ impl Worker {
             clients_max: shared.options.client_connections_max as u64,
             usage: crate::process::usage(),
             keyspace: None,
+            follower_reads: None,
         });
     }
 }

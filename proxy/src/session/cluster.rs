@@ -14,6 +14,7 @@ pub(super) fn execute(
     args: Args<'_>,
     host: &dyn Host,
     is_tls: bool,
+    is_readonly: bool,
     out: &mut ReplyWriter<'_>,
 ) -> Outcome {
     let name = spec.short_name();
@@ -25,7 +26,8 @@ pub(super) fn execute(
         return Err("CLUSTERDOWN Ringfort is starting: no cluster map yet".to_owned());
     };
     match name {
-        "slots" => write_slots(map, host, is_tls, out),
+        "slots" if is_readonly => write_slots(&ranges_of_readers(map, host), is_tls, out),
+        "slots" => write_slots(&ranges(map, host), is_tls, out),
         "shards" => write_shards(map, host, is_tls, out),
         "info" => text(out, &info(map, host)),
         "nodes" => text(out, &nodes(map, host, is_tls)),
@@ -88,7 +90,7 @@ pub fn map_json<'a>(map: &ClusterMap, leader_of: impl Fn(PartitionId) -> Option<
     json.to_string()
 }
 
-/// Consecutive partitions with the same leader, as clients are to see them.
+/// Consecutive partitions with the same leader and followers, as clients are to see them.
 struct Range<'a> {
     first_slot: u16,
     last_slot: u16,
@@ -106,11 +108,7 @@ struct Replicas<'a> {
 }
 
 fn ranges<'a>(map: &'a ClusterMap, host: &dyn Host) -> Vec<Range<'a>> {
-    let leader_of = |partition: PartitionId| {
-        let wanted = &map.groups.get(usize::from(partition.0))?.leader;
-        map.node(host.leader_of(partition).unwrap_or(wanted))
-    };
-    let leaders: Vec<_> = map.partitions.iter().map(leader_of).collect();
+    let leaders: Vec<_> = map.partitions.iter().map(|p| leader_of(p, map, host)).collect();
     let followers: Vec<(&MapNode, &MapNode)> = map
         .nodes
         .iter()
@@ -120,21 +118,55 @@ fn ranges<'a>(map: &'a ClusterMap, host: &dyn Host) -> Vec<Range<'a>> {
             Some((node, leaders[first]?))
         })
         .collect();
+    joined(map, host, |_, leader| {
+        followers.iter().filter(|(_, master)| *master == leader).map(|(node, _)| *node).collect()
+    })
+}
+
+/// As [`ranges`], for a client that said READONLY: every replica of a partition follows its leader, whatever else it leads.
+///
+/// Clients that say so before they ask take a node for what they see it as first. So one slot of each leader stands in front,
+/// without followers: else SCAN, KEYS or FLUSHALL would not reach all leaders.
+fn ranges_of_readers<'a>(map: &'a ClusterMap, host: &dyn Host) -> Vec<Range<'a>> {
+    let mut ranges = joined(map, host, |partition, leader| {
+        let group = map.groups.get(usize::from(partition.0));
+        let has_replica = |node: &&MapNode| group.is_some_and(|g| g.replica_on(&node.id).is_some());
+        map.nodes.iter().filter(has_replica).filter(|node| *node != leader).collect()
+    });
+    let mut fronts: Vec<Range<'a>> = Vec::new();
+    for range in &mut ranges {
+        let Some(leader) = range.replicas.nodes.first().copied() else { continue };
+        if fronts.iter().all(|front| front.replicas.nodes != [leader]) {
+            let replicas = Replicas { nodes: vec![leader], has_leader: range.replicas.has_leader };
+            fronts.push(Range { first_slot: range.first_slot, last_slot: range.first_slot, replicas });
+            range.first_slot += 1;
+        }
+    }
+    fronts.append(&mut ranges);
+    fronts
+}
+
+fn leader_of<'a>(partition: PartitionId, map: &'a ClusterMap, host: &dyn Host) -> Option<&'a MapNode> {
+    let wanted = &map.groups.get(usize::from(partition.0))?.leader;
+    map.node(host.leader_of(partition).unwrap_or(wanted))
+}
+
+/// All partitions in order, with the followers that a function names; neighbours that are alike are one range.
+fn joined<'a>(
+    map: &'a ClusterMap,
+    host: &dyn Host,
+    followers: impl Fn(PartitionId, &'a MapNode) -> Vec<&'a MapNode>,
+) -> Vec<Range<'a>> {
     let mut ranges: Vec<Range<'a>> = Vec::new();
-    for (partition, leader) in map.partitions.iter().zip(leaders) {
-        let has_leader = host.leader_of(partition).is_some();
+    for partition in map.partitions.iter() {
+        let leader = leader_of(partition, map, host);
+        let followers = leader.map(|leader| followers(partition, leader)).unwrap_or_default();
+        let nodes = leader.into_iter().chain(followers).collect();
+        let replicas = Replicas { nodes, has_leader: host.leader_of(partition).is_some() };
         let (first, last) = map.partitions.slots(partition);
-        let is_led_alike = |r: &Range<'_>| {
-            (r.replicas.nodes.first().copied(), r.replicas.has_leader) == (leader, has_leader)
-        };
         match ranges.last_mut() {
-            Some(range) if is_led_alike(range) => range.last_slot = last.0,
-            _ => {
-                let of_leader = followers.iter().filter(|(_, master)| Some(*master) == leader);
-                let nodes = leader.into_iter().chain(of_leader.map(|(node, _)| *node)).collect();
-                let replicas = Replicas { nodes, has_leader };
-                ranges.push(Range { first_slot: first.0, last_slot: last.0, replicas });
-            }
+            Some(range) if range.replicas == replicas => range.last_slot = last.0,
+            _ => ranges.push(Range { first_slot: first.0, last_slot: last.0, replicas }),
         }
     }
     ranges
@@ -146,14 +178,13 @@ fn split_address(address: &str) -> (&str, u16) {
     (host.trim_start_matches('[').trim_end_matches(']'), port.parse().unwrap_or(0))
 }
 
-fn write_slots(map: &ClusterMap, host: &dyn Host, is_tls: bool, out: &mut ReplyWriter<'_>) {
-    let ranges = ranges(map, host);
+fn write_slots(ranges: &[Range<'_>], is_tls: bool, out: &mut ReplyWriter<'_>) {
     out.array(ranges.len());
     for range in ranges {
         out.array(2 + range.replicas.nodes.len());
         out.integer(i64::from(range.first_slot));
         out.integer(i64::from(range.last_slot));
-        for node in range.replicas.nodes {
+        for node in &range.replicas.nodes {
             let (ip, port) = split_address(node.address(is_tls));
             out.array(4);
             out.bulk(ip.as_bytes());

@@ -245,7 +245,9 @@ impl Connection {
             Command::Client => return self.client(spec, args, out),
             Command::Command => return command::execute(spec, args, out),
             Command::Config => return config::execute(spec, args, host, self.clients.all(), out),
-            Command::Cluster => return cluster::execute(spec, args, host, self.is_tls, out),
+            Command::Cluster => {
+                return cluster::execute(spec, args, host, self.is_tls, self.is_readonly, out);
+            }
             Command::Ringfort => return ringfort(spec, args, host, out),
             _ => return Err(format!("ERR '{}' is not a command of a connection", spec.name)),
         }

@@ -27,6 +27,17 @@ pub struct Facts {
     pub usage: Usage,
     /// The keys here; `None` when that is not known.
     pub keyspace: Option<Keyspace>,
+    /// What was read from followers here; `None` of a proxy.
+    pub follower_reads: Option<FollowerReads>,
+}
+
+/// Reads that a node answered as a follower, since its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FollowerReads {
+    /// How many.
+    pub count: u64,
+    /// Greatest age of an answer, ms.
+    pub age_ms_max: u64,
 }
 
 /// What a process uses of the machine.
@@ -316,6 +327,9 @@ impl Info<'_> {
             ("repl_backlog_first_byte_offset", &0),
             ("repl_backlog_histlen", &0),
         ]);
+        if let Some(reads) = self.facts.follower_reads {
+            out.lines(&[("follower_reads", &reads.count), ("follower_read_age_ms_max", &reads.age_ms_max)]);
+        }
     }
 
     fn cpu(&self, out: &mut Lines<'_>) {

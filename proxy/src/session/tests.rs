@@ -1,6 +1,7 @@
 use super::*;
 use crate::clients::{Address, Clients};
 use crate::testing;
+use ringfort_resp::reply::{self as resp_reply, Value};
 
 struct Fake {
     map: Option<ClusterMap>,
@@ -28,6 +29,7 @@ impl Host for Fake {
             run_id: "r".repeat(40),
             tcp_port: 6379,
             keyspace: self.me.as_ref().map(|_| Keyspace { keys: 5, expires: 1, ..Keyspace::default() }),
+            follower_reads: None,
             ..Facts::default()
         }
     }
@@ -251,6 +253,51 @@ fn cluster_shows_the_nodes_with_their_own_addresses() {
     assert!(
         reply(&Fake { map: None, me: None, has_leaders: true }, "CLUSTER SLOTS").starts_with("-CLUSTERDOWN ")
     );
+}
+
+/// (first slot, last slot, ports of the leader and its followers) of CLUSTER SLOTS on a connection that said READONLY.
+fn slots_of_reader(host: &Fake) -> Vec<(i64, i64, Vec<i64>)> {
+    let (output, _) = talk(Mode::Node, host, b"READONLY\r\nCLUSTER SLOTS\r\n", 64);
+    let slots = output.strip_prefix("+OK\r\n").unwrap().as_bytes();
+    let Some((Value::Array(ranges), used)) = resp_reply::parse(slots).unwrap() else { panic!("{output}") };
+    assert_eq!(used, slots.len());
+    let port = |node: &Value| match node {
+        Value::Array(node) => node[1].as_integer().unwrap(),
+        other => panic!("{other:?}"),
+    };
+    let range = |range: &Value| match range {
+        Value::Array(range) => {
+            let [first, last] = [0, 1].map(|i| range[i].as_integer().unwrap());
+            (first, last, range[2..].iter().map(port).collect())
+        }
+        other => panic!("{other:?}"),
+    };
+    ranges.iter().map(range).collect()
+}
+
+#[test]
+fn a_client_that_says_readonly_is_told_the_followers() {
+    let slots = slots_of_reader(&node());
+    let (fronts, others) = slots.split_at(3);
+    assert!(fronts.iter().all(|(first, last, nodes)| first == last && nodes.len() == 1), "{fronts:?}");
+    let mut leaders: Vec<_> = fronts.iter().map(|(.., nodes)| nodes[0]).collect();
+    leaders.sort_unstable();
+    assert_eq!(leaders, [7001, 7002, 7003], "each is seen as a leader first");
+    for (.., nodes) in others {
+        let mut nodes = nodes.clone();
+        nodes.sort_unstable();
+        assert_eq!(nodes, [7001, 7002, 7003], "{others:?}");
+    }
+    let mut covered: Vec<_> = slots.iter().map(|(first, last, _)| (*first, *last)).collect();
+    covered.sort_unstable();
+    let mut next = 0;
+    for (first, last) in covered {
+        assert_eq!(first, next, "{slots:?}");
+        next = last + 1;
+    }
+    assert_eq!(next, 16384);
+    let (output, _) = talk(Mode::Node, &node(), b"READONLY\r\nREADWRITE\r\nCLUSTER SLOTS\r\n", 64);
+    assert_eq!(output, "+OK\r\n+OK\r\n".to_owned() + &reply(&node(), "CLUSTER SLOTS"));
 }
 
 #[test]

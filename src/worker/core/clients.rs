@@ -3,7 +3,7 @@
 use super::WorkerCore;
 use crate::clock::Now;
 use crate::log::Disk;
-use crate::shard::{Group, Origin, Submission};
+use crate::shard::{Access, Group, Origin, Submission};
 use crate::worker::ports::{Client, WorkerMessage, worker_of};
 use crate::worker::shared::View;
 use ringfort_proxy::clients;
@@ -85,6 +85,11 @@ impl<D: Disk> WorkerCore<D> {
                 break;
             }
             let (ticket, spec, protocol) = (ask.ticket, ask.spec, ask.protocol);
+            let access = match (spec.is_write, ask.is_readonly && spec.scope != Scope::Cursor) {
+                (true, _) => Access::Write,
+                (false, false) => Access::Read,
+                (false, true) => Access::ReadReplica,
+            };
             let place = encode(&ask, &self.view, &mut self.random, &mut body);
             let is_after_queued = state.writes > 0;
             let is_tls = state.session.is_tls();
@@ -100,7 +105,7 @@ impl<D: Disk> WorkerCore<D> {
                     let Some(map) = self.view.map() else { continue };
                     let group = GroupId::of(map.partitions.of(slot));
                     let origin = Origin::Client { worker, client, ticket, slot, is_tls, is_scan };
-                    self.execute(origin, group, spec.is_write, is_after_queued, &body, now);
+                    self.execute(origin, group, access, is_after_queued, &body, now);
                 }
                 Place::Everywhere => {
                     let origin = Origin::Client { worker, client, ticket, slot: Slot(0), is_tls, is_scan };
@@ -173,7 +178,7 @@ impl<D: Disk> WorkerCore<D> {
         &mut self,
         origin: Origin,
         group: GroupId,
-        is_write: bool,
+        access: Access,
         is_after_queued: bool,
         body: &[u8],
         now: Now,
@@ -181,15 +186,15 @@ impl<D: Disk> WorkerCore<D> {
         let owner = worker_of(group, self.shared.workers);
         if owner != self.options.worker {
             let message =
-                WorkerMessage::Command { origin, group, is_write, is_after_queued, body: body.to_vec() };
+                WorkerMessage::Command { origin, group, access, is_after_queued, body: body.to_vec() };
             self.ports.workers.push((owner, message));
             return;
         }
         let submission = Submission { origin, session: 0, seq: 0, acked: 0, is_after_queued, body };
-        if is_write {
+        if access == Access::Write {
             self.submit_write(group, OpKind::Command, submission);
         } else {
-            self.submit_read(group, submission, now);
+            self.submit_read(group, submission, access == Access::ReadReplica, now);
         }
     }
 
@@ -214,8 +219,9 @@ impl<D: Disk> WorkerCore<D> {
             return;
         }
         let gather = self.ports.gather(Gather::new(join, protocol, led.len()), origin);
+        let access = if command.spec().is_write { Access::Write } else { Access::Read };
         for group in led {
-            self.execute(gather, group, command.spec().is_write, true, body, now);
+            self.execute(gather, group, access, true, body, now);
         }
     }
 
@@ -258,8 +264,8 @@ impl<D: Disk> WorkerCore<D> {
     /// Takes a message of another worker of this node.
     pub fn worker_message(&mut self, message: WorkerMessage, now: Now) {
         match message {
-            WorkerMessage::Command { origin, group, is_write, is_after_queued, body } => {
-                self.execute(origin, group, is_write, is_after_queued, &body, now);
+            WorkerMessage::Command { origin, group, access, is_after_queued, body } => {
+                self.execute(origin, group, access, is_after_queued, &body, now);
             }
             WorkerMessage::Everywhere { origin, command, protocol, body } => {
                 self.execute_everywhere(origin, command, protocol, &body, now);

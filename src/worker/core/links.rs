@@ -75,7 +75,7 @@ impl<D: Disk> WorkerCore<D> {
         };
         self.clients.stats().asked_by_proxy();
         match request.kind {
-            RequestKind::Read => self.submit_read(id, submission, now),
+            RequestKind::Read => self.submit_read(id, submission, false, now),
             RequestKind::Write => self.submit_write(id, OpKind::Command, submission),
             RequestKind::OpenSession => self.submit_write(id, OpKind::OpenSession, submission),
             RequestKind::Skip => self.submit_write(id, OpKind::Skip, submission),
@@ -83,8 +83,19 @@ impl<D: Disk> WorkerCore<D> {
         Ok(())
     }
 
-    pub(super) fn submit_read(&mut self, id: GroupId, submission: Submission<'_>, now: Now) {
+    /// `is_replicas`: a follower may answer.
+    pub(super) fn submit_read(
+        &mut self,
+        id: GroupId,
+        submission: Submission<'_>,
+        is_replicas: bool,
+        now: Now,
+    ) {
         match self.groups.get_mut(&id.0) {
+            Some(group) if is_replicas => {
+                group.set_read_age_max(self.read_age_us_max);
+                group.read_as_replica(submission, now, &mut self.ports);
+            }
             Some(group) => group.read(submission, now, &mut self.ports),
             None => self.ports.reply(submission.origin, Status::NotHere(self.shared.epoch())),
         }

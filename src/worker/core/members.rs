@@ -1,7 +1,7 @@
 //! Replicas come and go as the cluster map says, and groups take them in: see [`crate::shard::membership`].
 
 use super::start::seats_of;
-use super::{Ending, HOUSEKEEPING_TICKS, WorkerCore};
+use super::{Ending, HOUSEKEEPING_TICKS, WorkerCore, read_age_us_max};
 use crate::log::{Disk, Identity, Standing};
 use crate::shard::membership::{Change, Step};
 use crate::shard::{Group, Machine, Origin, Submission};
@@ -18,6 +18,7 @@ impl<D: Disk> WorkerCore<D> {
     pub(super) fn follow_map(&mut self) -> anyhow::Result<()> {
         self.ports.map = self.view.cluster_map().cloned();
         let Some(map) = self.ports.map.clone() else { return Ok(()) };
+        self.read_age_us_max = read_age_us_max(&map);
         // The new replicas of this node's seats are in that other folder: here they would vote a second time.
         let own = map.node(&self.options.node);
         anyhow::ensure!(

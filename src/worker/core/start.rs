@@ -1,7 +1,7 @@
 //! A worker's start: its log, its snapshots, and a replica of every group that is its own.
 
 use super::members::{Found, judge};
-use super::{LogReader, WorkerCore, WorkerOptions, snapshots::restore};
+use super::{LogReader, WorkerCore, WorkerOptions, read_age_us_max, snapshots::restore};
 use crate::log::{Disk, HardState, Identity, Log, Mark, Recovered, SnapshotFiles};
 use crate::shard::machine::PartitionMachine;
 use crate::shard::membership::Membership;
@@ -60,6 +60,7 @@ impl<D: Disk> WorkerCore<D> {
             received: Vec::new(),
             ticks: 0,
             status: WorkerStatus::default(),
+            read_age_us_max: read_age_us_max(map),
             rated: (0, 0),
             is_disk_low: false,
             is_write_failing: false,

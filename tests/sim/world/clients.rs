@@ -5,6 +5,7 @@ use crate::client::{Pending, Via, encode, judge, moved_to};
 use crate::history::{Ask, Outcome};
 use crate::options::SECOND;
 use ringfort_proxy::clients::{Address, Clients};
+use ringfort_resp::reply::Value;
 use ringfort_ring::slot_of;
 
 /// A direct client gives an operation up after this time.
@@ -52,7 +53,9 @@ impl World {
                     self.map.partitions.of(slot_of(ask.key().name(self.options.is_hot).as_bytes()));
                 let c = &mut self.clients[client];
                 // Now and then it asks whoever it likes: a leader that does not know of the next one must notice by itself.
-                let is_curious = !(is_last_phase && self.options.is_liveness) && self.rng.one_in(5);
+                // One that says READONLY asks anybody: most are followers.
+                let is_settled = is_last_phase && self.options.is_liveness;
+                let is_curious = !is_settled && (self.rng.one_in(5) || c.is_readonly);
                 let any = self.rng.index(self.nodes.len());
                 let node = if is_curious { any } else { c.guess[usize::from(partition.0)] };
                 let conn = c.conns[node];
@@ -65,7 +68,10 @@ impl World {
                 }
                 c.asked += 1;
                 let (host, asked) = (self.conns[conn].ends[0], c.asked);
-                self.send(conn, host, 0, bytes);
+                // In the last phase it writes as well, and its connections remember.
+                let says_readonly = self.clients[client].is_readonly && !is_last_phase;
+                let readonly: &[u8] = if says_readonly { b"READONLY\r\n" } else { b"" };
+                self.send(conn, host, 0, [readonly, &bytes].concat());
                 let patience =
                     if is_last_phase && self.options.is_liveness { SECOND / 2 } else { CLIENT_TIMEOUT_US };
                 self.after(patience, Event::Timeout { client, asked });
@@ -98,6 +104,11 @@ impl World {
     /// Takes the replies in a client's input.
     pub(super) fn take_replies(&mut self, client: usize) -> Result<(), String> {
         while let Some(reply) = self.clients[client].next_reply()? {
+            let is_read =
+                matches!(self.clients[client].pending.front(), Some(Pending { ask: Ask::Get(_), .. }));
+            if self.clients[client].is_readonly && is_read && matches!(reply, Value::Simple(_)) {
+                continue; // to READONLY, in front of the read
+            }
             let Some(Pending { ask, invoke }) = self.clients[client].pending.pop_front() else {
                 return Err(format!("client {client} got a reply that it did not ask for: {reply:?}"));
             };
@@ -116,7 +127,9 @@ impl World {
                     self.clients[client].guess[usize::from(partition.0)] = guess.unwrap_or(other);
                 }
             }
-            self.record(&ask, &outcome, invoke)?;
+            // What a follower may answer is what a leader might have a while ago.
+            let age = if self.clients[client].is_readonly { self.options.read_age_us() } else { 0 };
+            self.record(&ask, &outcome, invoke.saturating_sub(age))?;
             let is_full = reply.as_error().is_some_and(|error| error.starts_with("OOM "));
             if is_full {
                 self.report.refused += 1;

@@ -84,7 +84,10 @@ impl World {
         let mut rng = Rng::new(options.seed);
         let config = Config::parse(&options.toml(), "sim").expect("the simulator's config is right");
         let stores: Vec<_> = config.nodes.iter().zip(1u128..).map(|(n, i)| (n.id.clone(), i)).collect();
-        let map = first_map(&config, 7, &stores).expect("the simulator's config allows a placement");
+        let mut map = first_map(&config, 7, &stores).expect("the simulator's config allows a placement");
+        if let Some(ms) = options.read_age_ms {
+            map.settings.insert(ringfort_wire::settings::REPLICA_MAX_STALENESS_MS.to_owned(), ms.to_string());
+        }
         let nodes: Vec<Node> = (0..options.nodes)
             .map(|n| {
                 let (rate_ppm, wall_error_ms) = (rng.signed(options.drift_ppm), rng.signed(options.skew_ms));
@@ -164,6 +167,7 @@ impl World {
         // The last one only works after the heal.
         for d in 0..=self.options.direct_clients {
             let mut client = Client::new(Via::Nodes);
+            client.is_readonly = d < self.options.replica_clients;
             for node in 0..self.nodes.len() {
                 let worker = self.rng.below(u64::from(self.options.workers)) as u16;
                 let host = self.nodes.len() + self.options.proxies + d;
@@ -222,9 +226,11 @@ impl World {
         self.report.failed = self.history.failed;
         self.report.unknown = self.history.unknown;
         self.report.elections = self.invariants.elections;
-        let groups = self.nodes.iter().flat_map(|n| n.workers.iter().filter_map(|w| w.core.as_ref()));
-        self.report.evicted =
-            groups.flat_map(|core| core.groups()).map(|group| group.status().evicted_keys).sum();
+        let cores = self.nodes.iter().flat_map(|n| n.workers.iter().filter_map(|w| w.core.as_ref()));
+        for status in cores.flat_map(|core| core.groups()).map(|group| group.status()) {
+            self.report.evicted += status.evicted_keys;
+            self.report.follower_reads += status.activity.follower_reads;
+        }
         Ok(self.report.clone())
     }
 

@@ -28,6 +28,8 @@ pub(crate) struct Report {
     pub(crate) evicted: u64,
     /// Writes refused for want of memory.
     pub(crate) refused: u64,
+    /// Reads that followers answered, of the last processes.
+    pub(crate) follower_reads: u64,
 }
 
 impl Report {
@@ -46,6 +48,7 @@ impl Report {
             ("folders_lost", self.wipes),
             ("folders_damaged", self.damages),
             ("machines_suspect", self.suspects),
+            ("follower_reads", self.follower_reads),
         ];
         let counts = counts.into_iter().map(|(name, count)| (name.to_owned(), count));
         let faults =
@@ -72,6 +75,7 @@ impl Report {
         self.late += other.late;
         self.evicted += other.evicted;
         self.refused += other.refused;
+        self.follower_reads += other.follower_reads;
     }
 }
 
@@ -81,7 +85,7 @@ impl std::fmt::Display for Report {
             f,
             "{} events in {} virtual s; {} operations done, {} failed, {} unknown; {} faults, {} restarts, {} data \
              folders lost, {} damaged, {} packets late, {} elections, {} snapshots sent, {} keys evicted by the last processes, {} writes refused for \
-             want of memory",
+             want of memory, {} reads answered by the last processes as followers",
             self.events,
             self.virtual_us / SECOND,
             self.done,
@@ -95,7 +99,8 @@ impl std::fmt::Display for Report {
             self.elections,
             self.snapshots,
             self.evicted,
-            self.refused
+            self.refused,
+            self.follower_reads
         )
     }
 }

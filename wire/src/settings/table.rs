@@ -116,6 +116,12 @@ pub static ALL: &[Setting] = &[
     fixed("repl-backlog-size", "67108864", RAFT),
     fixed("repl-diskless-sync", "yes", RAFT),
     fixed("repl-timeout", "60", RAFT),
+    own(
+        "replica-max-staleness-ms",
+        Kind::Integer { min: 0, max: 3_600_000 },
+        "1000",
+        "age up to which a follower answers reads of READONLY clients at once; 0 = each asks the leader",
+    ),
     fixed("replica-priority", "100", RAFT),
     fixed("replica-read-only", "yes", RAFT),
     fixed("replica-serve-stale-data", "no", RAFT),
