@@ -96,6 +96,8 @@ impl Reader {
             assert_eq!(client.call("READONLY"), "+OK\r\n");
         }
         let mut out = client.sender();
+        // The process that it asks stands still for so long; the two are one socket.
+        out.set_read_timeout(Some(pause_s() + START)).expect("it is a socket");
         let (stop, stopped) = mpsc::channel();
         let (sent, to_check) = mpsc::channel();
         let log = log.clone();
