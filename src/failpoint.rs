@@ -9,9 +9,14 @@
 //! | `NAME=crash` | SIGKILL for the own process when it comes to the step |
 //! | `NAME=eio`, `NAME=enospc`, `NAME=eacces` | the step fails with that error, as often as it is come to |
 //! | `limit.NAME=N` | another value of a constant ([`limit`]); read at the start only |
+//! | `limit.journal=1` | all that changes the data folder is noted in `FILE.journal` ([`note`]) |
 //!
 //! Beside the control file, `FILE.hits` gets a line `NAME` when a step is first come to in a process, and `NAME!` when it
-//! first has an effect.
+//! first has an effect. From the journal a test builds the folder as a loss of power at any moment may leave it. Its lines
+//! are `MICROSECONDS OPERATION ARGUMENTS`, the time being that of CLOCK_BOOTTIME: `create PATH`, `write PATH OFFSET HEX`,
+//! `cut PATH BYTES`, `rename FROM TO` and `remove PATH` are noted when they are done; `sync PATH NUMBER` and
+//! `sync-folder PATH NUMBER` before, `synced PATH NUMBER` and `synced-folder PATH NUMBER` after. So the journal never takes
+//! for durable what is not.
 //!
 //! Why not the crate `fail`: it has no action that ends a process as a crash does (a panic ends one thread, and unwinds),
 //! keeps no list of its points that a test could go through, and configures by environment at the start only.
@@ -121,7 +126,7 @@ points! {
 }
 
 #[cfg(debug_assertions)]
-pub use armed::{hit, limit, torn, watch};
+pub use armed::{hit, limit, note, note_sync, note_write, torn, watch};
 
 /// Steps in a build without failpoints: nothing ever fails.
 #[cfg(not(debug_assertions))]
@@ -153,6 +158,27 @@ mod none {
         default
     }
 
+    /// Notes nothing.
+    #[inline(always)]
+    pub fn note(_line: impl FnOnce() -> String) {}
+
+    /// Notes nothing.
+    #[inline(always)]
+    pub fn note_write(_path: &std::path::Path, _offset: u64, _bytes: &[u8]) {}
+
+    /// Syncs, and notes nothing.
+    ///
+    /// # Errors
+    /// Those of `sync`.
+    #[inline(always)]
+    pub fn note_sync(
+        _what: &str,
+        _path: &std::path::Path,
+        sync: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        sync()
+    }
+
     /// Does nothing.
     ///
     /// # Errors
@@ -164,7 +190,7 @@ mod none {
 }
 
 #[cfg(not(debug_assertions))]
-pub use none::{hit, limit, torn, watch};
+pub use none::{hit, limit, note, note_sync, note_write, torn, watch};
 
 /// Comes to a step that cannot fail, at which the process may only be made to die.
 #[inline]
@@ -175,6 +201,7 @@ pub fn pass(point: Point) {
 #[cfg(debug_assertions)]
 mod armed {
     use super::{CONTROL, Point};
+    use crate::clock::{Clock as _, SystemClock};
     use parking_lot::Mutex;
     use rustix::io::Errno;
     use rustix::process::{Signal, getpid, kill_process};
@@ -183,6 +210,7 @@ mod armed {
     use std::io::{self, Write as _};
     use std::path::{Path, PathBuf};
     use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Duration;
 
     /// Wait between two looks at the control file.
@@ -230,6 +258,7 @@ mod armed {
         control: PathBuf,
         settings: Mutex<Settings>,
         hits: Mutex<Hits>,
+        journal: Option<Mutex<File>>,
     }
 
     struct Hits {
@@ -242,11 +271,15 @@ mod armed {
 
     impl Watched {
         fn open(control: PathBuf) -> io::Result<Self> {
-            let mut hits = control.clone().into_os_string();
-            hits.push(".hits");
-            let file = File::options().create(true).append(true).open(hits)?;
-            let settings = Mutex::new(read(&control)?);
-            Ok(Self { control, settings, hits: Mutex::new(Hits { file, told: Vec::new() }) })
+            let beside = |suffix: &str| {
+                let mut path = control.clone().into_os_string();
+                path.push(suffix);
+                File::options().create(true).append(true).open(path)
+            };
+            let settings = read(&control)?;
+            let journal = settings.limits.contains_key("journal").then(|| beside(".journal")).transpose()?;
+            let hits = Mutex::new(Hits { file: beside(".hits")?, told: Vec::new() });
+            Ok(Self { settings: Mutex::new(settings), hits, journal: journal.map(Mutex::new), control })
         }
 
         fn tell(&self, line: String) {
@@ -326,6 +359,38 @@ mod armed {
     /// Returns the value that a test gives the constant `name`, else `default`.
     pub fn limit(name: &str, default: u64) -> u64 {
         WATCHED.get().and_then(|w| w.settings.lock().limits.get(name).copied()).unwrap_or(default)
+    }
+
+    /// Notes an operation on the data folder in the journal, if there is one.
+    pub fn note(line: impl FnOnce() -> String) {
+        let Some(journal) = WATCHED.get().and_then(|watched| watched.journal.as_ref()) else { return };
+        let line = line();
+        let mut journal = journal.lock();
+        // Read under the lock: the times in the journal never go back.
+        let now_us = SystemClock.now().boot_us;
+        let _ = journal.write_all(format!("{now_us} {line}\n").as_bytes());
+    }
+
+    /// Notes that bytes were written to a file of the data folder.
+    pub fn note_write(path: &Path, offset: u64, bytes: &[u8]) {
+        note(|| {
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("write {} {offset} {hex}", path.display())
+        });
+    }
+
+    /// Syncs a file or a folder, noting that before and after.
+    ///
+    /// # Errors
+    /// Those of `sync`.
+    pub fn note_sync(what: &str, path: &Path, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        /// Tells syncs apart: several threads may sync one folder at the same time.
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        note(|| format!("{what} {} {number}", path.display()));
+        sync()?;
+        note(|| format!("{} {} {number}", what.replace("sync", "synced"), path.display()));
+        Ok(())
     }
 
     #[cfg(test)]

@@ -3,6 +3,7 @@
 //! The twin in memory, with crash images and failure injection, is [`MemDisk`](super::MemDisk).
 //! A disk is a flat folder: names are file names without separators, made by this module only.
 
+use crate::failpoint::{note, note_sync, note_write};
 use ringfort_proxy::server::faults;
 use std::fmt;
 use std::fs;
@@ -134,21 +135,29 @@ impl Disk for FsDisk {
     fn create(&self, name: &str) -> io::Result<FsFile> {
         refuse_when_full()?;
         let path = self.path(name);
-        let file = fs::File::options().read(true).write(true).create(true).truncate(true).open(path)?;
-        Ok(FsFile { file: Arc::new(file) })
+        let file = fs::File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
+        note(|| format!("create {}", path.display()));
+        Ok(FsFile { file: Arc::new(file), path: path.into() })
     }
 
     fn open(&self, name: &str) -> io::Result<FsFile> {
-        let file = fs::File::options().read(true).write(true).open(self.path(name))?;
-        Ok(FsFile { file: Arc::new(file) })
+        let path = self.path(name);
+        let file = fs::File::options().read(true).write(true).open(&path)?;
+        Ok(FsFile { file: Arc::new(file), path: path.into() })
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.path(from), self.path(to))
+        let (from, to) = (self.path(from), self.path(to));
+        fs::rename(&from, &to)?;
+        note(|| format!("rename {} {}", from.display(), to.display()));
+        Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.path(name))
+        let path = self.path(name);
+        fs::remove_file(&path)?;
+        note(|| format!("remove {}", path.display()));
+        Ok(())
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -168,7 +177,7 @@ impl Disk for FsDisk {
     }
 
     fn sync_folder(&self) -> io::Result<()> {
-        fs::File::open(self.folder())?.sync_all()
+        note_sync("sync-folder", self.folder(), || fs::File::open(self.folder())?.sync_all())
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
@@ -189,12 +198,16 @@ fn refuse_when_full() -> io::Result<()> {
 #[derive(Clone, Debug)]
 pub struct FsFile {
     file: Arc<fs::File>,
+    /// The name that it was opened by.
+    path: Arc<Path>,
 }
 
 impl DiskFile for FsFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         refuse_when_full()?;
-        self.file.write_all_at(bytes, offset)
+        self.file.write_all_at(bytes, offset)?;
+        note_write(&self.path, offset, bytes);
+        Ok(())
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
@@ -206,10 +219,12 @@ impl DiskFile for FsFile {
     }
 
     fn truncate(&self, bytes: u64) -> io::Result<()> {
-        self.file.set_len(bytes)
+        self.file.set_len(bytes)?;
+        note(|| format!("cut {} {bytes}", self.path.display()));
+        Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+        note_sync("sync", &self.path, || self.file.sync_data())
     }
 }

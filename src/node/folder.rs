@@ -347,16 +347,19 @@ fn write_durably(folder: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> 
         _ => (Point::BootFileTorn, Point::BootFileRename, Point::BootFileRenamed),
     };
     let replace = || -> io::Result<()> {
-        let temporary = folder.join(format!("{name}.tmp"));
+        let (temporary, target) = (folder.join(format!("{name}.tmp")), folder.join(name));
         // The settings of the cluster hold its password.
         let mut file =
             File::options().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+        failpoint::note(|| format!("create {}", temporary.display()));
         failpoint::torn(torn, bytes, |bytes| file.write_all(bytes))?;
-        file.sync_all()?;
+        failpoint::note_write(&temporary, 0, bytes);
+        failpoint::note_sync("sync", &temporary, || file.sync_all())?;
         failpoint::hit(rename)?;
-        fs::rename(&temporary, folder.join(name))?;
+        fs::rename(&temporary, &target)?;
+        failpoint::note(|| format!("rename {} {}", temporary.display(), target.display()));
         failpoint::hit(renamed)?;
-        File::open(folder)?.sync_all()
+        failpoint::note_sync("sync-folder", folder, || File::open(folder)?.sync_all())
     };
     replace().with_context(|| format!("cannot write {}/{name}", folder.display()))
 }

@@ -97,7 +97,11 @@ struct LogReader<D: Disk>(Rc<RefCell<Log<D>>>);
 
 impl<D: Disk> EntryReader for LogReader<D> {
     fn read(&self, group: u16, lo: u64, hi: u64, bytes_max: usize) -> Result<Vec<LogEntry>, String> {
-        self.0.borrow().read(group, lo, hi, bytes_max).map_err(|e| e.to_string())
+        self.0.borrow().read(group, lo, hi, bytes_max).map_err(|error| {
+            // Raft sends a follower the snapshot instead.
+            tracing::error!(group, lo, hi, %error, "entries could not be read back from the log");
+            error.to_string()
+        })
     }
 }
 

@@ -118,13 +118,13 @@ fn every_point_is_in_one_list() {
 }
 
 /// Checks that follow each other until they are told to end.
-struct Load {
+pub(crate) struct Load {
     is_over: Arc<AtomicBool>,
     thread: JoinHandle<Vec<check::Report>>,
 }
 
 impl Load {
-    fn start(cluster: &Cluster) -> Self {
+    pub(crate) fn start(cluster: &Cluster) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
         let options = check::Options { clients: 6, keys: 256, ..cluster.check_options(CHECK) };
         let thread = std::thread::spawn({
@@ -147,17 +147,18 @@ impl Load {
     }
 }
 
-fn cluster(options: Options) -> Cluster {
+/// A cluster whose nodes have failpoints and small limits; nothing is started.
+pub(crate) fn prepare(options: Options) -> Cluster {
     let cluster = Cluster::prepare(Options { failpoints: true, partitions: 16, ..options });
     (0..cluster.options.nodes).for_each(|n| disarm(&cluster, n));
     cluster
 }
 
-fn arm(cluster: &Cluster, n: usize, point: Point, action: &str) {
+pub(crate) fn arm(cluster: &Cluster, n: usize, point: Point, action: &str) {
     control(cluster, n, &format!("{LIMITS}{}={action}\n", point.name()));
 }
 
-fn disarm(cluster: &Cluster, n: usize) {
+pub(crate) fn disarm(cluster: &Cluster, n: usize) {
     control(cluster, n, LIMITS);
 }
 
@@ -215,13 +216,13 @@ fn start_and_crash_at(cluster: &mut Cluster, n: usize, point: Point) {
 }
 
 #[track_caller]
-fn restart(cluster: &mut Cluster, n: usize) {
+pub(crate) fn restart(cluster: &mut Cluster, n: usize) {
     cluster.start_node(n);
     cluster.wait_until_joined(n);
 }
 
 #[track_caller]
-fn finish(mut cluster: Cluster, load: Load) {
+pub(crate) fn finish(mut cluster: Cluster, load: Load) {
     load.end();
     cluster.wait_until_whole();
     cluster.wait_until_equal();
@@ -233,9 +234,24 @@ fn finish(mut cluster: Cluster, load: Load) {
     cluster.wait_until_digests_are_equal();
 }
 
+/// Waits until node `n` has a snapshot of every partition: else a log reaches back to its begin, and none is needed.
+#[track_caller]
+pub(crate) fn wait_for_snapshots(cluster: &Cluster, n: usize) {
+    eventually("a snapshot of every partition", Duration::from_secs(60), || {
+        let folder = cluster.node_folder(n).join("logs-1/worker-0");
+        let names = fs::read_dir(folder).map_err(|error| error.to_string())?.flatten();
+        let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let groups: BTreeSet<String> = names
+            .filter(|name| name.ends_with(".snap"))
+            .filter_map(|name| name.split('-').nth(1).map(str::to_owned))
+            .collect();
+        if groups.len() < 16 { Err(format!("of groups {groups:?}")) } else { Ok(()) }
+    });
+}
+
 #[track_caller]
 fn crash_under_load(points: &[Point]) {
-    let mut cluster = cluster(Options::default());
+    let mut cluster = prepare(Options::default());
     cluster.start_all();
     let load = Load::start(&cluster);
     for (i, point) in points.iter().enumerate() {
@@ -257,7 +273,7 @@ fn a_crash_at_any_step_of_a_snapshot_or_link_loses_nothing() {
 
 #[test]
 fn a_crash_at_any_step_of_a_start_or_stop_loses_nothing() {
-    let mut cluster = cluster(Options::default());
+    let mut cluster = prepare(Options::default());
     cluster.start_all();
     let load = Load::start(&cluster);
     for (i, point) in AT_START.iter().enumerate() {
@@ -294,20 +310,10 @@ fn a_crash_at_any_step_of_a_start_or_stop_loses_nothing() {
 
 #[test]
 fn a_crash_at_any_step_of_seeding_loses_nothing() {
-    let mut cluster = cluster(Options::default());
+    let mut cluster = prepare(Options::default());
     cluster.start_all();
     let load = Load::start(&cluster);
-    // Else a log reaches back to its begin, and no snapshot is needed.
-    eventually("a snapshot of every partition", Duration::from_secs(60), || {
-        let folder = cluster.node_folder(0).join("logs-1/worker-0");
-        let names = fs::read_dir(folder).map_err(|error| error.to_string())?.flatten();
-        let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
-        let groups: BTreeSet<String> = names
-            .filter(|name| name.ends_with(".snap"))
-            .filter_map(|name| name.split('-').nth(1).map(str::to_owned))
-            .collect();
-        if groups.len() < 16 { Err(format!("of groups {groups:?}")) } else { Ok(()) }
-    });
+    wait_for_snapshots(&cluster, 0);
     cluster.kill(2);
     fs::remove_dir_all(cluster.node_folder(2)).expect("the folder is removed");
     for point in WHEN_SEEDED {
@@ -330,7 +336,7 @@ fn a_crash_at_any_step_of_seeding_loses_nothing() {
 
 #[test]
 fn a_crash_at_any_step_of_the_first_start_leaves_a_node_that_starts() {
-    let mut cluster = cluster(Options::default());
+    let mut cluster = prepare(Options::default());
     cluster.start_node(1);
     cluster.start_node(2);
     for point in WHEN_FORMED {

@@ -21,6 +21,8 @@ mod metrics;
 mod operator;
 mod overload;
 mod plan;
+#[cfg(debug_assertions)]
+mod power;
 mod process;
 mod reads;
 mod recovery;
