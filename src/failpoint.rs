@@ -69,6 +69,7 @@ points! {
     LogBegun "log.begun" "The header of a log's first segment is written and not synced.",
     LogCut "log.cut" "Recovery is about to cut a torn tail.",
     LogCutDone "log.cut.done" "Recovery has cut a torn tail and not synced.",
+    LogTail "log.tail" "Recovery is about to write once more what was perhaps never synced.",
     LogRecovered "log.recovered" "Recovery has synced what it found.",
     LogHardState "log.hard-state" "A term, vote or commit index is about to be staged.",
     // Snapshots: src/log/snapshot.rs, src/worker/core.

@@ -285,3 +285,49 @@ fn a_crash_after_any_operation_in_any_way_loses_nothing_durable() {
     println!("{crashes} crashes, {lossy} of them lost unsynced writes, {again} crashes of recovery");
     assert!(1000 < crashes && 100 < lossy && 1000 < again, "the script reaches what it tests");
 }
+
+/// A sync fails, so the process ends; the next one reads what the system still holds for written.
+#[test]
+fn what_a_restart_reads_after_a_failed_sync_is_durable_before_it_counts() {
+    let (mut failures, mut rescued) = (0, 0);
+    for syncs in 0.. {
+        let mut disk = MemDisk::new();
+        disk.fail_sync_after(syncs);
+        let Ok(mut life) = Life::begin(&disk) else {
+            // Nothing was written yet: the next process begins with what is there.
+            disk.kill();
+            let mut life = Life::begin(&disk).expect("the disk works again");
+            life.append(1, 1, 3, 1).and_then(|()| life.write()).expect("the disk works");
+            life.sync().expect("the disk works");
+            disk.crash_to(CrashImage::Lost);
+            life.check(&disk, &format!("failure of sync {syncs}"));
+            continue;
+        };
+        if life.live().is_ok() {
+            break;
+        }
+        failures += 1;
+        life.history.push(life.staged.clone());
+        for image in CrashImage::ALL {
+            // Also when the first sync of the next process tells of the failure once more, and that one ends, too.
+            for fails_again in [false, true] {
+                let context = format!("failure of sync {syncs}, {image:?}, {fails_again}");
+                let mut disk = disk.fork();
+                disk.kill();
+                if fails_again {
+                    disk.fail_next_sync();
+                    assert!(Log::open(disk.clone(), options(SEGMENT_BYTES)).is_err(), "{context}");
+                    disk.kill();
+                }
+                let (log, _) = Log::open(disk.clone(), options(SEGMENT_BYTES)).expect("all is there");
+                let now = log.synced();
+                drop(log);
+                disk.crash_to(image);
+                assert_eq!(life.check(&disk, &context), now, "{context}: it counted as durable");
+                rescued += u64::from(life.durable < now);
+            }
+        }
+    }
+    println!("{failures} failed syncs, {rescued} times the next process found more than was synced");
+    assert!(20 < failures && 100 < rescued, "the script reaches what it tests");
+}

@@ -87,6 +87,12 @@ pub enum LogError {
 }
 
 impl LogError {
+    /// Whether a sync has failed: what the system shows of the file may be on no disk.
+    #[must_use]
+    pub fn is_failed_sync(&self) -> bool {
+        matches!(self, Self::Io { action: "sync" | "sync the folder of", .. })
+    }
+
     pub(super) fn io(action: &'static str, file: impl Into<String>, source: io::Error) -> Self {
         let file = file.into();
         match source.kind() {

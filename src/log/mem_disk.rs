@@ -6,10 +6,13 @@
 //! - each creation, renaming or removal of a name that was not synced survives or not, independently of the
 //!   others;
 //! - a crash of the process loses nothing that was written;
+//! - what a failed sync did not write is read on, also by later processes, but no later sync writes it: only writing it
+//!   again does (Rebello et al., *Can Applications Recover from fsync Failures?*, 2020);
 //! - handles from before a crash fail afterwards: the process that held them is gone.
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -123,7 +126,8 @@ struct Folder {
     is_off: bool,
     ops: u64,
     fail_next: bool,
-    fail_next_sync: bool,
+    /// Syncs until one fails; `None` for never.
+    syncs_left: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -131,6 +135,8 @@ struct Inode {
     data: Vec<u8>,
     /// Bytes of `data` that are durable.
     synced: usize,
+    /// Bytes that a failed sync has not written and that no other one will: a crash of the machine leaves zeros there.
+    dropped: Range<usize>,
     /// Durable content of before an unsynced cut into it.
     before_cut: Option<Vec<u8>>,
 }
@@ -164,7 +170,7 @@ impl MemDisk {
             is_off: false,
             ops: 0,
             fail_next: false,
-            fail_next_sync: false,
+            syncs_left: None,
         };
         Self { shared: Arc::new(Mutex::new(folder)), generation: 0 }
     }
@@ -236,7 +242,7 @@ impl MemDisk {
         let mut folder = copy.shared.lock();
         for (name, inode) in names {
             let data = inodes.get(inode).map(&data).unwrap_or_default();
-            folder.inodes.insert(*inode, Inode { synced: data.len(), data, before_cut: None });
+            folder.inodes.insert(*inode, Inode { synced: data.len(), data, ..Inode::default() });
             folder.names.insert(name.clone(), *inode);
             folder.next_inode = folder.next_inode.max(inode + 1);
         }
@@ -265,7 +271,12 @@ impl MemDisk {
 
     /// Fails the next sync of a file or of the folder.
     pub fn fail_next_sync(&self) {
-        self.shared.lock().fail_next_sync = true;
+        self.fail_sync_after(0);
+    }
+
+    /// Lets `syncs` more syncs succeed, then fails one.
+    pub fn fail_sync_after(&self, syncs: u64) {
+        self.shared.lock().syncs_left = Some(syncs);
     }
 
     /// Lets `ops` more operations that write or sync succeed, then fails all until [`Self::kill`] or
@@ -342,9 +353,13 @@ impl Folder {
 
     fn begin_sync(&mut self) -> io::Result<()> {
         self.begin_op()?;
-        if std::mem::take(&mut self.fail_next_sync) {
-            return Err(io::Error::other("injected: sync failed"));
-        }
+        self.syncs_left = match self.syncs_left {
+            Some(0) => {
+                self.syncs_left = None;
+                return Err(io::Error::other("injected: sync failed"));
+            }
+            left => left.map(|left| left - 1),
+        };
         Ok(())
     }
 
@@ -361,7 +376,7 @@ impl Folder {
         self.ops_left = None;
         self.is_off = false;
         self.fail_next = false;
-        self.fail_next_sync = false;
+        self.syncs_left = None;
         // Files without a name live as long as a process holds them.
         let named: Vec<u64> = self.names.values().chain(self.durable_names.values()).copied().collect();
         let pending: Vec<u64> = self
@@ -408,7 +423,29 @@ impl Folder {
 }
 
 impl Inode {
+    fn lose_dropped(&mut self) {
+        let dropped = std::mem::take(&mut self.dropped);
+        self.data[dropped].fill(0);
+    }
+
+    /// Writes `bytes` at `offset` once more, if they are there already: then a sync writes them.
+    fn write_again(&mut self, offset: usize, bytes: &[u8]) -> bool {
+        let end = offset + bytes.len();
+        let is_there = self.data.get(offset..end).is_some_and(|there| there == bytes);
+        if is_there && offset <= self.dropped.start {
+            self.dropped.start = end.min(self.dropped.end).max(self.dropped.start);
+        }
+        is_there
+    }
+
+    fn cut(&mut self, bytes: usize) {
+        self.data.truncate(bytes);
+        self.dropped.end = self.dropped.end.min(bytes);
+        self.dropped.start = self.dropped.start.min(self.dropped.end);
+    }
+
     fn crash_to(&mut self, image: CrashImage) {
+        self.lose_dropped();
         let before = self.before_cut.take();
         if let Some(before) = before.filter(|_| matches!(image, CrashImage::Lost | CrashImage::Names)) {
             self.data = before;
@@ -428,6 +465,7 @@ impl Inode {
     }
 
     fn lose_unsynced(&mut self, rng: &mut Rng) {
+        self.lose_dropped();
         if let Some(before) = self.before_cut.take()
             && rng.below(2) == 0
         {
@@ -552,11 +590,15 @@ impl DiskFile for MemFile {
             }
             let free = folder.capacity.saturating_sub(folder.used());
             let inode = folder.inode(self.inode)?;
-            // An append-only disk: overwriting durable bytes is not modelled, so it is refused.
+            if begun.is_ok() && !bytes.is_empty() && inode.write_again(offset, bytes) {
+                return Ok(());
+            }
+            // An append-only disk: overwriting durable bytes by others is not modelled, so it is refused.
             if offset < inode.synced || inode.data.len() < offset {
+                begun?;
                 return Err(io::ErrorKind::InvalidInput.into());
             }
-            inode.data.truncate(offset);
+            inode.cut(offset);
             let wanted = if is_cut_short { bytes.len() / 2 } else { bytes.len() };
             let fitting = wanted.min(usize::try_from(free).unwrap_or(usize::MAX));
             inode.data.extend_from_slice(&bytes[..fitting]);
@@ -598,16 +640,26 @@ impl DiskFile for MemFile {
                 }
                 inode.synced = bytes;
             }
-            inode.data.truncate(bytes);
+            inode.cut(bytes);
             Ok(())
         })
     }
 
     fn sync(&self) -> io::Result<()> {
         self.with(|folder| {
-            folder.begin_sync()?;
+            let is_off = folder.is_off || folder.is_power_failing();
+            let begun = folder.begin_sync();
             let inode = folder.inode(self.inode)?;
-            inode.synced = inode.data.len();
+            if begun.is_err() && !is_off {
+                let from = if inode.dropped.is_empty() { inode.synced } else { inode.dropped.start };
+                inode.dropped = from..inode.data.len();
+            }
+            begun?;
+            inode.synced = if inode.dropped.is_empty() {
+                inode.data.len()
+            } else {
+                inode.dropped.start.max(inode.synced)
+            };
             inode.before_cut = None;
             Ok(())
         })

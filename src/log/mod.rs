@@ -61,7 +61,8 @@
 //! missing one was durable (`synced`) - or, when only the process stopped ([`LastStop::Process`]), when there
 //! is any later write at all, for a stopped process loses nothing in the middle. (Looking for a later whole
 //! record alone would mistake an ordinary loss of power for damage: unsynced blocks reach the disk in any
-//! order.) What is recovered is synced before [`Log::open`] returns.
+//! order.) Before [`Log::open`] returns, the writes that no later one calls durable are written once more, at the same
+//! place, and all is synced: after a failed sync the system may hold them for written (see [`SyncJob::run`]).
 //!
 //! # What is not here
 //! No per-group files, no compression, no cache of recent entries (the caller has one), no retry after a

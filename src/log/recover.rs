@@ -1,6 +1,6 @@
 //! Reading the segments back after a start: see *Recovery* in the [module](super).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::disk::{Disk, DiskFile};
 use super::index::{Index, Place, Replay};
@@ -10,6 +10,9 @@ use super::record::{
 };
 use super::{LastStop, LogError, Segment, segment_name, segment_sequence};
 use crate::failpoint::{self, Point};
+
+/// Bytes of the end of the log that are written again at a time.
+const COPY_BYTES: usize = 1 << 20;
 
 /// What [`recover`] found; all of it is durable.
 pub(super) struct Recovery<D: Disk> {
@@ -30,6 +33,8 @@ struct Scan<D: Disk> {
     segments: BTreeMap<u32, Segment<D::File>>,
     replay: Replay,
     written: u64,
+    /// The writes that no later one calls durable: their numbers, segments and offsets.
+    tail: VecDeque<(u64, u32, usize)>,
 }
 
 /// Replays the segments of `disk`, cuts a torn tail and makes what is left durable.
@@ -38,7 +43,8 @@ pub(super) fn recover<D: Disk>(
     last_stop: LastStop,
     feature_level: u16,
 ) -> Result<Recovery<D>, LogError> {
-    let mut scan = Scan::<D> { segments: BTreeMap::new(), replay: Replay::default(), written: 0 };
+    let mut scan =
+        Scan::<D> { segments: BTreeMap::new(), replay: Replay::default(), written: 0, tail: VecDeque::new() };
     let sequences = list_or_begin(disk, feature_level)?;
     let mut stop: Option<Stop> = None;
     for &sequence in &sequences {
@@ -61,6 +67,7 @@ pub(super) fn recover<D: Disk>(
         cut(disk, &sequences, &stop, &scan)?;
         failpoint::pass(Point::LogCutDone);
     }
+    write_tail_again(&scan)?;
     for (&sequence, segment) in &scan.segments {
         segment.file.sync().map_err(|error| LogError::io("sync", segment_name(sequence), error))?;
     }
@@ -92,10 +99,11 @@ fn list_or_begin<D: Disk>(disk: &D, feature_level: u16) -> Result<Vec<u32>, LogE
     let name = segment_name(1);
     let is_begun = match sequences[..] {
         [] => false,
-        // A crash may have cut the beginning short; nothing but the header was written then.
+        // A crash may have cut the beginning short, or its sync failed; nothing but the header was written then.
         [1] => {
             let (_, bytes) = read_segment(disk, &name)?;
-            SEGMENT_HEADER_BYTES < bytes.len() || SegmentHeader::decode(&bytes) != Err(HeaderFault::Damaged)
+            let header = SegmentHeader::decode(&bytes);
+            SEGMENT_HEADER_BYTES < bytes.len() || matches!(header, Err(HeaderFault::Version(_)))
         }
         _ => true,
     };
@@ -215,8 +223,36 @@ impl<D: Disk> Scan<D> {
             at += framed.bytes;
         }
         self.written = header.write;
+        self.tail.push_back((header.write, segment, offset));
+        while self.tail.front().is_some_and(|&(write, ..)| write <= header.synced) {
+            self.tail.pop_front();
+        }
         Ok(end)
     }
+}
+
+/// Writes once more what was perhaps never synced.
+///
+/// After a failed sync the system holds the lost pages for clean: they are read as if they were on the disk, and a later
+/// sync succeeds without writing them. (Rebello et al., *Can Applications Recover from fsync Failures?*, USENIX ATC 2020.)
+/// The same bytes at the same place make them dirty again, and hurt nothing that is on the disk already.
+fn write_tail_again<D: Disk>(scan: &Scan<D>) -> Result<(), LogError> {
+    let Some(&(_, first, offset)) = scan.tail.front() else { return Ok(()) };
+    failpoint::pass(Point::LogTail);
+    for (&sequence, segment) in scan.segments.range(first..) {
+        // A segment's header is written with its first write.
+        let mut at = if sequence == first && SEGMENT_HEADER_BYTES < offset { offset as u64 } else { 0 };
+        while at < segment.bytes {
+            let bytes = usize::try_from(segment.bytes - at).unwrap_or(COPY_BYTES).min(COPY_BYTES);
+            let mut buffer = vec![0; bytes];
+            let copied = segment.file.read_at(at, &mut buffer);
+            copied
+                .and_then(|()| segment.file.write_at(at, &buffer))
+                .map_err(|error| LogError::io("write the end of", segment_name(sequence), error))?;
+            at += bytes as u64;
+        }
+    }
+    Ok(())
 }
 
 /// Fails when a header of a write in `bytes`, which stand at `offset` of segment `sequence`, proves that what

@@ -109,10 +109,10 @@ impl<D: Disk> SyncJob<D> {
     /// Does the work.
     ///
     /// # Errors
-    /// [`LogError::Io`] when a sync fails. What is durable is then unknown, and no later sync can tell, not even
-    /// after a restart: the system may hold the lost pages for clean. The log of this job accepts nothing more,
-    /// every later job fails with [`LogError::Failed`], the node must stop, and its replicas are to be treated
-    /// as after a crash of the machine.
+    /// [`LogError::Io`] when a sync fails. What is durable is then unknown, and no later sync can tell: the system may
+    /// hold the lost pages for clean. The log of this job accepts nothing more, every later job fails with
+    /// [`LogError::Failed`], the node must stop, and its replicas are to be treated as after a crash of the machine:
+    /// recovery writes again what it still finds, but some may be gone.
     pub fn run(mut self) -> Result<(), LogError> {
         let shared = Arc::clone(&self.shared);
         let _running = shared.running.lock();

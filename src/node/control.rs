@@ -410,7 +410,8 @@ impl Control {
                 match self.folder.keep_map(&map) {
                     Ok(()) => kept = map.epoch,
                     Err(error) => {
-                        tracing::warn!(%error, "the cluster map could not be kept");
+                        let error = format!("{error:#}");
+                        tracing::warn!(error, "the cluster map could not be kept; it is tried again");
                         tokio::time::sleep(wait).await;
                     }
                 }

@@ -10,7 +10,7 @@ mod waiting;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::failpoint::{self, Point};
-use crate::log::{LastStop, LogOptions, SEGMENT_BYTES_DEFAULT};
+use crate::log::{LastStop, LogError, LogOptions, SEGMENT_BYTES_DEFAULT};
 use crate::worker::WorkerOptions;
 use crate::worker::core::{COMPACT_BYTES_MIN, DISK_FREE_MIN};
 use crate::worker::shared::{Links, NodeState, Shared};
@@ -131,7 +131,11 @@ async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
     let is_suspect =
         !map.fsync && control.folder.has_run() && control.folder.last_stop() == LastStop::Machine;
     let (inboxes, mut ended) = tokio::select! {
-        started = start_workers(&control, &shared, map, is_suspect) => started?,
+        started = start_workers(&control, &shared, map, is_suspect) => started.inspect_err(|error| {
+            if error.chain().any(|e| e.downcast_ref().is_some_and(LogError::is_failed_sync)) {
+                control.folder.forget_boot();
+            }
+        })?,
         never = &mut waiting => match never {},
     };
     drop(waiting);
@@ -196,7 +200,10 @@ async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
                 tracing::warn!(node = %id, "some leaderships could not be handed over");
             }
         }
-        end = ended.recv() => return worker_ended(end),
+        end = ended.recv() => {
+            control.folder.forget_boot();
+            return worker_ended(end);
+        }
         () = stop.asked() => {} // asked twice: do not wait
     }
     failpoint::hit(Point::StopLeft)?;
@@ -204,8 +211,9 @@ async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
         inbox.push(Input::Stop);
     }
     for _ in &inboxes {
-        if let Some((_, result)) = ended.recv().await {
-            result?;
+        if let Some((worker, Err(error))) = ended.recv().await {
+            control.folder.forget_boot();
+            return worker_ended(Some((worker, Err(error))));
         }
     }
     failpoint::hit(Point::StopNote)?;

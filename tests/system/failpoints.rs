@@ -63,6 +63,7 @@ const UNDER_LOAD: &[Point] = &[
 const AT_START: &[Point] = &[
     Point::LogCut,
     Point::LogCutDone,
+    Point::LogTail,
     Point::LogRecovered,
     Point::LogRead,
     Point::BootFileTorn,
