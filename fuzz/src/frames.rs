@@ -212,6 +212,7 @@ pub fn sample_map() -> ClusterMap {
         weight: 1,
         zone: "a".to_owned(),
         store_id: u128::from(n),
+        is_leaving: false,
     };
     let group = |first: u64| {
         let seats = (1..=3).map(|n| MapSeat { node: NodeId(format!("n{n}")), replica: first + n }).collect();
@@ -232,6 +233,8 @@ pub fn sample_map() -> ClusterMap {
         settings: [("timeout".to_owned(), "5".to_owned())].into(),
         moving: Default::default(),
         former_nodes: Default::default(),
+        planned_epoch: 1,
+        change: None,
     }
 }
 

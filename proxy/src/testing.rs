@@ -30,6 +30,7 @@ pub(crate) fn map(nodes: u16, partitions: u16) -> ClusterMap {
                 weight: 1,
                 zone: String::new(),
                 store_id: u128::from(i) + 1,
+                is_leaving: false,
             })
             .collect(),
         meta: group(0),
@@ -39,6 +40,8 @@ pub(crate) fn map(nodes: u16, partitions: u16) -> ClusterMap {
         settings: Default::default(),
         moving: Default::default(),
         former_nodes: Default::default(),
+        planned_epoch: 1,
+        change: None,
     }
 }
 

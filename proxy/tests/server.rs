@@ -84,6 +84,7 @@ impl Node {
                 weight: 1,
                 zone: String::new(),
                 store_id: 1,
+                is_leaving: false,
             }],
             meta: group(),
             groups: (0..16).map(|_| group()).collect(),
@@ -92,6 +93,8 @@ impl Node {
             settings: Default::default(),
             moving: Default::default(),
             former_nodes: Default::default(),
+            planned_epoch: 1,
+            change: None,
         }
     }
 

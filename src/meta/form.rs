@@ -136,6 +136,7 @@ pub fn first_map(
             weight: n.weight,
             zone: n.zone.clone(),
             store_id: stores.iter().find(|(id, _)| *id == n.id).map_or(0, |(_, store)| *store),
+            is_leaving: false,
         })
         .collect();
     nodes.sort_by(|a, b| a.id.cmp(&b.id));
@@ -158,6 +159,8 @@ pub fn first_map(
         .into(),
         moving: config.cluster.moving,
         former_nodes: Default::default(),
+        planned_epoch: 1,
+        change: None,
     })
 }
 

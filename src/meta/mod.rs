@@ -7,6 +7,7 @@
 //! - a [`MetaWrite`] is worked into whatever map there is when it is applied; doing it again changes nothing.
 
 pub mod form;
+pub mod moves;
 pub mod plan;
 pub mod recover;
 pub mod replace;
@@ -93,6 +94,16 @@ impl MetaMachine {
                     let map = self.map.as_mut().ok_or(NO_MAP);
                     map.and_then(|map| replace::replace(map, &node, &old_store, &new_store))
                 }
+                Ok(Operation::Write(MetaWrite::Apply(wanted))) => {
+                    let map = self.map.as_mut().ok_or(NO_MAP);
+                    map.and_then(|map| moves::apply(map, &wanted, entry.log_time_ms))
+                }
+                Ok(Operation::Write(MetaWrite::Abort)) => {
+                    self.map.as_mut().ok_or(NO_MAP).and_then(moves::abort)
+                }
+                Ok(Operation::Write(MetaWrite::Arrived(replicas))) => {
+                    self.map.as_mut().ok_or(NO_MAP).map(|map| moves::arrived(map, &replicas))
+                }
                 Ok(Operation::Write(MetaWrite::Left(gone))) => {
                     self.map.as_mut().ok_or(NO_MAP).map(|map| replace::left(map, &gone))
                 }
@@ -111,6 +122,9 @@ impl MetaMachine {
                 }
                 Err(_) => Err(&b"-ERR malformed change of the cluster map\r\n"[..]),
             };
+            if let Some(map) = &mut self.map {
+                moves::advance(map, moves::AT_ONCE);
+            }
             answer(position, outcome.map_or_else(Status::Refused, |()| Status::Done(b"+OK\r\n")));
         }
         Ok(())

@@ -14,6 +14,8 @@
 //! empty replicas                     forgets the old replica ids
 //! ```
 //!
+//! A node that was added to the members joins so too: its old folder is 0, and it has no seats yet.
+//!
 //! A replica id that was given once is never given again: the new replicas have promised nothing, and what the old ones
 //! promised cannot be broken. So nothing here depends on the old folder being truly gone; that check only keeps a copy of
 //! a node from taking the seats of one that works.
@@ -33,8 +35,8 @@ pub fn replace(
     old_store: &str,
     new_store: &str,
 ) -> Result<(), &'static [u8]> {
-    let parse = |text| u128::from_str_radix(text, 16).ok().filter(|&id| id != 0);
-    let (Some(old), Some(new)) = (parse(old_store), parse(new_store)) else {
+    let parse = |text| u128::from_str_radix(text, 16).ok();
+    let (Some(old), Some(new)) = (parse(old_store), parse(new_store).filter(|&id| id != 0)) else {
         return Err(b"-ERR a store id is 32 hexadecimal digits\r\n");
     };
     let Some(member) = map.nodes.iter_mut().find(|n| n.id == *node) else {

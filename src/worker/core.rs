@@ -66,6 +66,8 @@ const WRITE_RETRY_TICKS: u64 = 500 / TICK_MS;
 const HAND_OVER_TICKS: u64 = 50 / TICK_MS;
 /// Ticks between two looks at expired keys and at the memory limit (100 ms).
 const EXPIRE_TICKS: u64 = 100 / TICK_MS;
+/// Ticks between two reports to the meta group of what changes of members have come to (200 ms).
+const REPORT_TICKS: u64 = 200 / TICK_MS;
 /// Ticks between two publications of the groups' state (100 ms).
 const PUBLISH_TICKS: u64 = 100 / TICK_MS;
 

@@ -1,7 +1,7 @@
 //! The cluster map: who is a member, where each partition's replicas are, at which epoch.
 
 use crate::GroupId;
-use ringfort_ring::{NodeId, PartitionCount, PartitionId};
+use ringfort_ring::{NodeId, PartitionCount, PartitionId, Seats};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,6 +41,12 @@ pub struct ClusterMap {
     /// Ids of nodes that left the cluster: none of them comes back.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub former_nodes: BTreeSet<NodeId>,
+    /// Epoch at which members, weights or targets changed last by somebody's wish: a plan is made from it.
+    #[serde(default)]
+    pub planned_epoch: u64,
+    /// The change of the members that is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<MapChange>,
 }
 
 /// How replicas are moved.
@@ -61,6 +67,22 @@ impl Default for Moving {
     }
 }
 
+/// A change of the members that is under way, and what to go back to if it is given up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapChange {
+    /// When it was asked for first, ms since 1970.
+    pub at_ms: u64,
+    /// Replicas that some node has to receive for it, counted when it was asked for last.
+    pub total: u32,
+    /// Whether it is on its way back.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub is_abort: bool,
+    /// The members before it.
+    pub nodes: Vec<MapNode>,
+    /// Replicas wanted for each partition before it.
+    pub replicas: u16,
+}
+
 /// A member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MapNode {
@@ -77,9 +99,12 @@ pub struct MapNode {
     pub weight: u32,
     /// Its failure domain.
     pub zone: String,
-    /// The data folder that holds its replicas.
+    /// The data folder that holds its replicas; 0: it has not joined yet.
     #[serde(with = "hex")]
     pub store_id: u128,
+    /// Whether it is to be forgotten once no replica is on it.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub is_leaving: bool,
 }
 
 /// One Raft group's replicas.
@@ -92,6 +117,15 @@ pub struct MapGroup {
     /// Replicas that had a seat and may still take part; the group forgets them when they do not any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leaving: Vec<MapSeat>,
+    /// Replicas that were given a seat and are not known to vote yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub joining: Vec<u64>,
+    /// Where its replicas are to be, and who is to lead, if that is not so yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Seats>,
+    /// Where they were before the change that is under way, if that has touched them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Seats>,
     /// The voters with which the group began, once they differ from those of `seats`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     founders: Vec<u64>,
@@ -193,11 +227,10 @@ impl ClusterMap {
             ));
         }
         for (id, group) in map.all_groups() {
-            if let Some(seat) = group.peers().find(|s| map.node(&s.node).is_none()) {
-                return Err(format!(
-                    "cluster map: group {id} has a replica on the unknown node {}",
-                    seat.node
-                ));
+            let placed = group.target.iter().chain(&group.before).flat_map(|seats| &seats.replicas);
+            let mut named = group.peers().map(|seat| &seat.node).chain(placed);
+            if let Some(node) = named.find(|node| map.node(node).is_none()) {
+                return Err(format!("cluster map: group {id} has a replica on the unknown node {node}"));
             }
         }
         Ok(map)
@@ -221,6 +254,9 @@ impl MapGroup {
             incarnation: 1,
             seats,
             leaving: Vec::new(),
+            joining: Vec::new(),
+            target: None,
+            before: None,
             founders: Vec::new(),
             leader,
             asides: Vec::new(),
@@ -234,6 +270,8 @@ impl MapGroup {
     pub fn refound(&mut self, seats: Vec<MapSeat>, recovery: MapRecovery) {
         let heir = recovery.from.as_ref().and_then(|from| seats.iter().find(|seat| seat.node == from.node));
         self.founders = heir.or_else(|| seats.first()).map(|seat| seat.replica).into_iter().collect();
+        self.joining = seats.iter().map(|seat| seat.replica).collect();
+        self.joining.retain(|replica| !self.founders.contains(replica));
         self.seats = seats;
         self.leaving.clear();
         self.asides.clear();
@@ -245,6 +283,7 @@ impl MapGroup {
     /// The group, of which nothing is left, is founded by the new replica `replica` alone.
     pub fn found_by(&mut self, replica: u64) {
         self.founders = vec![replica];
+        self.joining.retain(|&joining| joining != replica);
         self.leaving.retain(|seat| self.seats.iter().all(|other| other.node != seat.node));
     }
 
@@ -303,6 +342,9 @@ impl MapGroup {
     pub fn set_seats(&mut self, seats: Vec<MapSeat>) {
         self.founders = self.founders();
         let before = core::mem::replace(&mut self.seats, seats);
+        let is_new = |seat: &&MapSeat| !before.contains(seat);
+        self.joining.extend(self.seats.iter().filter(is_new).map(|seat| seat.replica));
+        self.joining.retain(|replica| self.seats.iter().any(|seat| seat.replica == *replica));
         self.leaving.extend(before.into_iter().filter(|seat| !self.seats.contains(seat)));
         let mut asides = core::mem::take(&mut self.asides);
         asides.retain(|aside| self.counts(aside.replica));
@@ -322,6 +364,23 @@ impl MapGroup {
         }
         is_seated
     }
+
+    /// The nodes of its seats, and who is to lead.
+    pub fn placed(&self) -> Seats {
+        let mut replicas: Vec<NodeId> = self.seats.iter().map(|seat| seat.node.clone()).collect();
+        replicas.sort_unstable();
+        Seats { replicas, leader: self.leader.clone() }
+    }
+
+    /// Whether its members are those that its seats want, as far as the map knows: then the next of them may change.
+    pub fn is_settled(&self) -> bool {
+        self.leaving.is_empty()
+            && self.joining.is_empty()
+            && self.asides.is_empty()
+            && self.loss_accepted_ms.is_none()
+            && !self.recovery.as_ref().is_some_and(|recovery| recovery.is_awaited)
+    }
+
     /// The replica on `node`, if there is one.
     pub fn replica_on(&self, node: &NodeId) -> Option<u64> {
         self.seats.iter().find(|s| s.node == *node).map(|s| s.replica)

@@ -10,7 +10,7 @@
 use crate::frame::{self, Kind, Reader, WireError};
 use crate::map::MapAside;
 use core::net::SocketAddr;
-use ringfort_ring::NodeId;
+use ringfort_ring::{NodeId, Seats};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -38,6 +38,12 @@ pub enum MetaWrite {
         /// The folder that the node has now.
         new_store: String,
     },
+    /// Make the members these, and have the partitions where this says.
+    Apply(Box<Apply>),
+    /// Give the change of the members up that is under way: go back to what was before it.
+    Abort,
+    /// In these groups these replicas vote now.
+    Arrived(Vec<(u16, Vec<u64>)>),
     /// In these groups these replicas take part no more.
     Left(Vec<(u16, Vec<u64>)>),
     /// These replicas stand aside.
@@ -54,6 +60,36 @@ pub enum MetaWrite {
         #[serde(default)]
         accept_loss: bool,
     },
+}
+
+/// Who is to be a member from now on, and where the replicas are to be in the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Apply {
+    /// The [`planned_epoch`](crate::ClusterMap::planned_epoch) of the map that it was planned from: compare and set.
+    pub planned_epoch: u64,
+    /// The members, ordered by id; all others leave.
+    pub nodes: Vec<Member>,
+    /// Replicas of each partition.
+    pub replicas: u16,
+    /// Where each partition is to be.
+    pub partitions: Vec<Seats>,
+    /// Where the meta group is to be.
+    pub meta: Seats,
+}
+
+/// A member as it is wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its id.
+    pub id: NodeId,
+    /// Where Redis clients reach it.
+    pub client: String,
+    /// Where nodes and proxies reach it.
+    pub peer: String,
+    /// Its share.
+    pub weight: u32,
+    /// Its failure domain.
+    pub zone: String,
 }
 
 /// Most replicas that one [`MetaWrite::Aside`] names.

@@ -1,7 +1,7 @@
 //! Replicas come and go as the cluster map says, and groups take them in: see [`crate::shard::membership`].
 
 use super::start::seats_of;
-use super::{Ending, HOUSEKEEPING_TICKS, WorkerCore, read_age_us_max};
+use super::{Ending, REPORT_TICKS, WorkerCore, read_age_us_max};
 use crate::log::{Disk, Identity, Standing};
 use crate::shard::membership::{Change, Step};
 use crate::shard::{Group, Machine, Origin, Submission};
@@ -103,8 +103,7 @@ impl<D: Disk> WorkerCore<D> {
     /// Every led group does its next step towards the members that the map wants.
     pub(super) fn reconcile(&mut self) {
         let mut seeding = self.groups.values().filter(|g| g.is_seeding()).count();
-        let mut gone = Vec::new();
-        let mut moved = Vec::new();
+        let (mut arrived, mut gone, mut moved) = (Vec::new(), Vec::new(), Vec::new());
         for (&id, group) in &mut self.groups {
             // A group of which one replica is seeded may begin with its next: it would never be done else.
             match group.reconcile(seeding >= SEEDING_MAX && !group.is_seeding()) {
@@ -118,6 +117,11 @@ impl<D: Disk> WorkerCore<D> {
                     let left = spec.map_or(&[][..], |s| &s.leaving[..]).iter().map(|s| s.replica);
                     let members = group.raft().membership();
                     let left: Vec<u64> = left.filter(|&replica| !members.contains(replica)).collect();
+                    let new = spec.map_or(&[][..], |s| &s.joining[..]).iter().copied();
+                    let new: Vec<u64> = new.filter(|replica| members.voters.contains(replica)).collect();
+                    if !new.is_empty() {
+                        arrived.push((id, new));
+                    }
                     let is_awaited = spec.and_then(|s| s.recovery.as_ref()).is_some_and(|r| r.is_awaited);
                     if !left.is_empty() || is_awaited {
                         gone.push((id, left));
@@ -130,7 +134,10 @@ impl<D: Disk> WorkerCore<D> {
             self.touch(id);
         }
         // Said again until the map shows it.
-        if !gone.is_empty() && self.ticks.is_multiple_of(HOUSEKEEPING_TICKS) {
+        if !arrived.is_empty() && self.ticks.is_multiple_of(REPORT_TICKS) {
+            self.tell_meta(&MetaWrite::Arrived(arrived));
+        }
+        if !gone.is_empty() && self.ticks.is_multiple_of(REPORT_TICKS) {
             self.tell_meta(&MetaWrite::Left(gone));
         }
     }
@@ -157,7 +164,9 @@ impl<D: Disk> WorkerCore<D> {
     /// It is malformed: drop the link.
     pub fn meta_report(&mut self, body: &[u8]) -> Result<(), WireError> {
         match MetaWrite::from_json(body) {
-            Ok(MetaWrite::Left(_) | MetaWrite::Aside(_) | MetaWrite::Reseat(_)) => self.meta_told(body),
+            Ok(MetaWrite::Arrived(_) | MetaWrite::Left(_) | MetaWrite::Aside(_) | MetaWrite::Reseat(_)) => {
+                self.meta_told(body)
+            }
             _ => return Err(WireError::Malformed("report to the meta group")),
         }
         Ok(())

@@ -92,7 +92,9 @@ fn checked(body: &[u8]) -> Result<MetaWrite, String> {
         write @ (MetaWrite::TlsClient(..) | MetaWrite::Lead(..)) => Ok(write),
         // An operator's word; what the others need, they find out themselves.
         write @ MetaWrite::Recover { accept_loss: true, .. } => Ok(write),
+        write @ (MetaWrite::Apply(_) | MetaWrite::Abort) => Ok(write),
         MetaWrite::Replace { .. }
+        | MetaWrite::Arrived(_)
         | MetaWrite::Left(_)
         | MetaWrite::Aside(_)
         | MetaWrite::Reseat(_)

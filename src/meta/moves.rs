@@ -1,0 +1,290 @@
+//! How a change of the members is carried out: by the state machine of the meta group itself.
+//!
+//! Nobody coordinates. A group whose replicas are not where they are to be has a `target` in the map. After every
+//! operation of the meta group's log [`advance`] looks at the map alone and gives groups their next seats, a bounded number
+//! at a time; the groups' own leaders carry that out ([`crate::shard::membership`]) and report what is done, which is the
+//! next operation. So the plan is replicated with the map, there is nothing that a crash could interrupt, and two leaders
+//! of the meta group cannot disagree.
+//!
+//! ```text
+//! Apply    --> members, targets           groups that differ have a `target`; nodes that are not wanted are `is_leaving`
+//! Replace  --> a new node has a folder    only then is anything moved to it
+//! advance  --> seats                      one replica of a group is exchanged for one on another node, then the next
+//! Arrived, Left --> the group is settled  it may go on, or is where it is to be
+//! advance  --> the end                    no group has a target: nodes that leave are forgotten
+//! Abort    --> targets                    the same way back, from wherever it is
+//! ```
+//!
+//! Bounds: a node receives at most so many replicas at a time ([`AT_ONCE`]), and one node's leaders send as many; one
+//! replica of a group moves at a time, but replicas that only come, or only go, do so together.
+
+use ringfort_ring::{NodeId, Seats};
+use ringfort_wire::ClusterMap;
+use ringfort_wire::map::{MapChange, MapGroup, MapNode, MapSeat};
+use ringfort_wire::meta::{Apply, Member};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Replicas that a node receives, and that the groups which it leads send, at a time.
+pub const AT_ONCE: u16 = 2;
+
+type Refused = &'static [u8];
+
+/// Takes a change of the members.
+///
+/// # Errors
+/// An error reply: it was planned from an older map, or contradicts itself.
+pub fn apply(map: &mut ClusterMap, wanted: &Apply, at_ms: u64) -> Result<(), Refused> {
+    if wanted.planned_epoch != map.planned_epoch {
+        return Err(b"-ERR the members have changed meanwhile; plan again\r\n");
+    }
+    check(map, wanted)?;
+    let placed = core::iter::once(&wanted.meta).chain(&wanted.partitions);
+    let is_same = wanted.replicas == map.replicas
+        && map.nodes.iter().filter(|node| !node.is_leaving).map(member_of).eq(wanted.nodes.iter().cloned())
+        && map.all_groups().zip(placed.clone()).all(|((_, group), seats)| aim_of(group) == *seats);
+    if is_same {
+        return Ok(());
+    }
+    let before = (map.nodes.clone(), map.replicas);
+    set_members(map, &wanted.nodes, wanted.replicas);
+    let mut total = 0;
+    for (group, seats) in groups_mut(map).zip(placed) {
+        aim(group, seats.clone());
+        total += received(group);
+    }
+    let change = map.change.take();
+    let (at_ms, nodes, replicas) = match change {
+        Some(change) => (change.at_ms, change.nodes, change.replicas),
+        None => (at_ms, before.0, before.1),
+    };
+    map.change = Some(MapChange { at_ms, total, is_abort: false, nodes, replicas });
+    planned(map);
+    Ok(())
+}
+
+/// Gives the change up that is under way: its way back is a change as well.
+///
+/// # Errors
+/// An error reply: there is none.
+pub fn abort(map: &mut ClusterMap) -> Result<(), Refused> {
+    let Some(mut change) = map.change.take() else {
+        return Err(b"-ERR no change of the members is under way\r\n");
+    };
+    let is_first = !core::mem::replace(&mut change.is_abort, true);
+    let members: Vec<Member> = change.nodes.iter().filter(|node| !node.is_leaving).map(member_of).collect();
+    let replicas = change.replicas;
+    if is_first {
+        set_members(map, &members, replicas);
+        change.total = 0;
+        for group in groups_mut(map) {
+            let back = group.before.clone().unwrap_or_else(|| group.placed());
+            aim(group, back);
+            change.total += received(group);
+        }
+    }
+    map.change = Some(change);
+    if is_first {
+        planned(map);
+    }
+    Ok(())
+}
+
+/// Replicas that vote now.
+pub fn arrived(map: &mut ClusterMap, replicas: &[(u16, Vec<u64>)]) {
+    let mut is_changed = false;
+    for (id, replicas) in replicas {
+        let Some(group) = groups_mut(map).nth(usize::from(*id)) else { continue };
+        let before = group.joining.len();
+        group.joining.retain(|replica| !replicas.contains(replica));
+        is_changed |= group.joining.len() < before;
+    }
+    map.epoch += u64::from(is_changed);
+}
+
+/// Gives groups their next seats, at most `at_once` new ones for each node that receives or sends, and ends the change
+/// when every group is where it is to be.
+pub fn advance(map: &mut ClusterMap, at_once: u16) {
+    if map.change.is_none() {
+        return;
+    }
+    let epoch = map.epoch + 1;
+    let is_moving = begin_moves(map, at_once);
+    let is_over = groups_mut(map).all(|group| group.target.is_none() && group.is_settled());
+    if is_over {
+        end(map);
+    }
+    if is_moving || is_over {
+        map.epoch = epoch;
+    }
+}
+
+fn begin_moves(map: &mut ClusterMap, at_once: u16) -> bool {
+    let joined: BTreeSet<NodeId> =
+        map.nodes.iter().filter(|node| node.store_id != 0).map(|node| node.id.clone()).collect();
+    let mut busy: BTreeMap<NodeId, u16> = BTreeMap::new();
+    let take = |busy: &mut BTreeMap<NodeId, u16>, node: &NodeId| *busy.entry(node.clone()).or_default() += 1;
+    for (_, group) in map.all_groups() {
+        for seat in group.seats.iter().filter(|seat| group.joining.contains(&seat.replica)) {
+            take(&mut busy, &seat.node);
+        }
+        if !group.joining.is_empty() {
+            take(&mut busy, &group.leader);
+        }
+    }
+    let mut next_replica = map.next_replica;
+    let mut is_changed = false;
+    for group in groups_mut(map) {
+        let Some(target) = group.target.clone().filter(|_| group.is_settled()) else { continue };
+        let step = next(group, &target);
+        if step.is_empty() {
+            group.leader = target.leader;
+            group.target = None;
+            is_changed = true;
+            continue;
+        }
+        let is_free = |node: &NodeId| busy.get(node).is_none_or(|&count| count < at_once);
+        let is_sent = step.come.is_empty() || is_free(&group.leader);
+        if !is_sent || !step.come.iter().all(|node| joined.contains(node) && is_free(node)) {
+            continue;
+        }
+        if !step.come.is_empty() {
+            take(&mut busy, &group.leader);
+        }
+        let mut seats: Vec<MapSeat> =
+            group.seats.iter().filter(|seat| !step.go.contains(&seat.node)).cloned().collect();
+        for node in step.come {
+            take(&mut busy, &node);
+            seats.push(MapSeat { node, replica: next_replica });
+            next_replica += 1;
+        }
+        seats.sort_by(|a, b| a.node.cmp(&b.node));
+        if !seats.iter().any(|seat| seat.node == group.leader) {
+            let is_seated = seats.iter().any(|seat| seat.node == target.leader);
+            let heir = if is_seated { Some(&target.leader) } else { seats.first().map(|seat| &seat.node) };
+            group.leader = heir.unwrap_or(&target.leader).clone();
+        }
+        group.set_seats(seats);
+        is_changed = true;
+    }
+    map.next_replica = next_replica;
+    is_changed
+}
+
+/// The next change of a group's seats.
+struct NextSeats {
+    /// Nodes that get a replica.
+    come: Vec<NodeId>,
+    /// Nodes that give theirs up.
+    go: Vec<NodeId>,
+}
+
+impl NextSeats {
+    fn is_empty(&self) -> bool {
+        self.come.is_empty() && self.go.is_empty()
+    }
+}
+
+/// One for one, as long as there is one to come and one to go; what is left over at once.
+fn next(group: &MapGroup, target: &Seats) -> NextSeats {
+    let seated = |node: &NodeId| group.seats.iter().any(|seat| seat.node == *node);
+    let mut come: Vec<NodeId> = target.replicas.iter().filter(|node| !seated(node)).cloned().collect();
+    let nodes = group.seats.iter().map(|seat| seat.node.clone());
+    let mut go: Vec<NodeId> = nodes.filter(|node| !target.replicas.contains(node)).collect();
+    if !come.is_empty() && !go.is_empty() {
+        come.truncate(1);
+        go.truncate(1);
+    }
+    NextSeats { come, go }
+}
+
+/// Nodes that left have no replica any more: the map forgets them, and what it was before.
+fn end(map: &mut ClusterMap) {
+    map.change = None;
+    map.nodes.retain(|node| !node.is_leaving);
+    for group in groups_mut(map) {
+        group.before = None;
+    }
+}
+
+/// Where a group is to be in the end.
+fn aim_of(group: &MapGroup) -> Seats {
+    group.target.clone().unwrap_or_else(|| group.placed())
+}
+
+fn aim(group: &mut MapGroup, seats: Seats) {
+    let placed = group.placed();
+    let is_there = placed == seats;
+    if !is_there && group.before.is_none() {
+        group.before = Some(placed);
+    }
+    group.target = (!is_there).then_some(seats);
+}
+
+/// Replicas that the group still has to take in.
+pub fn received(group: &MapGroup) -> u32 {
+    let Some(target) = &group.target else { return 0 };
+    let missing = target.replicas.iter().filter(|node| group.replica_on(node).is_none()).count();
+    u32::try_from(missing).unwrap_or(u32::MAX)
+}
+
+fn set_members(map: &mut ClusterMap, wanted: &[Member], replicas: u16) {
+    map.replicas = replicas;
+    let mut nodes: Vec<MapNode> = Vec::new();
+    for old in &map.nodes {
+        if !wanted.iter().any(|member| member.id == old.id) {
+            nodes.push(MapNode { is_leaving: true, ..old.clone() });
+        }
+    }
+    for member in wanted {
+        let old = map.node(&member.id);
+        nodes.push(MapNode {
+            id: member.id.clone(),
+            client: member.client.clone(),
+            tls_client: old.and_then(|old| old.tls_client.clone()),
+            peer: member.peer.clone(),
+            weight: member.weight,
+            zone: member.zone.clone(),
+            store_id: old.map_or(0, |old| old.store_id),
+            is_leaving: false,
+        });
+    }
+    nodes.sort_by(|a, b| a.id.cmp(&b.id));
+    map.nodes = nodes;
+}
+
+fn member_of(node: &MapNode) -> Member {
+    let MapNode { id, client, peer, weight, zone, .. } = node.clone();
+    Member { id, client, peer, weight, zone }
+}
+
+fn planned(map: &mut ClusterMap) {
+    map.epoch += 1;
+    map.planned_epoch = map.epoch;
+}
+
+/// The meta group, then the partitions: index = group id.
+fn groups_mut(map: &mut ClusterMap) -> impl Iterator<Item = &mut MapGroup> {
+    core::iter::once(&mut map.meta).chain(&mut map.groups)
+}
+
+/// What every replica of the meta group must be sure of before it takes a change.
+fn check(map: &ClusterMap, wanted: &Apply) -> Result<(), Refused> {
+    if wanted.partitions.len() != map.groups.len() {
+        return Err(b"-ERR the number of partitions never changes\r\n");
+    }
+    if !wanted.nodes.windows(2).all(|pair| pair[0].id < pair[1].id) {
+        return Err(b"-ERR the members are not in the order of their ids\r\n");
+    }
+    let is_sound = |seats: &Seats| {
+        let is_member = |id: &NodeId| wanted.nodes.iter().any(|node| node.id == *id);
+        let is_distinct = seats.replicas.windows(2).all(|pair| pair[0] < pair[1]);
+        is_distinct && seats.replicas.contains(&seats.leader) && seats.replicas.iter().all(is_member)
+    };
+    if !core::iter::once(&wanted.meta).chain(&wanted.partitions).all(is_sound) {
+        return Err(b"-ERR replicas are not on distinct members, or not led by one of them\r\n");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

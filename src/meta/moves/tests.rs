@@ -1,0 +1,228 @@
+use super::*;
+use crate::meta::form::tests::sample_map;
+use crate::meta::replace;
+use ringfort_ring::{NodeSpec, Placement, place};
+use ringfort_wire::map::MapSeat;
+
+/// Splitmix64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % bound as u64) as usize
+    }
+}
+
+fn member(n: usize, weight: u32) -> Member {
+    Member {
+        id: NodeId(format!("n{n}")),
+        client: format!("127.0.0.1:{}", 7000 + n),
+        peer: format!("127.0.0.1:{}", 8000 + n),
+        weight,
+        zone: String::new(),
+    }
+}
+
+/// The change that makes `nodes` the members, planned from where the groups are to be now.
+fn plan(map: &ClusterMap, nodes: Vec<Member>, replicas: u16) -> Apply {
+    let now = Placement { partitions: map.groups.iter().map(aim_of).collect() };
+    let specs: Vec<NodeSpec> =
+        nodes.iter().map(|m| NodeSpec { id: m.id.clone(), weight: m.weight, zone: m.zone.clone() }).collect();
+    let partitions = place(Some(&now), &specs, map.partitions, replicas).unwrap().partitions;
+    let meta: Vec<NodeId> =
+        nodes.iter().take(if nodes.len() < 3 { 1 } else { 3 }).map(|m| m.id.clone()).collect();
+    let meta = Seats { leader: meta[0].clone(), replicas: meta };
+    Apply { planned_epoch: map.planned_epoch, nodes, replicas, partitions, meta }
+}
+
+fn members(numbers: &[usize]) -> Vec<Member> {
+    let mut all: Vec<Member> = numbers.iter().map(|&n| member(n, 1)).collect();
+    all.sort_by(|a, b| a.id.cmp(&b.id));
+    all
+}
+
+fn join(map: &mut ClusterMap, node: &NodeId) {
+    let store = format!("{:032x}", 1000 + map.epoch);
+    replace::replace(map, node, &format!("{:032x}", 0), &store).unwrap();
+    advance(map, AT_ONCE);
+}
+
+fn joinable(map: &ClusterMap) -> Vec<NodeId> {
+    map.nodes.iter().filter(|node| node.store_id == 0).map(|node| node.id.clone()).collect()
+}
+
+fn unsettled(map: &ClusterMap) -> Vec<u16> {
+    map.all_groups().filter(|(_, group)| !group.is_settled()).map(|(id, _)| id.0).collect()
+}
+
+/// The leader of a group has done what the map wants, and says so.
+fn finish(map: &mut ClusterMap, id: u16) {
+    let group = groups_mut(map).nth(usize::from(id)).unwrap();
+    let (joining, leaving) = (group.joining.clone(), group.leaving.iter().map(|s| s.replica).collect());
+    arrived(map, &[(id, joining)]);
+    advance(map, AT_ONCE);
+    replace::left(map, &[(id, leaving)]);
+    advance(map, AT_ONCE);
+}
+
+/// What must hold in any state.
+fn check_bounds(map: &ClusterMap) {
+    assert_eq!(ClusterMap::from_json(&map.to_json()).as_ref(), Ok(map));
+    let mut receives: BTreeMap<&NodeId, u16> = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    for (_, group) in map.all_groups() {
+        assert!(!group.seats.is_empty());
+        for MapSeat { node, replica } in group.peers() {
+            assert!(seen.insert(*replica) && *replica < map.next_replica);
+            assert!(map.node(node).is_some_and(|node| node.store_id != 0), "a replica where nobody is");
+        }
+        assert!(group.replica_on(&group.leader).is_some(), "led by one of its own");
+        for seat in group.seats.iter().filter(|seat| group.joining.contains(&seat.replica)) {
+            *receives.entry(&seat.node).or_default() += 1;
+        }
+        let voters = group.seats.len() - group.joining.len() + group.leaving.len();
+        assert!(voters > 0, "who is to teach the new ones? {group:?}");
+        assert!(group.joining.len() <= 1 || group.leaving.is_empty(), "one for one: {group:?}");
+    }
+    assert!(receives.values().all(|&count| count <= AT_ONCE), "{receives:?}");
+}
+
+/// Everything that is under way ends, in the order that `random` says. Returns how many groups have done something.
+fn settle(map: &mut ClusterMap, random: &mut Random) -> usize {
+    let mut steps = 0;
+    loop {
+        check_bounds(map);
+        let (nodes, groups) = (joinable(map), unsettled(map));
+        match random.below((nodes.len() + groups.len()).max(1)) {
+            at if at < nodes.len() => join(map, &nodes[at]),
+            at if at < nodes.len() + groups.len() => {
+                finish(map, groups[at - nodes.len()]);
+                steps += 1;
+            }
+            _ => return steps,
+        }
+        assert!(steps < 10_000, "it never ends");
+    }
+}
+
+fn placed(map: &ClusterMap) -> Vec<Seats> {
+    map.all_groups().map(|(_, group)| group.placed()).collect()
+}
+
+fn wanted(apply: &Apply) -> Vec<Seats> {
+    core::iter::once(&apply.meta).chain(&apply.partitions).cloned().collect()
+}
+
+#[test]
+fn a_node_is_added_with_as_many_moves_as_it_gets_replicas() {
+    let mut map = sample_map();
+    let before = map.clone();
+    let change = plan(&map, members(&[1, 2, 3, 4]), 3);
+    apply(&mut map, &change, 5).unwrap();
+    advance(&mut map, AT_ONCE);
+    assert!(unsettled(&map).is_empty(), "it has no folder yet");
+    assert_eq!(map.change.as_ref().map(|c| (c.at_ms, c.total)), Some((5, 48)));
+    let steps = settle(&mut map, &mut Random(1));
+    assert_eq!((steps, placed(&map), map.change.as_ref()), (48, wanted(&change), None));
+    assert_eq!((map.nodes.len(), map.next_replica), (4, before.next_replica + 48));
+
+    let change = plan(&map, members(&[1, 2, 3]), 3);
+    apply(&mut map, &change, 6).unwrap();
+    advance(&mut map, AT_ONCE);
+    assert!(map.nodes[3].is_leaving);
+    assert_eq!(settle(&mut map, &mut Random(2)), 48);
+    assert_eq!((placed(&map), map.nodes.len()), (wanted(&change), 3));
+    assert!(map.groups.iter().all(|group| group.before.is_none()));
+}
+
+#[test]
+fn copies_come_and_go() {
+    let mut map = sample_map();
+    for replicas in [1, 3] {
+        let change = plan(&map, members(&[1, 2, 3]), replicas);
+        apply(&mut map, &change, 5).unwrap();
+        advance(&mut map, AT_ONCE);
+        settle(&mut map, &mut Random(3));
+        assert_eq!((placed(&map), map.replicas), (wanted(&change), replicas));
+    }
+}
+
+#[test]
+fn a_change_from_an_older_plan_or_without_sense_does_nothing() {
+    let mut map = sample_map();
+    let change = plan(&map, members(&[1, 2, 3, 4]), 3);
+    let refused = |map: &mut ClusterMap, change: &Apply| {
+        let before = map.clone();
+        let refused = apply(map, change, 5).is_err();
+        assert_eq!(*map, before);
+        refused
+    };
+    let broken: [&dyn Fn(&mut Apply); 6] = [
+        &|c| c.planned_epoch += 1,
+        &|c| c.nodes.swap(0, 1),
+        &|c| drop(c.nodes.remove(1)),
+        &|c| drop(c.partitions.pop()),
+        &|c| c.partitions[3].leader = NodeId("n9".into()),
+        &|c| c.partitions[3].replicas.reverse(),
+    ];
+    for (at, spoil) in broken.iter().enumerate() {
+        let mut spoilt = change.clone();
+        spoil(&mut spoilt);
+        assert!(refused(&mut map, &spoilt), "{at}");
+    }
+    assert!(abort(&mut map).is_err());
+    apply(&mut map, &change, 5).unwrap();
+    assert!(refused(&mut map, &change), "planned before the change");
+    let again = Apply { planned_epoch: map.planned_epoch, ..change };
+    let before = map.clone();
+    apply(&mut map, &again, 9).unwrap();
+    assert_eq!(map, before, "the same wish changes nothing");
+}
+
+/// Wishes, joins, reports and aborts in any order: in the end all is as was wished last, or as before after an abort.
+#[test]
+fn any_series_of_changes_ends_where_the_last_wish_is() {
+    for seed in 0..100 {
+        let random = &mut Random(seed);
+        let mut map = sample_map();
+        let (mut aim, mut nodes) = (placed(&map), 3);
+        let (mut stable, mut stable_nodes) = (aim.clone(), nodes);
+        for _ in 0..random.below(60) {
+            if map.change.is_none() {
+                (stable, stable_nodes) = (aim.clone(), nodes);
+            }
+            match random.below(12) {
+                0 => {
+                    let start = 1 + random.below(3);
+                    let numbers: Vec<usize> = (start..=start + random.below(5)).collect();
+                    let replicas = if random.below(4) == 0 { 1 } else { 3 };
+                    let change = plan(&map, members(&numbers), replicas);
+                    apply(&mut map, &change, 5).unwrap();
+                    (aim, nodes) = (wanted(&change), numbers.len());
+                }
+                1 if map.change.is_some() => {
+                    abort(&mut map).unwrap();
+                    (aim, nodes) = (stable.clone(), stable_nodes);
+                }
+                2..6 => joinable(&map).first().into_iter().for_each(|node| join(&mut map, node)),
+                _ => {
+                    let groups = unsettled(&map);
+                    if !groups.is_empty() {
+                        finish(&mut map, groups[random.below(groups.len())]);
+                    }
+                }
+            }
+            advance(&mut map, AT_ONCE);
+            check_bounds(&map);
+        }
+        settle(&mut map, random);
+        assert_eq!((placed(&map), map.nodes.len()), (aim, nodes), "seed {seed}");
+        assert!(map.change.is_none() && joinable(&map).is_empty());
+        let before = map.clone();
+        advance(&mut map, AT_ONCE);
+        assert_eq!(map, before, "nothing is left to do");
+    }
+}
