@@ -28,7 +28,7 @@ pub enum Step {
     /// The cluster knows this node by the data folder `old_store`: ask it to take this empty one in its place
     /// ([`super::replace`]).
     Rejoin {
-        /// The folder that it knows.
+        /// The folder that it knows; 0: the node is new, and has had none.
         old_store: u128,
         /// What the cluster is called.
         cluster: String,
@@ -93,7 +93,10 @@ fn join(own: Own<'_>, map: ClusterMap) -> Step {
             map.name, own.id
         )),
         Some(node) => Step::Rejoin { old_store: node.store_id, cluster: map.name },
-        None => Step::Stranger(format!("cluster '{}' has no node {}", map.name, own.id)),
+        None => Step::Wait(format!(
+            "cluster '{}' has no node {}: it waits until `ringfort apply` adds it",
+            map.name, own.id
+        )),
     }
 }
 
@@ -227,6 +230,18 @@ pub(crate) mod tests {
         let lost = Own { store_id: 4, ..known };
         let rejoin = Step::Rejoin { old_store: 11, cluster: sample_map().name };
         assert_eq!(step(&config(), lost, &[formed.clone()]).unwrap(), rejoin);
+        let n9 = NodeId("n9".into());
+        let waits = |map: &ClusterMap| {
+            let mut formed = empty("n1", 10);
+            formed.1.as_mut().unwrap().map = map.to_json();
+            step(&config(), Own { id: &n9, ..lost }, &[formed]).unwrap()
+        };
+        assert!(matches!(waits(&sample_map()), Step::Wait(why) if why.contains("`ringfort apply`")));
+        let mut invited = sample_map();
+        let node = MapNode { id: n9.clone(), store_id: 0, ..invited.nodes[0].clone() };
+        invited.nodes.push(node);
+        let joins = Step::Rejoin { old_store: 0, cluster: sample_map().name };
+        assert_eq!(waits(&invited), joins);
         let mut alone = sample_map();
         alone.meta.seats.retain(|s| s.node == n2);
         formed.1.as_mut().unwrap().map = alone.to_json();

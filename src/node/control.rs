@@ -305,7 +305,14 @@ impl Control {
     /// The config allows no placement, the disk does not take the map, or the cluster does not know this folder.
     pub(super) async fn join_cluster(&self, cluster_id: u128) -> anyhow::Result<ClusterMap> {
         if let Some(map) = self.folder.map()? {
-            let own = map.node(&self.node).is_some_and(|n| n.store_id == self.store_id);
+            let known = map.node(&self.node);
+            anyhow::ensure!(
+                known.is_some() || map.name != self.config.cluster.name,
+                "node {} has left cluster '{}': its data folder can be deleted, and the node taken out of the config file",
+                self.node,
+                map.name
+            );
+            let own = known.is_some_and(|n| n.store_id == self.store_id);
             anyhow::ensure!(
                 map.name == self.config.cluster.name,
                 "the data folder is of cluster '{}', the config file of cluster '{}'",
@@ -357,11 +364,12 @@ impl Control {
                 Step::Stranger(why) => anyhow::bail!("{why}"),
                 Step::Rejoin { old_store, cluster } => {
                     let why = self.ask_to_be_taken_in(old_store).await;
-                    wait(why.unwrap_or_else(|| {
-                        format!(
+                    wait(why.unwrap_or_else(|| match old_store {
+                        0 => format!("cluster '{cluster}' has a place for node {}: it joins", self.node),
+                        _ => format!(
                             "cluster '{cluster}' knows node {} by another data folder: it asks to be seeded from the others",
                             self.node
-                        )
+                        ),
                     }));
                     tokio::time::sleep(REJOIN_INTERVAL).await;
                 }
@@ -407,6 +415,9 @@ impl Control {
                 _ => tokio::time::sleep(wait).await,
             }
             if let Some(map) = self.shared.map().filter(|m| m.epoch > kept) {
+                if map.node(&self.node).is_none() {
+                    tracing::info!(node = %self.node, "this node has left the cluster: it can be stopped");
+                }
                 match self.folder.keep_map(&map) {
                     Ok(()) => kept = map.epoch,
                     Err(error) => {

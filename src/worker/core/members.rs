@@ -19,10 +19,11 @@ impl<D: Disk> WorkerCore<D> {
         self.ports.map = self.view.cluster_map().cloned();
         let Some(map) = self.ports.map.clone() else { return Ok(()) };
         self.read_age_us_max = read_age_us_max(&map);
-        // The new replicas of this node's seats are in that other folder: here they would vote a second time.
+        // The new replicas of this node's seats are in that other folder: here they would vote a second time. A node that
+        // has left the cluster ends its replicas, and goes on telling clients where to go.
         let own = map.node(&self.options.node);
         anyhow::ensure!(
-            own.is_some_and(|node| node.store_id == self.shared.store_id),
+            own.is_none_or(|node| node.store_id == self.shared.store_id),
             "the cluster knows node {} by another data folder now: start it with that one",
             self.options.node
         );
@@ -367,6 +368,22 @@ mod tests {
         core.shared.set_map(&other);
         let error = core.turn(&Still).unwrap_err().to_string();
         assert!(error.contains("by another data folder now"), "{error}");
+    }
+
+    #[test]
+    fn a_node_that_left_the_cluster_ends_its_replicas_and_goes_on() {
+        let disk = MemDisk::new();
+        let map = sample_map();
+        let mut core = start(&map, &disk, false);
+        let mut without = ClusterMap { epoch: map.epoch + 1, ..map };
+        without.nodes.retain(|node| node.id != n1());
+        for group in core::iter::once(&mut without.meta).chain(&mut without.groups) {
+            group.seats.retain(|seat| seat.node != n1());
+            group.leader = group.seats[0].node.clone();
+        }
+        follow(&mut core, &without);
+        assert!(core.groups.is_empty());
+        assert!(core.log.borrow().group(GROUP.0).is_none(), "its logs are gone");
     }
 
     fn again(
