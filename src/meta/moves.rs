@@ -207,7 +207,7 @@ fn end(map: &mut ClusterMap) {
 }
 
 /// Where a group is to be in the end.
-fn aim_of(group: &MapGroup) -> Seats {
+pub fn aim_of(group: &MapGroup) -> Seats {
     group.target.clone().unwrap_or_else(|| group.placed())
 }
 

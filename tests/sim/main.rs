@@ -47,6 +47,8 @@ const MEMORY_SEEDS_LEN: u64 = 24;
 const CRASH_SEEDS_LEN: u64 = 24;
 /// Seeds of the liveness mode that are run when SEEDS does not say otherwise.
 const LIVENESS_SEEDS_LEN: u64 = 30;
+/// Seeds with changes of the members that are run when SEEDS does not say otherwise.
+const MOVING_SEEDS_LEN: u64 = 24;
 /// Lines of the trace that are printed when LINES does not say otherwise.
 const LINES: u64 = 200;
 
@@ -171,6 +173,15 @@ fn liveness() {
     let first = options::LIVENESS_SEEDS + variable("FIRST").unwrap_or(0);
     let seeds: Vec<u64> = (first..first + variable("SEEDS").unwrap_or(LIVENESS_SEEDS_LEN)).collect();
     run_all(&seeds);
+}
+
+/// Nodes come and go, and nobody notices.
+#[test]
+fn moving() {
+    let first = options::MOVING_SEEDS + variable("FIRST").unwrap_or(0);
+    let seeds: Vec<u64> = (first..first + variable("SEEDS").unwrap_or(MOVING_SEEDS_LEN)).collect();
+    let report = run_all(&seeds);
+    assert!(report.changes > 0 && report.left > 0, "nobody came or went");
 }
 
 #[test]

@@ -153,7 +153,7 @@ impl Node {
             doom: None,
             is_full: false,
             store_id: number as u128 + 1,
-            kept: Some(map.clone()),
+            kept: (number < options.members).then(|| map.clone()),
         }
     }
 

@@ -16,6 +16,11 @@ pub(crate) const CRASH_SEEDS: u64 = 1 << 33;
 /// Seeds from here on are those of the liveness mode.
 pub(crate) const LIVENESS_SEEDS: u64 = 3 << 32;
 
+/// Seeds from here on change the members again and again.
+pub(crate) const MOVING_SEEDS: u64 = 1 << 34;
+/// Hosts of nodes when members change; some of them are members.
+const MOVING_NODES: usize = 5;
+
 /// Most by which a clock's speed is off, parts per million: (1 + x) / (1 - x) stays below 1.1, which leases assume.
 pub(crate) const DRIFT_PPM_MAX: u64 = 47_000;
 
@@ -117,6 +122,10 @@ impl FaultMix {
 pub(crate) struct Options {
     pub(crate) seed: u64,
     pub(crate) nodes: usize,
+    /// The first of them are members when the cluster forms.
+    pub(crate) members: usize,
+    /// Longest time between two changes of the members, µs; 0: there are none.
+    pub(crate) change_us: u64,
     pub(crate) replicas: u16,
     pub(crate) workers: u16,
     pub(crate) fsync: bool,
@@ -208,7 +217,8 @@ impl Options {
             mix.kill = 3;
         }
         let has_memory_limit = (MEMORY_SEEDS..CRASH_SEEDS).contains(&seed);
-        let is_liveness = LIVENESS_SEEDS <= seed;
+        let is_liveness = (LIVENESS_SEEDS..MOVING_SEEDS).contains(&seed);
+        let is_moving = MOVING_SEEDS <= seed;
         let is_hot = rng.one_in(3) || has_memory_limit;
         let replicas = if rng.one_in(8) && !crashes && !is_liveness { 1 } else { 3 };
         if crashes {
@@ -219,6 +229,14 @@ impl Options {
             mix.wipe = 1 + seed / 4 % 4;
             mix.damage = damage;
         }
+        let mut nodes = if extra.one_in(4) { extra.range(4, 5) as usize } else { 3 };
+        let mut members = nodes;
+        let mut changes = Rng::new(seed ^ 0x0063_6861_6e67_6500);
+        let mut change_us = 0;
+        if is_moving {
+            (nodes, members) = (MOVING_NODES, changes.range(3, 5) as usize);
+            change_us = changes.spread(SECOND, 20 * SECOND);
+        }
         let mut limits = Rng::new(seed ^ 0x6275_6767_6966_7900);
         // One run in four. Where memory is short all look at one partition, and what followers miss is evicted anyway.
         let has_replica_clients = matches!(seed % 8, 4 | 6) && !has_memory_limit;
@@ -228,7 +246,9 @@ impl Options {
             limits: Self::shrink(&mut limits),
             write_window: if limits.one_in(3) { limits.spread(1, 64) } else { 1024 },
             is_liveness,
-            nodes: if extra.one_in(4) { extra.range(4, 5) as usize } else { 3 },
+            nodes,
+            members,
+            change_us,
             is_hot,
             replicas,
             workers: if rng.one_in(4) { 2 } else { 1 },
@@ -292,10 +312,18 @@ impl Options {
 
     /// Whether nodes ask each other for newer maps: those without a replica of the meta group learn them in no other way.
     pub(crate) fn follows_map(&self) -> bool {
-        self.mix.loses_folders() || self.nodes == 4 || (self.mix.crash > 0 && !self.fsync)
+        self.mix.loses_folders()
+            || self.changes_members()
+            || self.nodes == 4
+            || (self.mix.crash > 0 && !self.fsync)
     }
 
-    /// The cluster's config file.
+    /// Whether nodes come and go.
+    pub(crate) fn changes_members(&self) -> bool {
+        self.change_us > 0
+    }
+
+    /// The config file with which the cluster forms.
     pub(crate) fn toml(&self) -> String {
         let durability = if self.fsync { "fsync" } else { "buffered" };
         let mut toml = format!(
@@ -306,7 +334,7 @@ impl Options {
             let bytes = quota * u64::from(PARTITIONS);
             toml += &format!("maxmemory = {bytes}\nmaxmemory_policy = \"{}\"\n", policy.name());
         }
-        for n in 1..=self.nodes {
+        for n in 1..=self.members {
             toml += &format!(
                 "[[node]]\nid = \"n{n}\"\nclient = \"127.0.0.1:{}\"\npeer = \"127.0.0.1:{}\"\n",
                 7000 + n,
@@ -326,7 +354,8 @@ impl std::fmt::Display for Options {
         writeln!(f, "options of SEED={}", self.seed)?;
         writeln!(
             f,
-            "  cluster   {} nodes of {} workers, {} replicas, {durability}, {} proxies (deadline {} ms)",
+            "  cluster   {} members of {} nodes with {} workers, {} replicas, {durability}, {} proxies (deadline {} ms)",
+            self.members,
             self.nodes,
             self.workers,
             self.replicas,
@@ -364,6 +393,9 @@ impl std::fmt::Display for Options {
             self.segment_bytes, self.compact_bytes, self.memory
         )?;
         writeln!(f, "            {:?}, {} writes a lane", self.limits, self.write_window)?;
+        if self.changes_members() {
+            writeln!(f, "  members   change within {} ms, again and again", ms(self.change_us))?;
+        }
         if self.is_liveness {
             writeln!(f, "  liveness  a majority is healed at the end, the rest stays broken")?;
         }

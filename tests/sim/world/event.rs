@@ -81,6 +81,10 @@ pub(super) enum Event {
     },
     /// A client asks the meta group for a change of the settings.
     Setting,
+    /// An operator asks for other members.
+    Change,
+    /// Proxies ask for a newer map.
+    ProxyMaps,
     Fault,
     Block {
         from: Host,

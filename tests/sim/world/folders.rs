@@ -23,6 +23,10 @@ impl World {
         self.after(after, Event::FollowMap { node });
         let other = self.rng.index(self.nodes.len());
         let Some(own) = self.nodes[node].map() else { return };
+        if own.node(&self.nodes[node].id).is_none() {
+            self.leave_for_good(node);
+            return;
+        }
         self.nodes[node].kept = Some((*own).clone());
         if other != node
             && self.are_in_touch(node, other)
@@ -47,7 +51,10 @@ impl World {
             return;
         };
         let (id, store) = (self.nodes[node].id.clone(), self.nodes[node].store_id);
-        let known = map.node(&id).map_or(0, |n| n.store_id);
+        let Some(known) = map.node(&id).map(|n| n.store_id) else {
+            self.after(REJOIN_US, Event::Start { node });
+            return;
+        };
         if known == store {
             self.line(|| format!("n{} takes the map of epoch {}", node + 1, map.epoch));
             self.nodes[node].kept = Some((*map).clone());
@@ -78,10 +85,11 @@ impl World {
     /// Whether every replica that was lost has been replaced.
     pub(super) fn is_whole(&self) -> bool {
         let map = self.newest_map();
-        let is_named = |n: &Node| map.node(&n.id).is_some_and(|m| m.store_id == n.store_id);
+        let is_named = |n: &Node| map.node(&n.id).is_none_or(|m| m.store_id == n.store_id);
         let waits =
             |n: &Node| n.workers.iter().any(|w| w.core.as_ref().is_some_and(|core| core.has_asides()));
-        map.all_groups().all(|(_, group)| group.leaving.is_empty())
+        map.change.is_none()
+            && map.all_groups().all(|(_, group)| group.is_settled())
             && self.nodes.iter().all(|n| is_named(n) && !waits(n))
     }
 

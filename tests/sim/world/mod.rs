@@ -5,6 +5,7 @@ mod event;
 mod faults;
 mod folders;
 mod liveness;
+mod members;
 mod network;
 mod nodes;
 mod proxies;
@@ -29,7 +30,6 @@ use network::Late;
 use proxies::ProxyHost;
 use ringfort::config::Config;
 use ringfort::meta::form::first_map;
-use ringfort_proxy::LinkId;
 use ringfort_wire::ClusterMap;
 use snapshots::Transfer;
 use std::cmp::Reverse;
@@ -62,6 +62,7 @@ pub(crate) struct World {
     invariants: Invariants,
     transfers: BTreeMap<u64, Transfer>,
     next_transfer: u64,
+    next_change: u64,
     next_connection: u32,
     turns: u64,
     is_healed: bool,
@@ -116,6 +117,7 @@ impl World {
             invariants: Invariants::default(),
             transfers: BTreeMap::new(),
             next_transfer: 0,
+            next_change: 0,
             next_connection: 0,
             turns: 0,
             is_healed: false,
@@ -151,12 +153,13 @@ impl World {
                 life: 0,
                 paused_until: 0,
                 next_turn: u64::MAX,
-                links: BTreeMap::new(),
+                conns: BTreeMap::new(),
+                known: Vec::new(),
             });
             for node in 0..self.nodes.len() {
                 for worker in 0..self.options.workers {
                     let conn = self.add_conn([self.nodes.len() + p, node], Use::Requests { worker });
-                    self.proxies[p].links.insert(LinkId { node, worker }, conn);
+                    self.proxies[p].conns.insert((node, worker), conn);
                 }
             }
             self.prepare_proxy(p);
@@ -183,6 +186,11 @@ impl World {
         let after = self.rng.below(self.options.fault_every_us);
         self.after(after, Event::Fault);
         self.after(self.options.faults_us, Event::Heal);
+        if self.options.changes_members() {
+            let after = self.rng.below(self.options.change_us);
+            self.after(after, Event::Change);
+            self.after(MAP_EVERY_US, Event::ProxyMaps);
+        }
         if settings::is_in(self.options.seed) {
             self.after(settings::EVERY_US, Event::Setting);
         }
@@ -272,6 +280,8 @@ impl World {
             Event::Ask { .. }
             | Event::Timeout { .. }
             | Event::Setting
+            | Event::Change
+            | Event::ProxyMaps
             | Event::Fault
             | Event::Heal
             | Event::Verdict
@@ -360,6 +370,14 @@ impl World {
             Event::Timeout { client, asked } => self.time_out(client, asked),
             Event::Setting => {
                 self.change_settings();
+                Ok(())
+            }
+            Event::Change => {
+                self.change_members();
+                Ok(())
+            }
+            Event::ProxyMaps => {
+                self.follow_maps_in_proxies();
                 Ok(())
             }
             Event::Fault => self.fault(),

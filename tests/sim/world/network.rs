@@ -3,7 +3,6 @@
 use super::{Event, World};
 use crate::net::{Conn, Host, Packet, Use};
 use crate::options::SECOND;
-use ringfort_proxy::LinkId;
 use ringfort_proxy::clients::Address;
 use ringfort_wire::Reply;
 use ringfort_wire::frame::{self, Kind};
@@ -125,7 +124,7 @@ impl World {
             (Use::Requests { worker }, _) => {
                 let proxy = to - self.nodes.len();
                 let node = self.conns[conn].ends[1];
-                let link = LinkId { node, worker };
+                let Some(link) = self.link_of(proxy, node, worker) else { return Ok(()) };
                 let mut rest = &packet.bytes[..];
                 while let Some(f) = frame::next(rest).map_err(|e| format!("a node sent a bad frame: {e}"))? {
                     if f.kind == Kind::Reply {
@@ -274,7 +273,9 @@ impl World {
             (Use::Requests { worker }, _) => {
                 let proxy = to - self.nodes.len();
                 let now = self.now;
-                self.proxies[proxy].core.link_down(LinkId { node: other, worker }, now);
+                if let Some(link) = self.link_of(proxy, other, worker) {
+                    self.proxies[proxy].core.link_down(link, now);
+                }
                 self.want_proxy_turn(proxy, 50);
             }
             (Use::Client { .. }, _) => {
@@ -340,7 +341,9 @@ impl World {
                 let core = self.nodes[b].workers[usize::from(worker)].core.as_mut();
                 self.conns[conn].number = core.map_or(0, |core| core.link_open());
                 let (proxy, now) = (a - self.nodes.len(), self.now);
-                self.proxies[proxy].core.link_up(LinkId { node: b, worker }, workers, now);
+                if let Some(link) = self.link_of(proxy, b, worker) {
+                    self.proxies[proxy].core.link_up(link, workers, now);
+                }
                 self.want_proxy_turn(proxy, 50);
             }
             Use::Client { worker } => {

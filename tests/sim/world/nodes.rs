@@ -1,6 +1,6 @@
 //! The nodes: processes that start, take turns and end.
 
-use super::{Event, World};
+use super::{Event, World, members};
 use crate::invariants::Invariants;
 use crate::net::Use;
 use crate::node::{Death, TurnClock};
@@ -22,6 +22,10 @@ impl World {
             self.rejoin(node);
             return Ok(());
         };
+        if map.node(&self.nodes[node].id).is_none() {
+            self.leave_for_good(node);
+            return Ok(());
+        }
         let seed = self.rng.next();
         let state = &mut self.nodes[node];
         let is_first = !state.has_lived;
@@ -218,7 +222,12 @@ impl World {
         let mail = core.take_worker_output();
         for (number, answer) in core.take_meta_answers() {
             self.trace.note(self.now, 6, number, u64::from(matches!(answer, MetaAnswer::Done(_))));
-            self.settings.answer(self.now, number, &answer)?;
+            match number {
+                members::CHANGES.. => {
+                    self.report.changes += u64::from(matches!(answer, MetaAnswer::Done(_)));
+                }
+                _ => self.settings.answer(self.now, number, &answer)?,
+            }
         }
         if !raft.is_empty() {
             let w = &state.workers[worker];

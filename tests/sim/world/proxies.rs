@@ -1,10 +1,12 @@
 //! The proxies: processes that take turns and are replaced.
 
+use super::folders::MAP_EVERY_US;
 use super::{Event, World};
 use crate::client::Via;
 use crate::net::Use;
 use ringfort_proxy::clients::Clients;
 use ringfort_proxy::{LinkId, Proxy};
+use ringfort_wire::ClusterMap;
 use std::collections::BTreeMap;
 
 /// Longest wait of a proxy for its next turn.
@@ -17,8 +19,10 @@ pub(super) struct ProxyHost {
     pub(super) paused_until: u64,
     /// Its next turn; an earlier wish replaces a later one.
     pub(super) next_turn: u64,
-    /// Its link of each connection.
-    pub(super) links: BTreeMap<LinkId, usize>,
+    /// Its connection with each worker of each node.
+    pub(super) conns: BTreeMap<(usize, u16), usize>,
+    /// The nodes as its core numbers them: in the order in which maps named them.
+    pub(super) known: Vec<usize>,
 }
 
 impl World {
@@ -30,14 +34,56 @@ impl World {
 
     /// A new process learns the map; its clients connect.
     pub(super) fn prepare_proxy(&mut self, p: usize) {
-        self.proxies[p].core.update_map(self.map.clone());
-        for node in 0..self.nodes.len() {
+        self.proxies[p].known.clear();
+        let map = if self.options.changes_members() { self.newest_map() } else { self.map.clone() };
+        self.update_proxy(p, map);
+    }
+
+    /// A proxy takes a map. Nodes that it names for the first time are connected anew, now that their links are known.
+    fn update_proxy(&mut self, p: usize, map: ClusterMap) {
+        let named: Vec<usize> = map.nodes.iter().map(|node| self.node_number(&node.id.0)).collect();
+        if !self.proxies[p].core.update_map(map) {
+            return;
+        }
+        for node in named {
+            if self.proxies[p].known.contains(&node) {
+                continue;
+            }
+            let link = LinkId { node: self.proxies[p].known.len(), worker: 0 };
+            self.proxies[p].known.push(node);
             // With this it knows the node's workers; the links themselves come up one by one.
-            let link = LinkId { node, worker: 0 };
             self.proxies[p].core.link_up(link, self.options.workers, self.now);
             self.proxies[p].core.link_down(link, self.now);
+            let conns: Vec<usize> =
+                self.proxies[p].conns.range((node, 0)..=(node, u16::MAX)).map(|(_, &conn)| conn).collect();
+            for conn in conns {
+                self.break_conn(conn);
+            }
         }
         self.want_proxy_turn(p, 50);
+    }
+
+    /// The link of a proxy's core to a worker of a node; `None`: its map does not name the node.
+    pub(super) fn link_of(&self, proxy: usize, node: usize, worker: u16) -> Option<LinkId> {
+        let node = self.proxies[proxy].known.iter().position(|&known| known == node)?;
+        Some(LinkId { node, worker })
+    }
+
+    /// Every proxy asks some node for a newer map.
+    pub(super) fn follow_maps_in_proxies(&mut self) {
+        let after = self.rng.range(MAP_EVERY_US / 4, MAP_EVERY_US);
+        self.after(after, Event::ProxyMaps);
+        for p in 0..self.proxies.len() {
+            let (host, node) = (self.nodes.len() + p, self.rng.index(self.nodes.len()));
+            let is_well = self.paused_until(host).max(self.nodes[node].paused_until) <= self.now;
+            if is_well
+                && !self.is_blocked(host, node)
+                && !self.is_blocked(node, host)
+                && let Some(map) = self.nodes[node].map()
+            {
+                self.update_proxy(p, (*map).clone());
+            }
+        }
     }
 
     pub(super) fn want_proxy_turn(&mut self, proxy: usize, after: u64) {
@@ -61,7 +107,8 @@ impl World {
         for link in p.core.links_with_output() {
             let mut bytes = Vec::new();
             self.proxies[proxy].core.take_link_output(link, &mut bytes);
-            let conn = self.proxies[proxy].links[&link];
+            let node = self.proxies[proxy].known[link.node];
+            let conn = self.proxies[proxy].conns[&(node, link.worker)];
             self.send(conn, self.nodes.len() + proxy, 0, bytes);
         }
         for id in self.proxies[proxy].core.take_touched() {

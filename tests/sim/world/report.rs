@@ -18,6 +18,10 @@ pub(crate) struct Report {
     pub(crate) snapshots: u64,
     pub(crate) restarts: u64,
     pub(crate) wipes: u64,
+    /// Changes of the members that were accepted.
+    pub(crate) changes: u64,
+    /// Nodes that left the cluster.
+    pub(crate) left: u64,
     /// Machines that crashed in `buffered`.
     pub(crate) suspects: u64,
     /// Damaged logs or snapshots that a start has refused.
@@ -70,6 +74,8 @@ impl Report {
         self.snapshots += other.snapshots;
         self.restarts += other.restarts;
         self.wipes += other.wipes;
+        self.changes += other.changes;
+        self.left += other.left;
         self.suspects += other.suspects;
         self.damages += other.damages;
         self.late += other.late;
@@ -84,7 +90,7 @@ impl std::fmt::Display for Report {
         write!(
             f,
             "{} events in {} virtual s; {} operations done, {} failed, {} unknown; {} faults, {} restarts, {} data \
-             folders lost, {} damaged, {} packets late, {} elections, {} snapshots sent, {} keys evicted by the last processes, {} writes refused for \
+             folders lost, {} changes of the members, {} nodes left, {} damaged, {} packets late, {} elections, {} snapshots sent, {} keys evicted by the last processes, {} writes refused for \
              want of memory, {} reads answered by the last processes as followers",
             self.events,
             self.virtual_us / SECOND,
@@ -94,6 +100,8 @@ impl std::fmt::Display for Report {
             self.faults.values().sum::<u64>(),
             self.restarts,
             self.wipes,
+            self.changes,
+            self.left,
             self.damages,
             self.late,
             self.elections,

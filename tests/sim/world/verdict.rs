@@ -18,6 +18,8 @@ const SETTLE_US: u64 = 3 * SECOND;
 const LOOKS_MAX: u32 = 10;
 /// After the heal every lost replica must be replaced within this time.
 const REPLACE_US: u64 = 30 * SECOND;
+/// A change of the members that is under way then may take as much longer.
+const MOVE_US: u64 = 90 * SECOND;
 /// Requests that a client must be served at the end.
 pub(super) const PROBES_LEN: usize = (REGISTERS + COUNTERS + LISTS) as usize + PARTITIONS as usize;
 
@@ -124,7 +126,8 @@ impl World {
             return Ok(());
         }
         if !self.is_whole() {
-            if self.now < self.healed_at + REPLACE_US {
+            let moves_us = if self.options.changes_members() { MOVE_US } else { 0 };
+            if self.now < self.healed_at + REPLACE_US + moves_us {
                 self.after(100_000, Event::Verdict);
                 return Ok(());
             }
@@ -146,7 +149,7 @@ impl World {
                     }
                 }
             }
-            let seats = self.map.group(GroupId(g)).map_or(0, |group| group.seats.len());
+            let seats = self.newest_map().group(GroupId(g)).map_or(0, |group| group.seats.len());
             if tops.iter().min() != tops.iter().max() || tops.len() != seats {
                 // An expired key may be on its way out just now.
                 self.looks += 1;
