@@ -378,6 +378,12 @@ impl Raft {
         let conf = self.raw.apply_conf_change(&conf_change(&change)).map_err(|e| e.to_string())?;
         self.membership = membership_of(&conf, epoch);
         self.changed_at = self.last_index();
+        // A leader hands over before it leaves; but one whose predecessor had proposed that already may learn of it only when
+        // it leads. The crate keeps it in office, and cannot count an entry of a leader who is no member.
+        if self.is_leader() && !self.membership.contains(self.raw.raft.id) {
+            let term = self.raw.raft.term;
+            self.raw.raft.become_follower(term, raft::INVALID_ID);
+        }
         self.set_timeout();
         Ok(())
     }
@@ -1215,6 +1221,64 @@ pub(super) mod tests {
         raft.campaign();
         let asked: Vec<u64> = raft.take_ready().unwrap().persisted_messages.iter().map(Message::to).collect();
         assert_eq!(asked.len(), 3, "old and new voters are asked, learners are not: {asked:?}");
+    }
+
+    #[test]
+    fn a_leader_that_learns_that_it_has_left_is_none_any_more() {
+        let joint = Start {
+            membership: Membership {
+                epoch: 4,
+                voters: vec![2, 3, 4],
+                outgoing: vec![1, 2, 3],
+                learners: vec![],
+            },
+            hard_state: HardState { term: 3, vote: 0, commit: 9 },
+            mark_index: 9,
+            mark_term: 3,
+            last_index: 9,
+            applied: 9,
+            ..start(1, &[])
+        };
+        let message = |kind: MessageType, from: u64, term: u64, index: u64| {
+            let mut m = eraftpb::Message::default();
+            m.set_msg_type(kind);
+            (m.to, m.from, m.term, m.index, m.log_term) = (1, from, term, index, 3);
+            m
+        };
+        let mut raft = Raft::new(joint, Rc::new(NoDisk)).unwrap();
+        let persist_all = |raft: &mut Raft| {
+            while let Some(ready) = raft.take_ready() {
+                raft.persisted(ready.number);
+            }
+        };
+        // The entry with which it leaves comes from a leader that is gone before anybody knows that it is committed.
+        let mut append = message(MessageType::MsgAppend, 2, 3, 9);
+        let leave = Change::Leave.encode(5);
+        let entry = LogEntry { index: 10, term: 3, kind: ENTRY_CHANGE, data: leave.clone().into() };
+        append.entries.push(to_raft(entry));
+        raft.step(Message(append));
+        persist_all(&mut raft);
+        raft.campaign();
+        persist_all(&mut raft);
+        for (kind, term) in
+            [(MessageType::MsgRequestPreVoteResponse, 4), (MessageType::MsgRequestVoteResponse, 4)]
+        {
+            [2, 3].into_iter().for_each(|from| raft.step(Message(message(kind, from, term, 0))));
+            if kind == MessageType::MsgRequestPreVoteResponse {
+                persist_all(&mut raft);
+            }
+        }
+        assert!(raft.is_leader());
+        let own = raft.take_ready().unwrap();
+        for from in [2, 3] {
+            raft.step(Message(message(MessageType::MsgAppendResponse, from, 4, 11)));
+        }
+        let committed = raft.take_ready().unwrap().committed;
+        assert!(committed.iter().any(|entry| entry.index == 10 && entry.data.as_ref() == &leave[..]));
+        raft.apply_change(&leave).unwrap();
+        assert!(!raft.is_leader(), "it is no member");
+        raft.persisted(own.number);
+        raft.tick();
     }
 
     #[test]
