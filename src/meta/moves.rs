@@ -34,9 +34,6 @@ type Refused = &'static [u8];
 /// # Errors
 /// An error reply: it was planned from an older map, or contradicts itself.
 pub fn apply(map: &mut ClusterMap, wanted: &Apply, at_ms: u64) -> Result<(), Refused> {
-    if wanted.planned_epoch != map.planned_epoch {
-        return Err(b"-ERR the members have changed meanwhile; plan again\r\n");
-    }
     check(map, wanted)?;
     let placed = core::iter::once(&wanted.meta).chain(&wanted.partitions);
     let is_same = wanted.replicas == map.replicas
@@ -44,6 +41,9 @@ pub fn apply(map: &mut ClusterMap, wanted: &Apply, at_ms: u64) -> Result<(), Ref
         && map.all_groups().zip(placed.clone()).all(|((_, group), seats)| aim_of(group) == *seats);
     if is_same {
         return Ok(());
+    }
+    if wanted.planned_epoch != map.planned_epoch {
+        return Err(b"-ERR the members have changed meanwhile; plan again\r\n");
     }
     let before = (map.nodes.clone(), map.replicas);
     set_members(map, &wanted.nodes, wanted.replicas);

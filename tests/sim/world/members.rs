@@ -1,7 +1,7 @@
 //! Nodes that come and go: an operator who changes his mind all the time.
 
 use super::{Event, World};
-use crate::node::Death;
+use crate::node::{Death, Node};
 use ringfort::meta::moves::aim_of;
 use ringfort_ring::{NodeSpec, Placement, Seats, place};
 use ringfort_wire::{Apply, ClusterMap, Member, MetaWrite};
@@ -35,8 +35,10 @@ impl World {
     }
 
     fn other_members(&mut self, map: &ClusterMap) -> Apply {
-        let mut numbers: Vec<usize> = (0..self.nodes.len()).collect();
-        for _ in 0..self.rng.range(0, (numbers.len() - MEMBERS_MIN) as u64) {
+        // One that left comes back with another folder only: the id of a node is not given again while it runs.
+        let may_join = |n: &Node| map.node(&n.id).is_some() || n.kept.is_none();
+        let mut numbers: Vec<usize> = (0..self.nodes.len()).filter(|&n| may_join(&self.nodes[n])).collect();
+        for _ in 0..self.rng.range(0, numbers.len().saturating_sub(MEMBERS_MIN) as u64) {
             let gone = self.rng.index(numbers.len());
             numbers.remove(gone);
         }

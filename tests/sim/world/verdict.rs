@@ -16,6 +16,8 @@ const HEAL_US: u64 = 10 * SECOND;
 const SETTLE_US: u64 = 3 * SECOND;
 /// Looks at the replicas, 100 ms apart, after which they must be equal.
 const LOOKS_MAX: u32 = 10;
+/// The same when replicas have moved: a node that gave one up may hear of it late.
+const MOVED_LOOKS_MAX: u32 = 100;
 /// After the heal every lost replica must be replaced within this time.
 const REPLACE_US: u64 = 30 * SECOND;
 /// A change of the members that is under way then may take as much longer.
@@ -153,7 +155,8 @@ impl World {
             if tops.iter().min() != tops.iter().max() || tops.len() != seats {
                 // An expired key may be on its way out just now.
                 self.looks += 1;
-                if self.looks < LOOKS_MAX {
+                let looks_max = if self.options.changes_members() { MOVED_LOOKS_MAX } else { LOOKS_MAX };
+                if self.looks < looks_max {
                     self.after(100_000, Event::Verdict);
                     return Ok(());
                 }
