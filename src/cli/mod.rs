@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage (of `plan` also: changes). An error is one clear line on stderr, `error: ...`.
 
+mod apply;
 mod check_config;
 mod client;
 mod completions;
@@ -65,6 +66,8 @@ enum Command {
     Proxy(proxy::Args),
     Status(status::Args),
     Plan(plan::Args),
+    Apply(apply::Args),
+    Abort(apply::AbortArgs),
     Transfer(transfer::Args),
     Recover(recover::Args),
     LogLevel(log_level::Args),
@@ -82,6 +85,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Proxy(args) => done(proxy::run(args)),
         Command::Status(args) => done(status::run(args)),
         Command::Plan(args) => plan::run(args),
+        Command::Apply(args) => done(apply::run(args)),
+        Command::Abort(args) => done(apply::abort(args)),
         Command::Transfer(args) => done(transfer::run(args)),
         Command::Recover(args) => done(recover::run(args)),
         Command::LogLevel(args) => done(log_level::run(args)),

@@ -2,7 +2,7 @@
 
 mod view;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -12,7 +12,7 @@ use super::find::{IS_IT_RUNNING, Target};
 use super::output::{ColorChoice, Style, WIDTH_UNLIMITED, out, terminal_size};
 use super::status::{self, NodeState, Status, look_at};
 use crate::config::{Config, ConfigError};
-use crate::meta::plan::{Facts, GroupFacts, NodeFacts, Wanted, plan};
+use crate::meta::plan::{Facts, GroupFacts, NodeFacts, Plan, Wanted, plan};
 use ringfort_ring::NodeId;
 use ringfort_wire::ClusterMap;
 
@@ -49,9 +49,54 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let config = Config::load(&args.file)?;
-    let config_of = args.at.is_none().then(|| args.file.clone());
-    let target = Target { config: config_of, at: args.at };
+    let made = Made::of(&args.file, args.at)?;
+    if args.json {
+        out(&serde_json::to_string_pretty(&made.plan)?);
+    } else {
+        made.show(Style::of_stdout(args.color));
+    }
+    Ok(if made.plan.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) })
+}
+
+/// A plan, and what it was made of.
+pub(super) struct Made {
+    pub(super) config: Config,
+    pub(super) target: Target,
+    pub(super) map: ClusterMap,
+    pub(super) wanted: Wanted,
+    pub(super) plan: Plan,
+    file: String,
+}
+
+impl Made {
+    /// Asks the cluster and plans how it becomes what `file` says.
+    ///
+    /// # Errors
+    /// The file is wrong, the cluster does not answer, or the change is refused.
+    pub(super) fn of(file: &Path, at: Option<String>) -> anyhow::Result<Self> {
+        let config = Config::load(file)?;
+        let config_of = at.is_none().then(|| file.to_owned());
+        let target = Target { config: config_of, at };
+        let (map, status) = ask(&config, &target)?;
+        let wanted = Wanted::of_config(&config);
+        let plan = plan(&map, &wanted, &facts(&status))
+            .map_err(|refusals| ConfigError::at(file, refusals.into_iter().map(|r| (r.place, r.text))))?;
+        Ok(Self { config, target, map, wanted, plan, file: file.display().to_string() })
+    }
+
+    /// Prints it for people.
+    pub(super) fn show(&self, style: Style) {
+        let (width, _) = terminal_size().unwrap_or((WIDTH_UNLIMITED, 0));
+        let Self { config, map, plan, file, .. } = self;
+        out(&view::for_people(plan, map, config.cluster.moving, file, style, width));
+    }
+}
+
+/// The newest map of the cluster of `config`, and what its nodes say.
+///
+/// # Errors
+/// Nobody answers.
+pub(super) fn ask(config: &Config, target: &Target) -> anyhow::Result<(ClusterMap, Status)> {
     // A new node of the file may still belong to another cluster.
     let is_ours = |map: &serde_json::Value| map["name"] == config.cluster.name.as_str();
     let json = target.map(|map: &serde_json::Value| (is_ours(map), map["epoch"].as_u64()))?;
@@ -61,24 +106,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     // A proxy tells the last map that it heard of.
     let is_alive = status.nodes.iter().any(|node| node.state != NodeState::Down);
     anyhow::ensure!(is_alive, "no node of cluster {} answers; {IS_IT_RUNNING}", map.name);
-    let facts = facts(&status);
-    let plan = plan(&map, &Wanted::of_config(&config), &facts)
-        .map_err(|refusals| ConfigError::at(&args.file, refusals.into_iter().map(|r| (r.place, r.text))))?;
-    if args.json {
-        out(&serde_json::to_string_pretty(&plan)?);
-    } else {
-        let (width, _) = terminal_size().unwrap_or((WIDTH_UNLIMITED, 0));
-        let file = args.file.display().to_string();
-        out(&view::for_people(
-            &plan,
-            &map,
-            config.cluster.moving,
-            &file,
-            Style::of_stdout(args.color),
-            width,
-        ));
-    }
-    Ok(if plan.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) })
+    Ok((map, status))
 }
 
 /// What the nodes told, as the plan needs it.

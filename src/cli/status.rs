@@ -12,7 +12,7 @@ use super::find::{Target, ask_node, in_parallel};
 use super::output::{ColorChoice, Style, WIDTH_UNLIMITED, cut, out, terminal_size};
 use crate::clock::{Clock as _, SystemClock};
 use merge::merge;
-pub(super) use merge::{ClusterMap, NodeState, NodeStatus, PartitionStatus, Status};
+pub(super) use merge::{ClusterMap, Moves, NodeState, NodeStatus, PartitionStatus, Status};
 
 /// Time between two looks of `--watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);

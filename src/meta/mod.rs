@@ -123,7 +123,7 @@ impl MetaMachine {
                 Err(_) => Err(&b"-ERR malformed change of the cluster map\r\n"[..]),
             };
             if let Some(map) = &mut self.map {
-                moves::advance(map, moves::AT_ONCE);
+                moves::advance(map);
             }
             answer(position, outcome.map_or_else(Status::Refused, |()| Status::Done(b"+OK\r\n")));
         }

@@ -15,8 +15,8 @@
 //! Abort    --> targets                    the same way back, from wherever it is
 //! ```
 //!
-//! Bounds: a node receives at most so many replicas at a time ([`AT_ONCE`]), and one node's leaders send as many; one
-//! replica of a group moves at a time, but replicas that only come, or only go, do so together.
+//! Bounds: a node receives at most so many replicas at a time as the config file says (`moves_at_once`), and one node's
+//! leaders send as many; one replica of a group moves at a time, but replicas that only come, or only go, do so together.
 
 use ringfort_ring::{NodeId, Seats};
 use ringfort_wire::ClusterMap;
@@ -24,8 +24,7 @@ use ringfort_wire::map::{MapChange, MapGroup, MapNode, MapSeat};
 use ringfort_wire::meta::{Apply, Member};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Replicas that a node receives, and that the groups which it leads send, at a time.
-pub const AT_ONCE: u16 = 2;
+use super::plan::FORMER_NODES_MAX;
 
 type Refused = &'static [u8];
 
@@ -37,6 +36,7 @@ pub fn apply(map: &mut ClusterMap, wanted: &Apply, at_ms: u64) -> Result<(), Ref
     check(map, wanted)?;
     let placed = core::iter::once(&wanted.meta).chain(&wanted.partitions);
     let is_same = wanted.replicas == map.replicas
+        && wanted.moving == map.moving
         && map.nodes.iter().filter(|node| !node.is_leaving).map(member_of).eq(wanted.nodes.iter().cloned())
         && map.all_groups().zip(placed.clone()).all(|((_, group), seats)| aim_of(group) == *seats);
     if is_same {
@@ -47,6 +47,7 @@ pub fn apply(map: &mut ClusterMap, wanted: &Apply, at_ms: u64) -> Result<(), Ref
     }
     let before = (map.nodes.clone(), map.replicas);
     set_members(map, &wanted.nodes, wanted.replicas);
+    map.moving = wanted.moving;
     let mut total = 0;
     for (group, seats) in groups_mut(map).zip(placed) {
         aim(group, seats.clone());
@@ -101,14 +102,14 @@ pub fn arrived(map: &mut ClusterMap, replicas: &[(u16, Vec<u64>)]) {
     map.epoch += u64::from(is_changed);
 }
 
-/// Gives groups their next seats, at most `at_once` new ones for each node that receives or sends, and ends the change
+/// Gives groups their next seats, a bounded number of new ones for each node that receives or sends, and ends the change
 /// when every group is where it is to be.
-pub fn advance(map: &mut ClusterMap, at_once: u16) {
+pub fn advance(map: &mut ClusterMap) {
     if map.change.is_none() {
         return;
     }
     let epoch = map.epoch + 1;
-    let is_moving = begin_moves(map, at_once);
+    let is_moving = begin_moves(map, map.moving.at_once.max(1));
     let is_over = groups_mut(map).all(|group| group.target.is_none() && group.is_settled());
     if is_over {
         end(map);
@@ -199,7 +200,13 @@ fn next(group: &MapGroup, target: &Seats) -> NextSeats {
 
 /// Nodes that left have no replica any more: the map forgets them, and what it was before.
 fn end(map: &mut ClusterMap) {
-    map.change = None;
+    let before = map.change.take().map_or_else(Vec::new, |change| change.nodes);
+    let left = map.nodes.iter().filter(|node| node.is_leaving).map(|node| node.id.clone());
+    // One that came with a change that was given up may come again.
+    map.former_nodes.extend(left.filter(|id| before.iter().any(|node| node.id == *id)));
+    while map.former_nodes.len() > FORMER_NODES_MAX {
+        map.former_nodes.pop_first();
+    }
     map.nodes.retain(|node| !node.is_leaving);
     for group in groups_mut(map) {
         group.before = None;
@@ -267,7 +274,8 @@ fn groups_mut(map: &mut ClusterMap) -> impl Iterator<Item = &mut MapGroup> {
     core::iter::once(&mut map.meta).chain(&mut map.groups)
 }
 
-/// What every replica of the meta group must be sure of before it takes a change.
+/// What every replica of the meta group must be sure of before it takes a change. That an id is not given twice is for the
+/// sake of people, and seen to when a change is planned; replicas never have the same id.
 fn check(map: &ClusterMap, wanted: &Apply) -> Result<(), Refused> {
     if wanted.partitions.len() != map.groups.len() {
         return Err(b"-ERR the number of partitions never changes\r\n");

@@ -17,12 +17,13 @@
 mod check;
 mod cost;
 
+use super::moves::aim_of;
 use crate::config::{Config, Durability, Place};
 use ringfort_ring::{
     Move, NodeId, NodeSpec, PartitionCount, PartitionId, PlaceError, Placement, Seats, minimum_moves, place,
 };
 use ringfort_wire::ClusterMap;
-use ringfort_wire::map::{MapGroup, Moving};
+use ringfort_wire::map::Moving;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -94,7 +95,7 @@ impl Wanted {
             replicas: map.replicas,
             fsync: map.fsync,
             moving: map.moving,
-            nodes: map.nodes.iter().map(|n| (n.id.clone(), member(n))).collect(),
+            nodes: map.nodes.iter().filter(|n| !n.is_leaving).map(|n| (n.id.clone(), member(n))).collect(),
         }
     }
 
@@ -247,7 +248,7 @@ pub fn plan(map: &ClusterMap, wanted: &Wanted, facts: &Facts) -> Result<Plan, Ve
     {
         next.clone_from(&now);
     }
-    let meta_now = seats_of(&map.meta);
+    let meta_now = aim_of(&map.meta);
     let meta = meta_seats(Some(&meta_now), &specs);
     let refusals = check::majorities(facts, (&now, &next), (&meta_now, &meta));
     if !refusals.is_empty() {
@@ -280,15 +281,9 @@ pub fn plan(map: &ClusterMap, wanted: &Wanted, facts: &Facts) -> Result<Plan, Ve
     })
 }
 
-/// The placement that a map wants.
+/// The placement that a map wants: where a change that is under way ends, if one is.
 pub fn placement_of(map: &ClusterMap) -> Placement {
-    Placement { partitions: map.groups.iter().map(seats_of).collect() }
-}
-
-fn seats_of(group: &MapGroup) -> Seats {
-    let mut replicas: Vec<NodeId> = group.seats.iter().map(|seat| seat.node.clone()).collect();
-    replicas.sort_unstable();
-    Seats { replicas, leader: group.leader.clone() }
+    Placement { partitions: map.groups.iter().map(aim_of).collect() }
 }
 
 fn weights(wanted: &Wanted) -> BTreeMap<&NodeId, u32> {

@@ -127,6 +127,16 @@ impl Cluster {
         cluster
     }
 
+    /// Gives the config file another node, which the cluster does not know yet. Returns its number.
+    pub(crate) fn add_node(&mut self) -> usize {
+        let ports = free_ports(4);
+        let (client, peer, proxy, metrics) = (ports[0], ports[1], ports[2], ports[3]);
+        self.addresses.push(Addresses { client, peer, proxy, metrics });
+        self.nodes.push(None);
+        fs::write(self.config_path(), self.config_text()).expect("the config file is written");
+        self.nodes.len() - 1
+    }
+
     /// Starts everything and waits until it serves.
     pub(crate) fn start(options: Options) -> Self {
         let mut cluster = Self::prepare(options);

@@ -18,6 +18,7 @@ mod faults;
 mod limits;
 mod memory;
 mod metrics;
+mod moves;
 mod operator;
 mod overload;
 mod plan;

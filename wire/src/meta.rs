@@ -8,7 +8,7 @@
 //! Every [`MetaWrite`] is idempotent: who did not hear an answer asks again.
 
 use crate::frame::{self, Kind, Reader, WireError};
-use crate::map::MapAside;
+use crate::map::{MapAside, Moving};
 use core::net::SocketAddr;
 use ringfort_ring::{NodeId, Seats};
 use serde::{Deserialize, Serialize};
@@ -71,6 +71,8 @@ pub struct Apply {
     pub nodes: Vec<Member>,
     /// Replicas of each partition.
     pub replicas: u16,
+    /// How replicas move.
+    pub moving: Moving,
     /// Where each partition is to be.
     pub partitions: Vec<Seats>,
     /// Where the meta group is to be.

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::health::{self, Health};
 use super::recovery::{self, Recovery, Waiting};
-use ringfort_wire::map::MapGroup;
+use crate::meta::moves::received;
+use ringfort_wire::map::{MapChange, MapGroup, Moving};
 
 /// Reply of `RINGFORT MAP`.
 #[derive(Debug, Deserialize)]
@@ -19,6 +20,11 @@ pub(in crate::cli) struct ClusterMap {
     /// What an older node does not tell.
     #[serde(default)]
     pub(super) groups: Vec<MapGroup>,
+    /// The change of the members that is under way.
+    #[serde(default)]
+    pub(super) change: Option<MapChange>,
+    #[serde(default)]
+    pub(super) moving: Moving,
 }
 
 /// A node in the map.
@@ -176,14 +182,19 @@ pub(in crate::cli) struct PartitionStatus {
     pub(in crate::cli) bytes: u64,
 }
 
-/// Progress of a change of the placement.
-#[derive(Debug, Default, Serialize)]
+/// Progress of a change of the placement, in replicas that some node has to receive.
+#[derive(Debug, Default, Clone, Serialize)]
 pub(in crate::cli) struct Moves {
-    total: u64,
-    done: u64,
-    active: u64,
-    bytes_left: u64,
-    seconds_left: u64,
+    /// All of them; 0 when no change is under way.
+    pub(in crate::cli) total: u64,
+    /// Those that take part.
+    pub(in crate::cli) done: u64,
+    /// Those that are received just now.
+    pub(in crate::cli) active: u64,
+    /// Logical bytes that are to be received.
+    pub(in crate::cli) bytes_left: u64,
+    /// What that takes if one node receives all, at the rate of the config file.
+    pub(in crate::cli) seconds_left: u64,
 }
 
 impl core::fmt::Display for Moves {
@@ -272,12 +283,34 @@ pub(super) fn merge(map: &ClusterMap, answers: Vec<anyhow::Result<NodeAnswer>>) 
         bytes: leaders.iter().flatten().map(|leader| leader.group.bytes).sum(),
         nodes,
         partitions,
-        moves: Moves::default(),
+        moves: moves(map, &leaders),
         learners: leaders.iter().flatten().map(|leader| leader.group.learners.len()).sum(),
         waiting,
         recoveries: recovery::recoveries(&map.groups),
         at_ms: 0,
     })
+}
+
+/// How far a change of the members has come.
+fn moves(map: &ClusterMap, leaders: &[Option<Leader<'_>>]) -> Moves {
+    let Some(change) = &map.change else { return Moves::default() };
+    let (mut active, mut left, mut bytes_left) = (0, 0, 0);
+    for (at, group) in map.groups.iter().enumerate() {
+        let joining = if group.before.is_some() { group.joining.len() as u64 } else { 0 };
+        let lacking = joining + u64::from(received(group));
+        let bytes = leaders.get(at).and_then(Option::as_ref).map_or(0, |leader| leader.group.bytes);
+        active += joining;
+        left += lacking;
+        bytes_left += lacking * bytes;
+    }
+    let total = u64::from(change.total);
+    Moves {
+        total,
+        done: total.saturating_sub(left),
+        active,
+        bytes_left,
+        seconds_left: bytes_left.div_ceil(map.moving.bytes_per_s.max(1)),
+    }
 }
 
 fn check_id(node: &MapNode, answer: anyhow::Result<NodeAnswer>) -> Result<NodeAnswer, String> {

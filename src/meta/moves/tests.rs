@@ -35,7 +35,7 @@ fn plan(map: &ClusterMap, nodes: Vec<Member>, replicas: u16) -> Apply {
     let meta: Vec<NodeId> =
         nodes.iter().take(if nodes.len() < 3 { 1 } else { 3 }).map(|m| m.id.clone()).collect();
     let meta = Seats { leader: meta[0].clone(), replicas: meta };
-    Apply { planned_epoch: map.planned_epoch, nodes, replicas, partitions, meta }
+    Apply { planned_epoch: map.planned_epoch, nodes, replicas, moving: map.moving, partitions, meta }
 }
 
 fn members(numbers: &[usize]) -> Vec<Member> {
@@ -47,7 +47,7 @@ fn members(numbers: &[usize]) -> Vec<Member> {
 fn join(map: &mut ClusterMap, node: &NodeId) {
     let store = format!("{:032x}", 1000 + map.epoch);
     replace::replace(map, node, &format!("{:032x}", 0), &store).unwrap();
-    advance(map, AT_ONCE);
+    advance(map);
 }
 
 fn joinable(map: &ClusterMap) -> Vec<NodeId> {
@@ -63,9 +63,9 @@ fn finish(map: &mut ClusterMap, id: u16) {
     let group = groups_mut(map).nth(usize::from(id)).unwrap();
     let (joining, leaving) = (group.joining.clone(), group.leaving.iter().map(|s| s.replica).collect());
     arrived(map, &[(id, joining)]);
-    advance(map, AT_ONCE);
+    advance(map);
     replace::left(map, &[(id, leaving)]);
-    advance(map, AT_ONCE);
+    advance(map);
 }
 
 /// What must hold in any state.
@@ -87,7 +87,7 @@ fn check_bounds(map: &ClusterMap) {
         assert!(voters > 0, "who is to teach the new ones? {group:?}");
         assert!(group.joining.len() <= 1 || group.leaving.is_empty(), "one for one: {group:?}");
     }
-    assert!(receives.values().all(|&count| count <= AT_ONCE), "{receives:?}");
+    assert!(receives.values().all(|&count| count <= map.moving.at_once), "{receives:?}");
 }
 
 /// Everything that is under way ends, in the order that `random` says. Returns how many groups have done something.
@@ -122,7 +122,7 @@ fn a_node_is_added_with_as_many_moves_as_it_gets_replicas() {
     let before = map.clone();
     let change = plan(&map, members(&[1, 2, 3, 4]), 3);
     apply(&mut map, &change, 5).unwrap();
-    advance(&mut map, AT_ONCE);
+    advance(&mut map);
     assert!(unsettled(&map).is_empty(), "it has no folder yet");
     assert_eq!(map.change.as_ref().map(|c| (c.at_ms, c.total)), Some((5, 48)));
     let steps = settle(&mut map, &mut Random(1));
@@ -131,7 +131,7 @@ fn a_node_is_added_with_as_many_moves_as_it_gets_replicas() {
 
     let change = plan(&map, members(&[1, 2, 3]), 3);
     apply(&mut map, &change, 6).unwrap();
-    advance(&mut map, AT_ONCE);
+    advance(&mut map);
     assert!(map.nodes[3].is_leaving);
     assert_eq!(settle(&mut map, &mut Random(2)), 48);
     assert_eq!((placed(&map), map.nodes.len()), (wanted(&change), 3));
@@ -144,7 +144,7 @@ fn copies_come_and_go() {
     for replicas in [1, 3] {
         let change = plan(&map, members(&[1, 2, 3]), replicas);
         apply(&mut map, &change, 5).unwrap();
-        advance(&mut map, AT_ONCE);
+        advance(&mut map);
         settle(&mut map, &mut Random(3));
         assert_eq!((placed(&map), map.replicas), (wanted(&change), replicas));
     }
@@ -215,14 +215,14 @@ fn any_series_of_changes_ends_where_the_last_wish_is() {
                     }
                 }
             }
-            advance(&mut map, AT_ONCE);
+            advance(&mut map);
             check_bounds(&map);
         }
         settle(&mut map, random);
         assert_eq!((placed(&map), map.nodes.len()), (aim, nodes), "seed {seed}");
         assert!(map.change.is_none() && joinable(&map).is_empty());
         let before = map.clone();
-        advance(&mut map, AT_ONCE);
+        advance(&mut map);
         assert_eq!(map, before, "nothing is left to do");
     }
 }

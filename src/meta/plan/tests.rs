@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::meta::form::tests::sample_map;
-use ringfort_wire::map::{MapNode, MapSeat};
+use ringfort_wire::map::{MapGroup, MapNode, MapSeat};
 
 fn id(n: usize) -> NodeId {
     NodeId(format!("n{n}"))
@@ -50,6 +50,7 @@ fn done(map: &ClusterMap, wanted: &Wanted, plan: &Plan) -> ClusterMap {
         map.nodes.iter().map(|n| n.id.clone()).filter(|id| !wanted.nodes.contains_key(id)).collect();
     map.former_nodes.extend(former);
     let node = |(id, n): (&NodeId, &Member)| MapNode {
+        is_leaving: false,
         id: id.clone(),
         client: n.client.clone(),
         tls_client: None,

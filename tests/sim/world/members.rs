@@ -68,6 +68,7 @@ impl World {
             planned_epoch: map.planned_epoch,
             nodes,
             replicas: map.replicas,
+            moving: map.moving,
             partitions,
             meta: Seats { replicas: meta, leader },
         }

@@ -1,0 +1,261 @@
+//! `ringfort apply`: makes the cluster what a config file says, and shows how far it is. `ringfort abort`: gives that up.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ringfort_proxy::server::meta;
+use ringfort_wire::hello::{Channel, Hello};
+use ringfort_wire::meta as wire;
+use ringfort_wire::{Apply, ClusterMap, FEATURE_LEVEL, MetaWrite};
+
+use super::find::Target;
+use super::output::{ColorChoice, Style, bytes, out};
+use super::plan::{Made, ask};
+use super::process::pause;
+use super::status::Moves;
+use crate::clock::{Clock as _, SystemClock};
+use crate::config::Config;
+use crate::meta::plan::{Plan, Wanted};
+
+/// Time for one request to the meta group.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Attempts: each from a new plan, when the members change at the same time.
+const ATTEMPTS: usize = 3;
+/// Time between two looks at the progress.
+const LOOK: Duration = Duration::from_millis(250);
+/// Looks in a row that may fail before the progress is given up.
+const FAILED_LOOKS_MAX: u32 = 40;
+/// Width of the bar.
+const BAR: u64 = 30;
+
+/// Make the cluster what a config file says.
+///
+/// It prints the plan, has the cluster agree on it, and shows how far it is until it is done. Clients go on meanwhile. It may be
+/// interrupted: the cluster goes on by itself, and the same command shows the progress again. A file that has changed since
+/// replaces the change that is under way; `ringfort abort` goes back to what was before it.
+///
+/// Start the nodes of the file that are new before or after it: nothing moves to them until they have joined.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ringfort apply configs/local.toml
+  ringfort apply configs/local.toml --no-wait
+  ringfort apply fewer-nodes.toml --at 127.0.0.1:7001 --yes")]
+pub(super) struct Args {
+    /// The file that describes the cluster as it is to be
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Client address of any node, or of a proxy; without it all of the file are asked
+    #[arg(long, value_name = "HOST:PORT")]
+    at: Option<String>,
+    /// Remove more than one node, too
+    #[arg(long)]
+    yes: bool,
+    /// Return when the cluster has agreed, and do not wait for the moves
+    #[arg(long)]
+    no_wait: bool,
+    /// When to use colours
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
+    color: ColorChoice,
+}
+
+/// Give up the change of the members that is under way.
+///
+/// What has moved moves back, and nodes that were added leave again: the cluster becomes what it was before the change. That is
+/// a change as well: `ringfort status` shows how far it is.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ringfort abort
+  ringfort abort --config prod.toml --no-wait")]
+pub(super) struct AbortArgs {
+    /// The file that describes the cluster [default: configs/local.toml]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Return when the cluster has agreed, and do not wait for the moves
+    #[arg(long)]
+    no_wait: bool,
+}
+
+pub(super) fn run(args: Args) -> anyhow::Result<()> {
+    let mut attempt = 1;
+    let (made, epoch) = loop {
+        let made = Made::of(&args.file, args.at.clone())?;
+        if attempt == 1 {
+            made.show(Style::of_stdout(args.color));
+        }
+        if made.plan.is_empty() {
+            // Nothing to ask for: but a change that was asked for before may be under way.
+            let epoch = made.map.planned_epoch;
+            break (made, epoch);
+        }
+        let removed = made.plan.changes.iter().filter(|change| change.node.is_some() && change.to.is_none());
+        let removed: Vec<&str> = removed.filter_map(|c| c.node.as_ref()).map(|id| id.0.as_str()).collect();
+        anyhow::ensure!(
+            removed.len() < 2 || args.yes,
+            "the file lacks {} nodes of the cluster ({}): add --yes if all of them are to leave",
+            removed.len(),
+            removed.join(", ")
+        );
+        let change = MetaWrite::Apply(Box::new(change(&made.map, &made.wanted, &made.plan)));
+        match write(&made.config, &made.map, &change) {
+            Ok(map) => break (made, map.planned_epoch),
+            Err(error) if error.contains("plan again") && attempt < ATTEMPTS => attempt += 1,
+            Err(error) => anyhow::bail!(error),
+        }
+    };
+    if args.no_wait {
+        return Ok(());
+    }
+    wait(&made.config, &made.target, epoch)
+}
+
+pub(super) fn abort(args: AbortArgs) -> anyhow::Result<()> {
+    let target = Target { config: args.config, at: None };
+    let config = target.file()?.0;
+    let (map, _) = ask(&config, &target)?;
+    let map = write(&config, &map, &MetaWrite::Abort).map_err(anyhow::Error::msg)?;
+    out("the change is given up: the cluster becomes what it was before");
+    if args.no_wait {
+        return Ok(());
+    }
+    wait(&config, &target, map.planned_epoch)
+}
+
+/// What the meta group is asked for.
+fn change(map: &ClusterMap, wanted: &Wanted, plan: &Plan) -> Apply {
+    let member = |(id, node): (&ringfort_ring::NodeId, &crate::meta::plan::Member)| wire::Member {
+        id: id.clone(),
+        client: node.client.clone(),
+        peer: node.peer.clone(),
+        weight: node.weight,
+        zone: node.zone.clone(),
+    };
+    Apply {
+        planned_epoch: map.planned_epoch,
+        nodes: wanted.nodes.iter().map(member).collect(),
+        replicas: wanted.replicas,
+        moving: wanted.moving,
+        partitions: plan.placement.partitions.clone(),
+        meta: plan.meta.clone(),
+    }
+}
+
+fn write(config: &Config, map: &ClusterMap, change: &MetaWrite) -> Result<ClusterMap, String> {
+    let hello = Hello {
+        feature_level: FEATURE_LEVEL,
+        channel: Channel::Control,
+        cluster_id: 0,
+        node: "apply".to_owned(),
+        store_id: 0,
+        worker: 0,
+        to_worker: 0,
+        nonce: None,
+    };
+    let secret = config.load_peer_secret().map_err(|error| format!("{error:#}"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    runtime.block_on(meta::write(map, &hello, secret.as_ref(), change, ASK_TIMEOUT))
+}
+
+/// Shows the progress of the change that was planned at `epoch` until it is done.
+fn wait(config: &Config, target: &Target, epoch: u64) -> anyhow::Result<()> {
+    let is_terminal = std::io::stdout().is_terminal();
+    let started_us = SystemClock.now().boot_us;
+    let (mut failed, mut last) = (0, String::new());
+    let mut bytes_first = None;
+    loop {
+        let (map, status) = match ask(config, target) {
+            Ok(asked) => asked,
+            Err(error) if failed == FAILED_LOOKS_MAX => return Err(error),
+            Err(_) => {
+                failed += 1;
+                pause(LOOK);
+                continue;
+            }
+        };
+        failed = 0;
+        // A node may answer with the map from before.
+        let is_old = map.planned_epoch < epoch;
+        let seconds = SystemClock.now().boot_us.saturating_sub(started_us) as f64 / 1e6;
+        if !is_old && map.change.is_none() {
+            if is_terminal && !last.is_empty() {
+                print_in_place("");
+            }
+            if bytes_first.is_some() {
+                out(&format!("done in {seconds:.1} s: cluster {} at epoch {}", map.name, map.epoch));
+            }
+            return Ok(());
+        }
+        anyhow::ensure!(
+            map.planned_epoch <= epoch,
+            "another change has replaced this one: `ringfort status --watch` shows how far it is"
+        );
+        if !is_old {
+            let moves = &status.moves;
+            let first = *bytes_first.get_or_insert(moves.bytes_left);
+            let line = progress(moves, first.saturating_sub(moves.bytes_left), seconds, &waits(&map));
+            if is_terminal {
+                print_in_place(&line);
+            } else if line != last {
+                out(&line);
+            }
+            last = line;
+        }
+        pause(LOOK);
+    }
+}
+
+/// The new nodes that have not joined.
+fn waits(map: &ClusterMap) -> String {
+    let absent: Vec<&str> =
+        map.nodes.iter().filter(|n| n.store_id == 0 && !n.is_leaving).map(|n| n.id.0.as_str()).collect();
+    if absent.is_empty() { String::new() } else { format!("; waiting for {} to start", absent.join(", ")) }
+}
+
+/// `[=====>    ] 12 of 48 replicas, 2 under way, 1.2 MiB left, 3.1 MiB/s, 4 s left`.
+fn progress(moves: &Moves, sent: u64, seconds: f64, waits: &str) -> String {
+    let full = (BAR * moves.done).checked_div(moves.total).unwrap_or(BAR) as usize;
+    let head = if full < BAR as usize { ">" } else { "" };
+    let bar = format!("{}{head}", "=".repeat(full));
+    let rate = if seconds > 0.0 { sent as f64 / seconds } else { 0.0 };
+    let left = if rate > 0.0 {
+        format!(", {}/s, {:.0} s left", bytes(rate as u64), moves.bytes_left as f64 / rate)
+    } else {
+        String::new()
+    };
+    format!(
+        "[{bar:<width$}] {} of {} replicas, {} under way, {} left{left}{waits}",
+        moves.done,
+        moves.total,
+        moves.active,
+        bytes(moves.bytes_left),
+        width = BAR as usize
+    )
+}
+
+/// Replaces the line of the terminal.
+fn print_in_place(line: &str) {
+    let mut stdout = std::io::stdout().lock();
+    // Nobody may read it any more: the cluster goes on all the same.
+    let _ = write!(stdout, "\r{line}\x1b[K").and_then(|()| stdout.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_says_what_is_left() {
+        let moves = Moves { total: 48, done: 12, active: 2, bytes_left: 3 << 20, seconds_left: 1 };
+        assert_eq!(
+            progress(&moves, 1 << 20, 2.0, "; waiting for n4 to start"),
+            "[=======>                      ] 12 of 48 replicas, 2 under way, 3.0 MiB left, 512.0 KiB/s, 6 s left; \
+             waiting for n4 to start"
+        );
+        let done = Moves { total: 0, done: 0, active: 0, bytes_left: 0, seconds_left: 0 };
+        let line = progress(&done, 0, 0.0, "");
+        assert_eq!(line, format!("[{}] 0 of 0 replicas, 0 under way, 0 B left", "=".repeat(30)));
+    }
+}

@@ -1,0 +1,122 @@
+//! Nodes that come and go: `ringfort apply` and `ringfort abort` on real processes, under load.
+
+use crate::cluster::{Cluster, Options, START, assert_clean};
+use crate::operator::ringfort;
+use crate::wait::eventually;
+use ringfort_loadgen::check;
+use std::fs;
+use std::time::Duration;
+
+/// The exit code of a command about the cluster's file, and all that it says.
+fn command(cluster: &Cluster, args: &[&str]) -> (Option<i32>, String) {
+    let file = cluster.config_path();
+    let file = file.to_str().expect("a UTF-8 path");
+    let args: Vec<&str> = args.iter().map(|&arg| if arg == "FILE" { file } else { arg }).collect();
+    let output = ringfort(&args);
+    let text = [&output.stdout[..], &output.stderr[..]].concat();
+    (output.status.code(), String::from_utf8(text).expect("text").replace(file, "FILE"))
+}
+
+#[track_caller]
+fn apply(cluster: &Cluster, more: &[&str]) -> String {
+    let (code, said) = command(cluster, &[&["apply", "FILE"], more].concat());
+    assert_eq!(code, Some(0), "{said}");
+    said
+}
+
+/// Replicas and leaders of each node.
+fn shares(cluster: &Cluster) -> Vec<(u64, u64)> {
+    let status = cluster.status();
+    let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
+    let number = |node: &serde_json::Value, key: &str| node[key].as_u64().unwrap_or(u64::MAX);
+    nodes.iter().map(|node| (number(node, "replicas"), number(node, "leaders"))).collect()
+}
+
+/// Takes the last node out of the config file.
+fn without_last(cluster: &Cluster) {
+    let text = cluster.config_text();
+    let (kept, _) = text.rsplit_once("[[node]]").expect("a node");
+    fs::write(cluster.config_path(), kept).expect("the config file is written");
+}
+
+#[test]
+fn a_node_comes_and_goes_under_load() {
+    let mut cluster = Cluster::start(Options::default());
+    let n4 = cluster.add_node();
+    cluster.start_node(n4);
+    eventually("a node that waits", START, || match cluster.node(n4).output() {
+        said if said.contains("it waits until `ringfort apply` adds it") => Ok(()),
+        said => Err(said),
+    });
+    let options = cluster.check_options(Duration::from_secs(10));
+    let checking = std::thread::spawn(move || check::run(&options));
+    eventually("load", START, || match cluster.keys_on(0)? {
+        0..50 => Err("too few keys".to_owned()),
+        _ => Ok(()),
+    });
+    let said = apply(&cluster, &[]);
+    assert!(said.contains("12 of 48 move, the minimum") && said.contains("done in "), "{said}");
+    eventually("a fair share of the leaders", START, || match shares(&cluster) {
+        shares if shares == [(12, 4); 4] => Ok(()),
+        shares => Err(format!("{shares:?}")),
+    });
+    assert_eq!(command(&cluster, &["plan", "FILE"]).0, Some(0));
+
+    without_last(&cluster);
+    let said = apply(&cluster, &[]);
+    assert!(said.contains("12 of 48 move, the minimum") && said.contains("done in "), "{said}");
+    assert_eq!(shares(&cluster).len(), 3);
+    let report = checking.join().expect("the check ends").expect("the check can run");
+    assert_clean(&report);
+    assert_eq!(command(&cluster, &["plan", "FILE"]).0, Some(0));
+    cluster.wait_until_equal();
+
+    // Who left says where to go, until it is stopped; it is not taken for a member again.
+    eventually("a node that left", START, || match cluster.node_client(n4).call("GET k") {
+        reply if reply.starts_with("-MOVED ") => Ok(()),
+        reply => Err(reply),
+    });
+    fs::write(cluster.config_path(), cluster.config_text()).expect("the config file is written");
+    let (code, said) = command(&cluster, &["apply", "FILE"]);
+    assert!(code == Some(1) && said.contains("n4"), "{said}");
+    cluster.kill(n4);
+    let lines = cluster.node_with(n4, &cluster.config_path(), &cluster.node_folder(n4)).refusal();
+    assert!(lines[0].contains("node n4 has left cluster 'test'"), "{lines:?}");
+}
+
+#[test]
+fn a_change_is_given_up_or_replaced() {
+    let mut cluster = Cluster::start(Options::default());
+    assert_eq!(cluster.client().call("SET k v"), "+OK\r\n");
+    let (code, said) = command(&cluster, &["abort", "--config", "FILE"]);
+    assert!(code == Some(1) && said.contains("no change of the members is under way"), "{said}");
+    let n4 = cluster.add_node();
+    apply(&cluster, &["--no-wait"]);
+    let moves = cluster.status()["moves"].clone();
+    assert_eq!((&moves["total"], &moves["done"]), (&12.into(), &0.into()), "nobody has started n4");
+    let (code, said) = command(&cluster, &["abort", "--config", "FILE"]);
+    assert!(code == Some(0) && said.contains("the change is given up"), "{said}");
+    assert_eq!(shares(&cluster).len(), 3);
+
+    // The same change once more, and another one in its place.
+    apply(&cluster, &["--no-wait"]);
+    let n5 = cluster.add_node();
+    apply(&cluster, &["--no-wait"]);
+    cluster.start_node(n4);
+    cluster.start_node(n5);
+    apply(&cluster, &[]);
+    let shares = shares(&cluster);
+    assert_eq!(shares.len(), 5);
+    assert!(shares.iter().all(|(replicas, _)| (9..=10).contains(replicas)), "{shares:?}");
+    assert_eq!(cluster.client().call("GET k"), "$1\r\nv\r\n");
+
+    // Two at once leave only when that is meant.
+    let text = cluster.config_text();
+    let kept = text.split("[[node]]\nid = \"n4\"").next().expect("a part");
+    fs::write(cluster.config_path(), kept).expect("the config file is written");
+    let (code, said) = command(&cluster, &["apply", "FILE"]);
+    assert!(code == Some(1) && said.contains("the file lacks 2 nodes of the cluster (n4, n5)"), "{said}");
+    apply(&cluster, &["--yes"]);
+    assert_eq!(cluster.client().call("GET k"), "$1\r\nv\r\n");
+    assert_eq!(cluster.status()["nodes"].as_array().map(Vec::len), Some(3));
+}
