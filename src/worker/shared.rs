@@ -104,6 +104,27 @@ pub struct Shared {
     pub usage: Mutex<Usage>,
     /// Memory of the machine, bytes; 0: the system does not tell.
     pub memory_bytes: AtomicU64,
+    /// Of the state that the node sends to new replicas.
+    pub sending: Pace,
+    /// Of what it receives.
+    pub receiving: Pace,
+}
+
+/// A rate that all workers of a node keep together: who wants to go on waits for what went before.
+#[derive(Debug, Default)]
+pub struct Pace {
+    /// When all that was let through has had its time, µs since boot.
+    free_us: AtomicU64,
+}
+
+impl Pace {
+    /// How long to wait now, in µs, after so many bytes, so that they come to `bytes_per_s`.
+    pub fn wait_us(&self, now_us: u64, bytes: u64, bytes_per_s: u64) -> u64 {
+        let takes_us = bytes.saturating_mul(1_000_000) / bytes_per_s.max(1);
+        let next = |free_us: u64| Some(free_us.max(now_us).saturating_add(takes_us));
+        let before = self.free_us.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        next(before.unwrap_or_else(|same| same)).map_or(0, |free_us| free_us - now_us)
+    }
 }
 
 impl Shared {
@@ -137,6 +158,8 @@ impl Shared {
             uptime_s: AtomicU64::new(0),
             usage: Mutex::default(),
             memory_bytes: AtomicU64::new(0),
+            sending: Pace::default(),
+            receiving: Pace::default(),
         }
     }
 
@@ -372,6 +395,15 @@ impl View {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pace_is_kept_together_and_time_without_bytes_is_not_saved_up() {
+        let pace = Pace::default();
+        assert_eq!(pace.wait_us(1_000, 500, 1_000_000), 500);
+        assert_eq!(pace.wait_us(1_100, 500, 1_000_000), 900, "another one waits behind it");
+        assert_eq!(pace.wait_us(9_000, 500, 1_000_000), 500);
+        assert_eq!(pace.wait_us(9_500, 1 << 40, u64::MAX), 0);
+    }
 
     #[test]
     fn a_link_that_ends_makes_room_for_another() {

@@ -6,7 +6,7 @@
 
 use super::core::{Job, JobDone, SnapshotSend, WorkerCore, WorkerOptions};
 use super::ports::{PEER_BYTES_MAX, WorkerMessage, worker_of};
-use super::shared::{LinkPlace, Shared};
+use super::shared::{LinkPlace, Pace, Shared};
 use crate::clock::{Clock as _, SystemClock};
 use crate::failpoint::{self, Point};
 use crate::log::FsDisk;
@@ -729,6 +729,7 @@ impl Shell {
             frame::put(&mut out, Kind::SnapshotChunk, |out| out.extend_from_slice(&bytes));
             tokio::time::timeout(SNAPSHOT_TIMEOUT, stream.write_all(&out)).await??;
             out.clear();
+            self.keep_pace(&self.shared.sending, bytes.len()).await;
         }
         frame::put(&mut out, Kind::SnapshotEnd, |_| {});
         stream.write_all(&out).await?;
@@ -737,6 +738,13 @@ impl Shell {
         let kind = tokio::time::timeout(SNAPSHOT_TIMEOUT, read_frame(&mut stream, &mut input)).await??;
         anyhow::ensure!(kind == Kind::SnapshotEnd, "the receiver did not take the snapshot");
         Ok(())
+    }
+
+    /// Waits for as long as so many bytes may take.
+    async fn keep_pace(&self, pace: &Pace, bytes: usize) {
+        let rate = self.shared.map().map_or(u64::MAX, |map| map.moving.bytes_per_s);
+        let wait_us = pace.wait_us(self.clock.now().boot_us, bytes as u64, rate);
+        tokio::time::sleep(Duration::from_micros(wait_us)).await;
     }
 
     async fn serve_snapshot(self: Rc<Self>, stream: TcpStream) {
@@ -755,7 +763,10 @@ impl Shell {
         let Some(mut receive) = receive else { return Ok(()) };
         loop {
             match tokio::time::timeout(SNAPSHOT_TIMEOUT, read_frame(&mut stream, &mut body)).await?? {
-                Kind::SnapshotChunk => receive.write(&body)?,
+                Kind::SnapshotChunk => {
+                    receive.write(&body)?;
+                    self.keep_pace(&self.shared.receiving, body.len()).await;
+                }
                 Kind::SnapshotEnd => break,
                 _ => anyhow::bail!("a frame of another kind in a snapshot"),
             }
