@@ -51,6 +51,8 @@ impl Report {
             ("packets_late", self.late),
             ("folders_lost", self.wipes),
             ("folders_damaged", self.damages),
+            ("member_changes", self.changes),
+            ("nodes_left", self.left),
             ("machines_suspect", self.suspects),
             ("follower_reads", self.follower_reads),
         ];
