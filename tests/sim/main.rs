@@ -54,12 +54,14 @@ const LINES: u64 = 200;
 
 /// Seeds that bring a bug out: when it was listed, each failed with the line of production code beside it taken back.
 const REGRESSIONS: &[u64] = &[
-    41,  // an installed snapshot is told to the engine as applied (`Group::persisted`)
-    203, // the same, seen in the meta group
-    43,  // a transfer ends the lease of its term (`Lease::void`)
-    39,  // a lease ends (`Lease::covers`)
-    56,  // a leader that lost its office does not say "not executed" (the proxy's `is_disowned`)
-    4,   // a leader reads what followers have shown before it applied it itself (`Group::is_covered`)
+    1,                           // a lease ends (`Lease::covers`)
+    3,                           // a transfer ends the lease of its term (`Lease::void`)
+    4,  // a leader reads what followers have shown before it applied it itself (`Group::is_covered`)
+    6,  // a snapshot brings its log time with it (`PartitionMachine::decode_head`)
+    10, // a snapshot that did not arrive is sent again (`Raft::report_snapshot`)
+    38, // a damaged record is noticed (`log::record::decode`)
+    options::CRASH_SEEDS, // replicas that may have lost writes stand aside (`WorkerCore::suspect`)
+    options::LIVENESS_SEEDS + 4, // a preferred leader is not asked all the time (`Group::transfer_to_preferred`)
 ];
 
 fn variable(name: &str) -> Option<u64> {

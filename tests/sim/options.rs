@@ -2,6 +2,7 @@
 
 use crate::rng::Rng;
 use ringfort::shard::limits::Limits;
+use ringfort::shard::raft::ELECTION_TICKS_MAX;
 use ringfort_store::Policy;
 
 /// One second of virtual time.
@@ -20,6 +21,9 @@ pub(crate) const LIVENESS_SEEDS: u64 = 3 << 32;
 pub(crate) const MOVING_SEEDS: u64 = 1 << 34;
 /// Hosts of nodes when members change; some of them are members.
 const MOVING_NODES: usize = 5;
+/// Fewest ticks between two attempts to give leadership back where the preferred leader stays broken; each may hold writes up
+/// for an election timeout.
+const RETURN_TICKS_MIN: u64 = 3 * ELECTION_TICKS_MAX as u64;
 
 /// Most by which a clock's speed is off, parts per million: (1 + x) / (1 - x) stays below 1.1, which leases assume.
 pub(crate) const DRIFT_PPM_MAX: u64 = 47_000;
@@ -241,9 +245,14 @@ impl Options {
         // One run in four. Where memory is short all look at one partition, and what followers miss is evicted anyway.
         let has_replica_clients = matches!(seed % 8, 4 | 6) && !has_memory_limit;
         let replica_clients = if has_replica_clients { 2 } else { 0 };
+        let shrunk = Self::shrink(&mut limits);
         Self {
             seed,
-            limits: Self::shrink(&mut limits),
+            limits: Limits {
+                // A preferred leader that stays broken is asked for ever: most of the time must be left to writes.
+                return_ticks: shrunk.return_ticks.max(if is_liveness { RETURN_TICKS_MIN } else { 0 }),
+                ..shrunk
+            },
             write_window: if limits.one_in(3) { limits.spread(1, 64) } else { 1024 },
             is_liveness,
             nodes,

@@ -545,6 +545,20 @@ mod tests {
         let group = core.group(GROUP).expect("it runs");
         assert_eq!((group.incarnation(), group.raft().last_index()), (2, 0));
         assert!(!group.raft().membership().contains(group.raft().replica()));
+        let replica = group.raft().replica();
+        let heartbeat = |incarnation: u32| {
+            let numbers = [replica, replica + 1, 9, 0, 0, 0, 0, 0, 0];
+            let mut body = [&GROUP.0.to_le_bytes()[..], &incarnation.to_le_bytes(), &[8]].concat();
+            body.extend(numbers.iter().flat_map(|n| n.to_le_bytes()));
+            body.extend([0; 9]);
+            body
+        };
+        let mut term_after = |incarnation| {
+            core.peer_frame(ringfort_wire::frame::Kind::Raft, &heartbeat(incarnation)).unwrap();
+            core.group(GROUP).expect("it runs").raft().term()
+        };
+        assert_eq!(term_after(1), 0, "it is not for this incarnation");
+        assert_eq!(term_after(2), 9);
     }
 
     #[test]

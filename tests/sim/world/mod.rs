@@ -226,7 +226,7 @@ impl World {
             self.trace_event(event);
             self.handle(event)?;
         }
-        self.history.check()?;
+        self.report.undecided = self.history.check()?;
         self.report.hash = self.trace.hash();
         self.report.events = self.trace.events();
         self.report.virtual_us = self.now;

@@ -34,6 +34,8 @@ pub(crate) struct Report {
     pub(crate) refused: u64,
     /// Reads that followers answered, of the last processes.
     pub(crate) follower_reads: u64,
+    /// Keys whose history was too hard to judge.
+    pub(crate) undecided: u64,
 }
 
 impl Report {
@@ -55,6 +57,7 @@ impl Report {
             ("nodes_left", self.left),
             ("machines_suspect", self.suspects),
             ("follower_reads", self.follower_reads),
+            ("keys_undecided", self.undecided),
         ];
         let counts = counts.into_iter().map(|(name, count)| (name.to_owned(), count));
         let faults =
@@ -84,6 +87,7 @@ impl Report {
         self.evicted += other.evicted;
         self.refused += other.refused;
         self.follower_reads += other.follower_reads;
+        self.undecided += other.undecided;
     }
 }
 
