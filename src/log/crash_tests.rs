@@ -97,7 +97,7 @@ impl Life {
             writer.chunk(snapshot_data(group, index).as_bytes())?;
             writer.finish()?.run()?;
             other.complete(group, index)?;
-            let bytes = other.open(group)?.expect("just made").read_raw(0, usize::MAX)?;
+            let bytes = other.open(group)?.expect("just made").next_raw(usize::MAX)?;
             let mut incoming = self.files.create_incoming(group)?;
             bytes.chunks(100).try_for_each(|piece| incoming.write(piece))?;
             self.files.finish_incoming(incoming)?

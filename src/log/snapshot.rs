@@ -476,6 +476,9 @@ pub struct SnapshotReader<D: Disk> {
     totals: Totals,
     /// What the trailer says.
     expected: [u8; TRAILER_BYTES],
+    /// Raw bytes that were read, and what has verified them.
+    raw_at: u64,
+    verifier: Verifier,
 }
 
 impl<D: Disk> SnapshotReader<D> {
@@ -512,7 +515,8 @@ impl<D: Disk> SnapshotReader<D> {
             return Err(LogError::Damaged { file: name, offset: chunks_end, what });
         }
         let (at, totals) = (header_bytes as u64, Totals::default());
-        Ok(Self { file, name, header, bytes, at, chunks_end, totals, expected })
+        let verifier = Verifier::new(group);
+        Ok(Self { file, name, header, bytes, at, chunks_end, totals, expected, raw_at: 0, verifier })
     }
 
     /// Returns what the snapshot is of.
@@ -521,20 +525,27 @@ impl<D: Disk> SnapshotReader<D> {
         &self.header
     }
 
-    /// Returns the bytes of the file.
-    #[must_use]
-    #[expect(clippy::len_without_is_empty, reason = "a snapshot file is never empty")]
-    pub fn len(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Reads up to `bytes` raw bytes of the file from `offset`; fewer at its end.
+    /// Reads the next raw bytes of the file, at most `bytes`, and verifies them as they pass; none at its end.
     ///
     /// # Errors
-    /// [`LogError::Io`].
-    pub fn read_raw(&self, offset: u64, bytes: usize) -> Result<Bytes, LogError> {
-        let left = usize::try_from(self.bytes.saturating_sub(offset)).unwrap_or(usize::MAX);
-        self.read(offset, bytes.min(left))
+    /// [`LogError::Damaged`], [`LogError::Version`]: the file is of no use. [`LogError::Io`].
+    pub fn next_raw(&mut self, bytes: usize) -> Result<Bytes, LogError> {
+        let left = usize::try_from(self.bytes - self.raw_at).unwrap_or(usize::MAX);
+        let raw = self.read(self.raw_at, bytes.min(left))?;
+        let fed = self.verifier.feed(&raw);
+        let is_cut = raw.len() == left && self.verifier.state != State::Done;
+        let fault = match fed {
+            Err(Fault::Version) => return Err(LogError::Version { file: self.name.clone(), offset: 8 }),
+            Err(Fault::Damaged(what)) => Some(what),
+            Ok(()) => is_cut.then_some("the end is missing"),
+        };
+        match fault {
+            Some(what) => Err(LogError::Damaged { file: self.name.clone(), offset: self.raw_at, what }),
+            None => {
+                self.raw_at += raw.len() as u64;
+                Ok(raw)
+            }
+        }
     }
 
     /// Returns the next chunk, verified; `None` after the last, when the trailer fits to all of them.
@@ -735,8 +746,8 @@ mod tests {
     }
 
     fn raw<D: Disk>(files: &SnapshotFiles<D>, group: u16) -> Bytes {
-        let reader = files.open(group).unwrap().unwrap();
-        reader.read_raw(0, usize::MAX).unwrap()
+        let mut reader = files.open(group).unwrap().unwrap();
+        reader.next_raw(usize::MAX).unwrap()
     }
 
     #[test]

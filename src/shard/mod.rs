@@ -886,10 +886,10 @@ impl Group {
     }
 
     /// Begins a snapshot of the applied state and returns its index and term; `None` while one is being written, or
-    /// when nothing was applied since the last one.
+    /// when nothing was applied since the last one, and that one is good.
     pub fn snapshot_begin(&mut self) -> Option<(u64, u64)> {
         let index = self.raft.applied_index();
-        if self.snapshot.is_some() || index <= self.raft.mark_index() {
+        if self.snapshot.is_some() || !self.needs_snapshot(index) {
             return None;
         }
         let term = self.raft.term_at(index)?;
@@ -899,6 +899,17 @@ impl Group {
         }
         self.snapshot = Some((index, term));
         self.snapshot
+    }
+
+    /// Whether a snapshot at `index` is more than what is on disk.
+    pub fn needs_snapshot(&self, index: u64) -> bool {
+        let mark = self.raft.mark_index();
+        mark < index || (mark == index && index > 0 && !self.raft.has_snapshot())
+    }
+
+    /// The snapshot on disk is of no use: another one takes its place.
+    pub fn snapshot_lost(&mut self) {
+        self.raft.snapshot_lost();
     }
 
     /// Appends about `bytes` more bytes of it; true at its end.

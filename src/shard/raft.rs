@@ -213,6 +213,7 @@ impl Raft {
             snapshot: (start.applied > 0)
                 .then(|| (start.mark_index, start.mark_term, start.membership.clone())),
             snapshot_wanted: Cell::new(false),
+            unreadable: Cell::new(0),
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let raw = RawNode::new(&config, storage, &logger).map_err(|e| e.to_string())?;
@@ -625,6 +626,16 @@ impl Raft {
         self.raw.mut_store().compact(index, term, membership);
     }
 
+    /// The snapshot on disk is of no use: none is sent until there is another one.
+    pub fn snapshot_lost(&mut self) {
+        self.raw.mut_store().snapshot = None;
+    }
+
+    /// Whether a snapshot is on disk, as far as is known.
+    pub fn has_snapshot(&self) -> bool {
+        self.raw.store().snapshot.is_some()
+    }
+
     /// Whether a follower needs a snapshot and none that serves is on disk. Reading clears it.
     pub fn take_snapshot_wanted(&self) -> bool {
         self.raw.store().snapshot_wanted.replace(false)
@@ -725,6 +736,9 @@ struct GroupStorage {
     /// Index, term and members of the snapshot on disk.
     snapshot: Option<(u64, u64, Membership)>,
     snapshot_wanted: Cell<bool>,
+    /// The first of the entries that could not be read back from disk when a follower needed them last; 0 = none. The
+    /// follower gets a snapshot that has it.
+    unreadable: Cell<u64>,
 }
 
 impl GroupStorage {
@@ -732,6 +746,9 @@ impl GroupStorage {
         let Some(first) = entries.first() else { return };
         assert!(first.index > self.mark_index, "an entry before the log's start was appended");
         assert!(first.index <= self.last_index + 1, "a gap in the log was appended");
+        if first.index <= self.unreadable.get() {
+            self.unreadable.set(0);
+        }
         while self.cache.back().is_some_and(|e| e.index >= first.index) {
             let dropped = self.cache.pop_back().expect("the loop saw an entry");
             self.cache_bytes -= dropped.data.len();
@@ -760,7 +777,7 @@ impl GroupStorage {
     }
 
     fn compact(&mut self, index: u64, term: u64, membership: Membership) {
-        if index <= self.mark_index {
+        if index < self.mark_index {
             return;
         }
         while self.cache.front().is_some_and(|e| e.index <= index) {
@@ -784,6 +801,7 @@ impl GroupStorage {
         self.cache.clear();
         self.cache_bytes = 0;
         self.terms.clear();
+        self.unreadable.set(0);
         (self.mark_index, self.mark_term, self.last_index) = (index, term, index);
         self.snapshot = Some((index, term, membership));
     }
@@ -799,7 +817,7 @@ impl Storage for GroupStorage {
         low: u64,
         high: u64,
         max_size: impl Into<Option<u64>>,
-        _context: GetEntriesContext,
+        context: GetEntriesContext,
     ) -> raft::Result<Vec<eraftpb::Entry>> {
         if low <= self.mark_index {
             return Err(StorageError::Compacted.into());
@@ -813,10 +831,24 @@ impl Storage for GroupStorage {
         let mut bytes = 0u64;
         if low < cache_first {
             let budget = usize::try_from(bytes_max).unwrap_or(usize::MAX);
-            let read = self
-                .reader
-                .read(self.group, low, high.min(cache_first), budget)
-                .map_err(|e| StorageError::Other(e.into()))?;
+            let read = match self.reader.read(self.group, low, high.min(cache_first), budget) {
+                Ok(read) => read,
+                // The crate turns to the snapshot for the follower whose entries these are.
+                Err(error) if context.can_async() => {
+                    if self.unreadable.replace(low) != low {
+                        tracing::error!(
+                            group = self.group, index = low, %error,
+                            "entries that a follower needs cannot be read back from the log: it gets a snapshot"
+                        );
+                    }
+                    return Err(StorageError::Compacted.into());
+                }
+                // They are this replica's own business: it cannot go on.
+                Err(error) => {
+                    tracing::error!(group = self.group, index = low, %error, "entries cannot be read back from the log");
+                    return Err(raft::Error::Store(StorageError::Other(error.into())));
+                }
+            };
             bytes = read.iter().map(|e| e.data.len() as u64).sum();
             out.extend(read.into_iter().map(to_raft));
         }
@@ -856,11 +888,12 @@ impl Storage for GroupStorage {
         Ok(self.last_index)
     }
 
-    /// Only a snapshot that knows its receiver serves: one from before it came would be refused.
+    /// Only a snapshot that knows its receiver serves: one from before it came would be refused. And it must have the
+    /// entries that could not be read: one that the receiver is beyond would not help it.
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<eraftpb::Snapshot> {
-        let serves = |(index, _, members): &&(u64, u64, Membership)| {
-            *index >= request_index && *index > 0 && members.contains(to)
-        };
+        let index_min = request_index.max(self.unreadable.get()).max(1);
+        let serves =
+            |(index, _, members): &&(u64, u64, Membership)| *index >= index_min && members.contains(to);
         let Some((index, term, members)) = self.snapshot.as_ref().filter(serves) else {
             self.snapshot_wanted.set(true);
             return Err(StorageError::SnapshotTemporarilyUnavailable.into());

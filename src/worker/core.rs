@@ -99,11 +99,8 @@ struct LogReader<D: Disk>(Rc<RefCell<Log<D>>>);
 
 impl<D: Disk> EntryReader for LogReader<D> {
     fn read(&self, group: u16, lo: u64, hi: u64, bytes_max: usize) -> Result<Vec<LogEntry>, String> {
-        self.0.borrow().read(group, lo, hi, bytes_max).map_err(|error| {
-            // Raft sends a follower the snapshot instead.
-            tracing::error!(group, lo, hi, %error, "entries could not be read back from the log");
-            error.to_string()
-        })
+        let read = self.0.borrow().read(group, lo, hi, bytes_max);
+        read.map_err(|error| format!("{:#}", anyhow::Error::from(error)))
     }
 }
 
@@ -473,10 +470,11 @@ impl<D: Disk> WorkerCore<D> {
                 };
                 if let Err(error) = result {
                     group.snapshot_abort();
-                    tracing::warn!(group = id, %error, "a snapshot could not be made durable");
+                    let error = format!("{:#}", anyhow::Error::from(error));
+                    tracing::warn!(group = id, error, "a snapshot could not be made durable");
                     return Ok(());
                 }
-                if header.index <= group.raft().mark_index() {
+                if !group.needs_snapshot(header.index) {
                     // A received one overtook it.
                     self.snapshots.discard(id, header.index)?;
                     return Ok(());
@@ -492,7 +490,8 @@ impl<D: Disk> WorkerCore<D> {
             }
             JobDone::Received(id, header, message, result) => {
                 if let Err(error) = result {
-                    tracing::warn!(group = id, %error, "a received snapshot could not be made durable");
+                    let error = format!("{:#}", anyhow::Error::from(error));
+                    tracing::warn!(group = id, error, "a received snapshot could not be made durable");
                     return Ok(());
                 }
                 // It becomes the current one when Raft accepts it; until then the older one stays.

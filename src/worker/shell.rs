@@ -9,7 +9,7 @@ use super::ports::{PEER_BYTES_MAX, WorkerMessage, worker_of};
 use super::shared::{LinkPlace, Pace, Shared};
 use crate::clock::{Clock as _, SystemClock};
 use crate::failpoint::{self, Point};
-use crate::log::FsDisk;
+use crate::log::{FsDisk, LogError};
 use crate::shard::raft::TICK_MS;
 use crossbeam::queue::SegQueue;
 use ringfort_proxy::clients::{Address, Place};
@@ -694,17 +694,22 @@ impl Shell {
 
     // --- Snapshots -------------------------------------------------------------------------------------------------
 
-    async fn send_snapshot(self: Rc<Self>, send: SnapshotSend<FsDisk>) {
+    async fn send_snapshot(self: Rc<Self>, mut send: SnapshotSend<FsDisk>) {
         let (group, replica) = (send.group, send.message.to());
-        let outcome = self.copy_snapshot(&send).await;
+        let outcome = self.copy_snapshot(&mut send).await;
         if let Err(error) = &outcome {
-            tracing::warn!(%group, to = %send.to, %error, "a snapshot could not be sent");
+            match error.downcast_ref::<LogError>() {
+                Some(error) => {
+                    self.core.borrow_mut().snapshot_unreadable(group, send.reader.header().index, error);
+                }
+                None => tracing::warn!(%group, to = %send.to, %error, "a snapshot could not be sent"),
+            }
         }
         self.core.borrow_mut().snapshot_sent(group, replica, outcome.is_ok());
         self.inbox.wake.notify_one();
     }
 
-    async fn copy_snapshot(&self, send: &SnapshotSend<FsDisk>) -> anyhow::Result<()> {
+    async fn copy_snapshot(&self, send: &mut SnapshotSend<FsDisk>) -> anyhow::Result<()> {
         let map = self.shared.map().ok_or_else(|| anyhow::anyhow!("no cluster map"))?;
         let node = map.node(&send.to).ok_or_else(|| anyhow::anyhow!("the node has left the cluster"))?;
         let workers = self.core.borrow_mut().peer_workers(&send.to);
@@ -718,13 +723,11 @@ impl Shell {
             send.message.encode(&mut message);
             put_bytes(out, &message);
         });
-        let len = send.reader.len();
-        let mut offset = 0;
-        while offset < len {
-            let want = usize::try_from(len - offset).unwrap_or(usize::MAX).min(SNAPSHOT_FRAME_BYTES);
-            let bytes = send.reader.read_raw(offset, want)?;
-            anyhow::ensure!(!bytes.is_empty(), "the snapshot file is shorter than it was");
-            offset += bytes.len() as u64;
+        loop {
+            let bytes = send.reader.next_raw(SNAPSHOT_FRAME_BYTES)?;
+            if bytes.is_empty() {
+                break;
+            }
             failpoint::hit(Point::SnapshotSend)?;
             frame::put(&mut out, Kind::SnapshotChunk, |out| out.extend_from_slice(&bytes));
             tokio::time::timeout(SNAPSHOT_TIMEOUT, stream.write_all(&out)).await??;

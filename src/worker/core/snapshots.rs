@@ -1,5 +1,6 @@
 //! Snapshots: written for compaction, sent to followers, received from leaders, installed.
 
+use super::start::machine_index;
 use super::{Job, WorkerCore, no_room};
 use crate::failpoint::{self, Point};
 use crate::log::{Disk, IncomingSnapshot, LogError, Mark, SnapshotHeader, SnapshotReader};
@@ -52,6 +53,10 @@ impl<D: Disk> WorkerCore<D> {
                 Ok(Some(reader)) if Some(reader.header().index) == message.snapshot_index() => {
                     out.push(SnapshotSend { to, group, incarnation, message, reader });
                 }
+                Err(error) => {
+                    self.snapshot_unreadable(group, message.snapshot_index().unwrap_or(0), &error);
+                    self.snapshot_sent(group, message.to(), false);
+                }
                 // Another one has replaced it meanwhile: Raft will ask again, for what is there then.
                 _ => {
                     self.snapshot_sent(group, message.to(), false);
@@ -70,6 +75,25 @@ impl<D: Disk> WorkerCore<D> {
         if let Some(state) = self.groups.get_mut(&group.0) {
             state.snapshot_sent(replica, is_delivered);
             self.touch(group.0);
+        }
+    }
+
+    /// The snapshot of a group at `index` cannot be read from the disk, or is not what was written: makes another one.
+    pub fn snapshot_unreadable(&mut self, group: GroupId, index: u64, error: &LogError) {
+        let Some(state) = self.groups.get_mut(&group.0) else { return };
+        if machine_index(&self.snapshots, group.0) != index {
+            return; // another one has replaced it meanwhile
+        }
+        // That a damaged file ends a node is for its start, when it has nothing else.
+        let error = match error {
+            LogError::Damaged { file, offset, what } => format!("{file} is damaged at byte {offset}: {what}"),
+            LogError::Io { action, file, source } => format!("cannot {action} {file}: {source}"),
+            other => other.to_string(),
+        };
+        tracing::error!(%group, index, error, "a snapshot on disk is of no use: it is made anew");
+        state.snapshot_lost();
+        if !self.snapshots_wanted.contains(&group.0) {
+            self.snapshots_wanted.push_back(group.0);
         }
     }
 
@@ -214,6 +238,271 @@ pub(super) fn restore<D: Disk>(kind: &Machine, mut reader: SnapshotReader<D>) ->
                 bytes.extend_from_slice(&chunk);
             }
             Ok(Machine::Meta(Box::new(MetaMachine::restore(&bytes).map_err(anyhow::Error::msg)?)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, Now};
+    use crate::log::{LastStop, LogOptions, MemDisk};
+    use crate::meta::form::tests::sample_map;
+    use crate::shard::limits::Limits;
+    use crate::shard::raft::TICK_MS;
+    use crate::shard::{Origin, Submission};
+    use crate::worker::WorkerOptions;
+    use crate::worker::shared::Shared;
+    use ringfort_resp::{Command, Protocol};
+    use ringfort_wire::ClusterMap;
+    use ringfort_wire::entry::OpKind;
+    use ringfort_wire::frame;
+    use ringfort_wire::request::CommandBody;
+    use std::sync::Arc;
+
+    const GROUP: GroupId = GroupId(5);
+    /// What is found in files.
+    const VALUE: &[u8] = b"a value to be found in files";
+    /// Ticks within which whatever can happen has happened (5 s).
+    const TICKS_MAX: usize = 500;
+
+    #[derive(Clone, Copy)]
+    struct At(Now);
+
+    impl Clock for At {
+        fn now(&self) -> Now {
+            self.0
+        }
+    }
+
+    /// Three nodes of one worker, with instant disks and links; one of them may be cut off.
+    struct Trio {
+        map: ClusterMap,
+        disks: Vec<MemDisk>,
+        cores: Vec<WorkerCore<MemDisk>>,
+        cut: Option<usize>,
+        now: Now,
+    }
+
+    impl Trio {
+        fn new() -> Self {
+            let map = sample_map();
+            let disks: Vec<_> = (0..3).map(|_| MemDisk::new()).collect();
+            let cores = (0..3).map(|n| start(&map, n, &disks[n], false)).collect();
+            let mut trio =
+                Self { map, disks, cores, cut: None, now: Now { boot_us: 1_000_000, wall_ms: 1_000_000 } };
+            trio.until("a leader", |trio| trio.leader().is_some());
+            trio
+        }
+
+        fn group(&self, n: usize) -> &Group {
+            self.cores[n].group(GROUP).expect("each node has a replica")
+        }
+
+        fn leader(&self) -> Option<usize> {
+            let leads = |n: &usize| self.group(*n).raft().is_leader() && Some(*n) != self.cut;
+            (0..3).find(|n| leads(n) && self.group(*n).raft().is_own_term_applied())
+        }
+
+        /// Lets one tick pass, and all that follows from it.
+        fn tick(&mut self) {
+            self.now.boot_us += TICK_MS * 1000;
+            self.now.wall_ms += TICK_MS;
+            for core in &mut self.cores {
+                core.tick(self.now).unwrap();
+            }
+            for _ in 0..4 {
+                for n in 0..3 {
+                    self.turn(n);
+                }
+            }
+        }
+
+        fn turn(&mut self, n: usize) {
+            let core = &mut self.cores[n];
+            core.turn(&At(self.now)).unwrap();
+            for job in core.take_jobs() {
+                core.job_done(job.run()).unwrap();
+            }
+            for ((to, _), bytes) in core.take_raft_output() {
+                let to = number(&to);
+                let mut start = 0;
+                while let Some(frame) = frame::next(&bytes[start..]).unwrap() {
+                    if ![Some(n), Some(to)].contains(&self.cut) {
+                        self.cores[to].peer_frame(frame.kind, frame.body).unwrap();
+                    }
+                    start += frame.consumed;
+                }
+            }
+            for send in self.cores[n].take_snapshot_sends() {
+                self.send_snapshot(n, send);
+            }
+        }
+
+        fn send_snapshot(&mut self, n: usize, mut send: SnapshotSend<MemDisk>) {
+            let (to, replica, index) = (number(&send.to), send.message.to(), send.reader.header().index);
+            let is_cut = [Some(n), Some(to)].contains(&self.cut);
+            let mut message = Vec::new();
+            send.message.encode(&mut message);
+            let receiver = &mut self.cores[to];
+            let receive = receiver.receive_snapshot(send.group.0, send.incarnation, &message).unwrap();
+            let Some(mut receive) = receive.filter(|_| !is_cut) else {
+                return self.cores[n].snapshot_sent(send.group, replica, false);
+            };
+            loop {
+                match send.reader.next_raw(50) {
+                    Ok(bytes) if bytes.is_empty() => break,
+                    Ok(bytes) => receive.write(&bytes).expect("only what is good is sent"),
+                    Err(error) => {
+                        self.cores[n].snapshot_unreadable(send.group, index, &error);
+                        return self.cores[n].snapshot_sent(send.group, replica, false);
+                    }
+                }
+            }
+            receiver.snapshot_received(receive).unwrap();
+            self.cores[n].snapshot_sent(send.group, replica, true);
+        }
+
+        #[track_caller]
+        fn until(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) {
+            for _ in 0..TICKS_MAX {
+                if is_so(self) {
+                    return;
+                }
+                self.tick();
+            }
+            let groups: Vec<_> = (0..3).map(|n| self.group(n).status()).collect();
+            panic!("{what}: not within {TICKS_MAX} ticks: {groups:#?}");
+        }
+
+        /// Writes a few entries, which all that are not cut off apply.
+        fn write(&mut self, keys: std::ops::Range<u8>) {
+            self.until("a leader", |trio| trio.leader().is_some());
+            let leader = self.leader().expect("it was awaited");
+            for key in keys {
+                let mut body = Vec::new();
+                let args: [&[u8]; 2] = [&[key], VALUE];
+                CommandBody::encode(&mut body, Command::Set as u16, Protocol::Resp2, args.iter());
+                let write = Submission {
+                    origin: Origin::None,
+                    session: 0,
+                    seq: 0,
+                    acked: 0,
+                    is_after_queued: false,
+                    body: &body,
+                };
+                let core = &mut self.cores[leader];
+                let group = core.groups.get_mut(&GROUP.0).expect("it leads");
+                group.write(OpKind::Command, write, &mut core.ports);
+                core.touch(GROUP.0);
+                self.tick();
+            }
+            self.until("the others have it", Self::is_equal);
+        }
+
+        /// Whether all that are not cut off have applied the same.
+        fn is_equal(&self) -> bool {
+            let applied = |n: usize| (self.group(n).raft().applied_index(), self.group(n).digest());
+            let last = (0..3).map(|n| self.group(n).raft().last_index()).max();
+            let mut others = (0..3).filter(|n| Some(*n) != self.cut).map(applied);
+            let first = others.next();
+            first.map(|(index, _)| index) == last && others.all(|other| Some(other) == first)
+        }
+
+        fn restart(&mut self, n: usize) {
+            self.disks[n].kill();
+            self.cores[n] = start(&self.map, n, &self.disks[n], true);
+        }
+
+        /// Flips a bit in the last file of a kind: where it last has these bytes, or in its middle.
+        fn damage(&self, n: usize, kind: &str, bytes: Option<&[u8]>) {
+            use crate::log::{Disk as _, DiskFile as _};
+            let disk = &self.disks[n];
+            let names = disk.list().unwrap();
+            let name = names.iter().rfind(|name| name.starts_with(kind)).expect("there is a file");
+            let file = disk.open(name).unwrap();
+            let mut all = vec![0; usize::try_from(file.bytes().unwrap()).unwrap()];
+            file.read_at(0, &mut all).unwrap();
+            let offset = match bytes {
+                Some(bytes) => all.windows(bytes.len()).rposition(|window| window == bytes),
+                None => Some(all.len() / 2),
+            };
+            assert!(disk.flip(name, offset.expect("the bytes are there") as u64, 0x10));
+        }
+    }
+
+    fn number(node: &NodeId) -> usize {
+        node.0.trim_start_matches('n').parse::<usize>().unwrap() - 1
+    }
+
+    fn start(map: &ClusterMap, n: usize, disk: &MemDisk, has_run: bool) -> WorkerCore<MemDisk> {
+        let node = NodeId(format!("n{}", n + 1));
+        let store_id = map.node(&node).unwrap().store_id;
+        let shared = Arc::new(Shared::new(node.clone(), store_id, 1, 1, 7000, 10));
+        shared.set_map(map);
+        let options = WorkerOptions {
+            worker: 0,
+            node,
+            log: LogOptions { last_stop: LastStop::Process, ..LogOptions::default() },
+            is_restart: has_run,
+            has_run,
+            is_suspect: false,
+            seed: n as u64,
+            compact_bytes_min: 1 << 20,
+            disk_free_min: 0,
+            limits: Limits::default(),
+        };
+        let mut core = WorkerCore::new(options, shared, map, disk.clone()).unwrap();
+        map.nodes.iter().for_each(|node| core.peer_up(node.id.clone(), 1));
+        core
+    }
+
+    #[test]
+    fn a_follower_that_needs_an_entry_that_decayed_gets_a_snapshot() {
+        // Once without a snapshot on disk, and once with one that the follower is beyond.
+        for has_snapshot in [false, true] {
+            let mut trio = Trio::new();
+            if has_snapshot {
+                trio.write(0..3);
+                (0..3).for_each(|n| trio.cores[n].snapshots_wanted.push_back(GROUP.0));
+                trio.until("snapshots", |trio| (0..3).all(|n| trio.group(n).raft().mark_index() > 0));
+                trio.write(3..4);
+            }
+            let absent = (trio.leader().expect("it wrote") + 1) % 3;
+            trio.cut = Some(absent);
+            trio.write(10..14);
+            // From now on they have these entries on disk only.
+            let others: Vec<usize> = (0..3).filter(|n| *n != absent).collect();
+            others.iter().for_each(|&n| trio.restart(n));
+            trio.until("a new leader", |trio| trio.leader().is_some() && trio.is_equal());
+            others.iter().for_each(|&n| trio.damage(n, "log-", Some(VALUE)));
+            trio.cut = None;
+            trio.until("the follower has caught up", |trio| trio.leader().is_some() && trio.is_equal());
+            assert!(trio.group(absent).raft().mark_index() > 0, "by a snapshot");
+            trio.write(20..22);
+        }
+    }
+
+    #[test]
+    fn a_snapshot_that_decayed_is_not_sent_but_made_anew() {
+        // Its first bytes, which its reader needs, and others that only pass by.
+        for damaged in [Some(&b"RFSNAPSH"[..]), None] {
+            let mut trio = Trio::new();
+            let absent = (trio.leader().expect("it wrote") + 1) % 3;
+            trio.cut = Some(absent);
+            trio.write(0..4);
+            let others: Vec<usize> = (0..3).filter(|n| *n != absent).collect();
+            for &n in &others {
+                trio.cores[n].snapshots_wanted.push_back(GROUP.0);
+            }
+            trio.until("snapshots", |trio| others.iter().all(|&n| trio.group(n).raft().mark_index() > 0));
+            others.iter().for_each(|&n| trio.damage(n, "snap-5-", damaged));
+            let index = trio.group(others[0]).raft().applied_index();
+            trio.cut = None;
+            trio.until("the follower has caught up", |trio| trio.leader().is_some() && trio.is_equal());
+            let at = trio.group(absent).raft().mark_index();
+            assert!(index <= at, "by a snapshot at {at}, not before {index}");
+            trio.write(20..22);
         }
     }
 }

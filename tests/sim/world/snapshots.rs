@@ -21,11 +21,11 @@ pub(super) struct Transfer {
 }
 
 impl World {
-    pub(super) fn send_snapshot(&mut self, node: usize, worker: usize, send: SnapshotSend<MemDisk>) {
+    pub(super) fn send_snapshot(&mut self, node: usize, worker: usize, mut send: SnapshotSend<MemDisk>) {
         let to = self.node_number(&send.to.0);
         let mut message = Vec::new();
         send.message.encode(&mut message);
-        let bytes = send.reader.read_raw(0, usize::try_from(send.reader.len()).unwrap_or(usize::MAX));
+        let bytes = send.reader.next_raw(usize::MAX);
         let transfer = Transfer {
             from: node,
             from_worker: worker,
