@@ -118,7 +118,8 @@ impl Folder {
             Ok(bytes) => serde_json::from_slice::<Identity>(&bytes)
                 .with_context(|| format!("{shown}/node.json cannot be read"))?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                failpoint::hit(Point::FolderMade)?;
+                failpoint::hit(Point::FolderMade)
+                    .with_context(|| format!("cannot write to the data folder {shown}"))?;
                 let store_id = format!("{store_id:032x}");
                 let identity =
                     Identity { node: node.clone(), store_id, workers, generation: 1, has_run: false };
@@ -134,9 +135,13 @@ impl Folder {
         );
         let mut folder = Self { path: path.to_owned(), identity, _lock: lock };
         if folder.identity.workers != workers {
-            folder.rehome(workers)?;
+            folder.rehome(workers).with_context(|| {
+                format!("the logs in {shown} cannot be divided among another number of workers")
+            })?;
         }
-        folder.remove_other_generations()?;
+        folder
+            .remove_other_generations()
+            .with_context(|| format!("an old generation of logs in {shown} cannot be removed"))?;
         for worker in 0..workers {
             let path = folder.worker_path(worker);
             anyhow::ensure!(
@@ -145,12 +150,15 @@ impl Folder {
                  whole data folder and replace the node",
                 path.display()
             );
-            fs::create_dir_all(&path)?;
-            File::open(&path)?.sync_all()?;
+            let make = || fs::create_dir_all(&path).and_then(|()| File::open(&path)?.sync_all());
+            make().with_context(|| format!("cannot make the folder {}", path.display()))?;
         }
-        failpoint::hit(Point::FolderWorkers)?;
-        File::open(path.join(format!("logs-{}", folder.identity.generation)))?.sync_all()?;
-        File::open(path)?.sync_all()?;
+        let sync = || -> io::Result<()> {
+            failpoint::hit(Point::FolderWorkers)?;
+            File::open(path.join(format!("logs-{}", folder.identity.generation)))?.sync_all()?;
+            File::open(path)?.sync_all()
+        };
+        sync().with_context(|| format!("cannot sync the data folder {shown}"))?;
         Ok(folder)
     }
 

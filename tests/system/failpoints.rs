@@ -163,7 +163,7 @@ pub(crate) fn disarm(cluster: &Cluster, n: usize) {
     control(cluster, n, LIMITS);
 }
 
-fn control(cluster: &Cluster, n: usize, lines: &str) {
+pub(crate) fn control(cluster: &Cluster, n: usize, lines: &str) {
     let path = cluster.control_path(n);
     let temporary = path.with_extension("new");
     fs::write(&temporary, lines).expect("the control file is written");

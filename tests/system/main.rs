@@ -9,6 +9,8 @@ mod clients;
 mod cluster;
 mod commands;
 mod departures;
+#[cfg(debug_assertions)]
+mod disk_errors;
 mod disk_full;
 mod expiry;
 mod failover;
