@@ -32,6 +32,18 @@ fn shares(cluster: &Cluster) -> Vec<(u64, u64)> {
     nodes.iter().map(|node| (number(node, "replicas"), number(node, "leaders"))).collect()
 }
 
+/// Three nodes, of which all is known that a plan asks for.
+fn healthy_cluster() -> Cluster {
+    let cluster = Cluster::start(Options::default());
+    eventually("a healthy cluster", START, || match cluster.status() {
+        status if status["health"] == "ok" && status["problems"].as_array().is_some_and(Vec::is_empty) => {
+            Ok(())
+        }
+        status => Err(status.to_string()),
+    });
+    cluster
+}
+
 /// Takes the last node out of the config file.
 fn without_last(cluster: &Cluster) {
     let text = cluster.config_text();
@@ -41,7 +53,7 @@ fn without_last(cluster: &Cluster) {
 
 #[test]
 fn a_node_comes_and_goes_under_load() {
-    let mut cluster = Cluster::start(Options::default());
+    let mut cluster = healthy_cluster();
     let n4 = cluster.add_node();
     cluster.start_node(n4);
     eventually("a node that waits", START, || match cluster.node(n4).output() {
@@ -86,7 +98,7 @@ fn a_node_comes_and_goes_under_load() {
 
 #[test]
 fn a_change_is_given_up_or_replaced() {
-    let mut cluster = Cluster::start(Options::default());
+    let mut cluster = healthy_cluster();
     assert_eq!(cluster.client().call("SET k v"), "+OK\r\n");
     let (code, said) = command(&cluster, &["abort", "--config", "FILE"]);
     assert!(code == Some(1) && said.contains("no change of the members is under way"), "{said}");
