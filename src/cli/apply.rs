@@ -4,12 +4,11 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ringfort_proxy::server::meta;
-use ringfort_wire::hello::{Channel, Hello};
 use ringfort_wire::meta as wire;
-use ringfort_wire::{Apply, ClusterMap, FEATURE_LEVEL, MetaWrite};
+use ringfort_wire::{Apply, ClusterMap, MetaWrite};
 
-use super::find::Target;
+use super::find::{Proposal, Target};
+use super::meta_group::MetaGroup;
 use super::output::{ColorChoice, Style, bytes, out};
 use super::plan::{Made, ask};
 use super::process::pause;
@@ -18,8 +17,6 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::meta::plan::{Plan, Wanted};
 
-/// Time for one request to the meta group.
-const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Attempts: each from a new plan, when the members change at the same time.
 const ATTEMPTS: usize = 3;
 /// Time between two looks at the progress.
@@ -43,12 +40,8 @@ Examples:
   ringfort apply configs/local.toml --no-wait
   ringfort apply fewer-nodes.toml --at 127.0.0.1:7001 --yes")]
 pub(super) struct Args {
-    /// The file that describes the cluster as it is to be
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
-    /// Client address of any node, or of a proxy; without it all of the file are asked
-    #[arg(long, value_name = "HOST:PORT")]
-    at: Option<String>,
+    #[command(flatten)]
+    proposal: Proposal,
     /// Remove more than one node, too
     #[arg(long)]
     yes: bool,
@@ -81,7 +74,7 @@ pub(super) struct AbortArgs {
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let mut attempt = 1;
     let (made, epoch) = loop {
-        let made = Made::of(&args.file, args.at.clone())?;
+        let made = Made::of(&args.proposal)?;
         if attempt == 1 {
             made.show(Style::of_stdout(args.color));
         }
@@ -99,7 +92,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
             removed.join(", ")
         );
         let change = MetaWrite::Apply(Box::new(change(&made.map, &made.wanted, &made.plan)));
-        match write(&made.config, &made.map, &change) {
+        match MetaGroup::of(&made.config, "apply")?.write(&made.map, &change) {
             Ok(map) => break (made, map.planned_epoch),
             Err(error) if error.contains("plan again") && attempt < ATTEMPTS => attempt += 1,
             Err(error) => anyhow::bail!(error),
@@ -115,7 +108,8 @@ pub(super) fn abort(args: AbortArgs) -> anyhow::Result<()> {
     let target = Target { config: args.config, at: None };
     let config = target.file()?.0;
     let (map, _) = ask(&config, &target)?;
-    let map = write(&config, &map, &MetaWrite::Abort).map_err(anyhow::Error::msg)?;
+    let map = MetaGroup::of(&config, "abort")?.write(&map, &MetaWrite::Abort);
+    let map = map.map_err(anyhow::Error::msg)?;
     out("the change is given up: the cluster becomes what it was before");
     if args.no_wait {
         return Ok(());
@@ -140,23 +134,6 @@ fn change(map: &ClusterMap, wanted: &Wanted, plan: &Plan) -> Apply {
         partitions: plan.placement.partitions.clone(),
         meta: plan.meta.clone(),
     }
-}
-
-fn write(config: &Config, map: &ClusterMap, change: &MetaWrite) -> Result<ClusterMap, String> {
-    let hello = Hello {
-        feature_level: FEATURE_LEVEL,
-        channel: Channel::Control,
-        cluster_id: 0,
-        node: "apply".to_owned(),
-        store_id: 0,
-        worker: 0,
-        to_worker: 0,
-        nonce: None,
-    };
-    let secret = config.load_peer_secret().map_err(|error| format!("{error:#}"))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| error.to_string())?;
-    runtime.block_on(meta::write(map, &hello, secret.as_ref(), change, ASK_TIMEOUT))
 }
 
 /// Shows the progress of the change that was planned at `epoch` until it is done.

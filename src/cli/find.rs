@@ -25,6 +25,17 @@ pub(super) struct Target {
     pub(super) at: Option<String>,
 }
 
+/// What the cluster is to become, and where to find it.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Proposal {
+    /// The file that describes the cluster as it is to be
+    #[arg(value_name = "FILE")]
+    pub(super) file: PathBuf,
+    /// Client address of any node, or of a proxy; without it all of the file are asked
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(super) at: Option<String>,
+}
+
 impl Target {
     /// The config file and its name in messages.
     ///

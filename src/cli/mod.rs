@@ -9,6 +9,7 @@ mod completions;
 mod find;
 mod log_level;
 mod man;
+mod meta_group;
 mod node;
 mod output;
 mod plan;

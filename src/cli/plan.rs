@@ -2,13 +2,12 @@
 
 mod view;
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use serde::Deserialize as _;
 
-use super::find::{IS_IT_RUNNING, Target};
+use super::find::{IS_IT_RUNNING, Proposal, Target};
 use super::output::{ColorChoice, Style, WIDTH_UNLIMITED, out, terminal_size};
 use super::status::{self, NodeState, Status, look_at};
 use crate::config::{Config, ConfigError};
@@ -34,12 +33,8 @@ Examples:
   ringfort plan more-nodes.toml --at 127.0.0.1:7001
   ringfort plan more-nodes.toml --json | jq '.replicas_moved, .minimum'")]
 pub(super) struct Args {
-    /// The file that describes the cluster as it is to be
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
-    /// Client address of any node, or of a proxy; without it all of the file are asked
-    #[arg(long, value_name = "HOST:PORT")]
-    at: Option<String>,
+    #[command(flatten)]
+    proposal: Proposal,
     /// Print JSON, with every move
     #[arg(long)]
     json: bool,
@@ -49,7 +44,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let made = Made::of(&args.file, args.at)?;
+    let made = Made::of(&args.proposal)?;
     if args.json {
         out(&serde_json::to_string_pretty(&made.plan)?);
     } else {
@@ -69,14 +64,15 @@ pub(super) struct Made {
 }
 
 impl Made {
-    /// Asks the cluster and plans how it becomes what `file` says.
+    /// Asks the cluster and plans how it becomes what the file says.
     ///
     /// # Errors
     /// The file is wrong, the cluster does not answer, or the change is refused.
-    pub(super) fn of(file: &Path, at: Option<String>) -> anyhow::Result<Self> {
+    pub(super) fn of(proposal: &Proposal) -> anyhow::Result<Self> {
+        let file = &proposal.file;
         let config = Config::load(file)?;
-        let config_of = at.is_none().then(|| file.to_owned());
-        let target = Target { config: config_of, at };
+        let config_of = proposal.at.is_none().then(|| file.clone());
+        let target = Target { config: config_of, at: proposal.at.clone() };
         let (map, status) = ask(&config, &target)?;
         let wanted = Wanted::of_config(&config);
         let plan = plan(&map, &wanted, &facts(&status))

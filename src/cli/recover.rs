@@ -4,11 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use ringfort_proxy::server::meta;
-use ringfort_wire::hello::{Channel, Hello};
-use ringfort_wire::{ClusterMap, FEATURE_LEVEL, MetaWrite};
+use ringfort_wire::{ClusterMap, MetaWrite};
 
 use super::find::Target;
+use super::meta_group::MetaGroup;
 use super::output::out;
 use super::process::pause;
 use super::status::{NodeState, PartitionStatus, Status, look};
@@ -22,8 +21,6 @@ const LOOK: Duration = Duration::from_millis(200);
 const WAIT_US: u64 = 60_000_000;
 /// Time between two requests.
 const POLL: Duration = Duration::from_secs(1);
-/// Time for one request.
-const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Start partitions anew that have lost most of their replicas for good.
 ///
@@ -72,18 +69,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         );
         return Ok(());
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let secret = target.file()?.0.load_peer_secret()?;
-    let hello = Hello {
-        feature_level: FEATURE_LEVEL,
-        channel: Channel::Control,
-        cluster_id: 0,
-        node: "recover".to_owned(),
-        store_id: 0,
-        worker: 0,
-        to_worker: 0,
-        nonce: None,
-    };
+    let meta_group = MetaGroup::of(&target.file()?.0, "recover")?;
     let mut map: ClusterMap = target.map(|map: &ClusterMap| map.epoch)?;
     let wanted: Vec<(u16, u32)> = lost
         .iter()
@@ -106,8 +92,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         );
         for (partition, incarnation) in waiting {
             let write = MetaWrite::Recover { group: partition + 1, incarnation, accept_loss: true };
-            let asked = meta::write(&map, &hello, secret.as_ref(), &write, ASK_TIMEOUT);
-            map = runtime.block_on(asked).map_err(anyhow::Error::msg).context("the meta group")?;
+            map = meta_group.write(&map, &write).map_err(anyhow::Error::msg).context("the meta group")?;
         }
         pause(POLL);
     }

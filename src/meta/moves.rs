@@ -45,7 +45,7 @@ pub fn apply(map: &mut ClusterMap, wanted: &Apply, at_ms: u64) -> Result<(), Ref
     if wanted.planned_epoch != map.planned_epoch {
         return Err(b"-ERR the members have changed meanwhile; plan again\r\n");
     }
-    let before = (map.nodes.clone(), map.replicas);
+    let before = (map.nodes.clone(), map.replicas, map.moving);
     set_members(map, &wanted.nodes, wanted.replicas);
     map.moving = wanted.moving;
     let mut total = 0;
@@ -54,11 +54,9 @@ pub fn apply(map: &mut ClusterMap, wanted: &Apply, at_ms: u64) -> Result<(), Ref
         total += received(group);
     }
     let change = map.change.take();
-    let (at_ms, nodes, replicas) = match change {
-        Some(change) => (change.at_ms, change.nodes, change.replicas),
-        None => (at_ms, before.0, before.1),
-    };
-    map.change = Some(MapChange { at_ms, total, is_abort: false, nodes, replicas });
+    let (nodes, replicas, moving) = before;
+    let first = MapChange { at_ms, total, is_abort: false, nodes, replicas, moving };
+    map.change = Some(MapChange { total, is_abort: false, ..change.unwrap_or(first) });
     planned(map);
     Ok(())
 }
@@ -76,6 +74,7 @@ pub fn abort(map: &mut ClusterMap) -> Result<(), Refused> {
     let replicas = change.replicas;
     if is_first {
         set_members(map, &members, replicas);
+        map.moving = change.moving;
         change.total = 0;
         for group in groups_mut(map) {
             let back = group.before.clone().unwrap_or_else(|| group.placed());

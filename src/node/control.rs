@@ -36,8 +36,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 const PROBE_INTERVAL: Duration = Duration::from_millis(50);
 /// Time for the meta group to make a change; its asker does not wait longer.
 const META_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Largest change that is taken; a client's command is far smaller.
-const META_WRITE_BYTES_MAX: usize = 256 << 10;
+/// Largest change that is taken: new places of 1024 partitions, whose nodes have the longest ids, take less than half of it.
+const META_WRITE_BYTES_MAX: usize = 1 << 20;
 /// How long another node may hold a question for a newer map, ms; also the wait after it did not answer.
 const MAP_WAIT_MS: u32 = 1000;
 /// Wait between two requests to be taken in anew.

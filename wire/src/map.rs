@@ -81,6 +81,8 @@ pub struct MapChange {
     pub nodes: Vec<MapNode>,
     /// Replicas wanted for each partition before it.
     pub replicas: u16,
+    /// How replicas moved before it.
+    pub moving: Moving,
 }
 
 /// A member.

@@ -2,7 +2,7 @@ use super::*;
 use crate::meta::form::tests::sample_map;
 use crate::meta::replace;
 use ringfort_ring::{NodeSpec, Placement, place};
-use ringfort_wire::map::MapSeat;
+use ringfort_wire::map::{MapSeat, Moving};
 
 /// Splitmix64.
 struct Random(u64);
@@ -174,6 +174,14 @@ fn a_change_from_an_older_plan_or_without_sense_does_nothing() {
         assert!(refused(&mut map, &spoilt), "{at}");
     }
     assert!(abort(&mut map).is_err());
+    let before = map.clone();
+    let faster = Apply { moving: Moving { at_once: 9, ..change.moving }, ..change.clone() };
+    apply(&mut map, &faster, 5).unwrap();
+    assert_eq!(map.moving.at_once, 9);
+    abort(&mut map).unwrap();
+    advance(&mut map);
+    assert_eq!((map.moving, placed(&map)), (before.moving, placed(&before)), "all is as it was");
+    let change = Apply { planned_epoch: map.planned_epoch, ..change };
     apply(&mut map, &change, 5).unwrap();
     let before = map.clone();
     apply(&mut map, &change, 9).unwrap();
