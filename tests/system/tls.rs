@@ -90,7 +90,7 @@ impl TlsCluster {
         let host = cluster.proxy_address.ip();
         authority.write_server(&cluster.folder.0, vec![host.to_string()]);
         fs::write(cluster.folder.0.join("ca.crt"), &authority.pem).expect("written");
-        let ports = free_ports(host, 1 + 2 * nodes);
+        let ports = free_ports(host, 1 + 2 * nodes, &cluster.config_text());
         let mut text = cluster.config_text().replace(
             "[proxy]\n",
             &format!(
@@ -122,9 +122,19 @@ impl TlsCluster {
     }
 }
 
-fn free_ports(host: IpAddr, count: usize) -> Vec<SocketAddr> {
-    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind((host, 0)).expect("a free port")).collect();
-    listeners.iter().map(|listener| listener.local_addr().expect("its address")).collect()
+fn free_ports(host: IpAddr, count: usize, text: &str) -> Vec<SocketAddr> {
+    // Those that the file names are free as well: nobody listens there yet.
+    let bind = || TcpListener::bind((host, 0)).expect("a free port");
+    let (mut listeners, mut free) = (Vec::new(), Vec::new());
+    while free.len() < count {
+        let listener = bind();
+        let address = listener.local_addr().expect("its address");
+        if !text.contains(&format!("\"{address}\"")) {
+            free.push(address);
+        }
+        listeners.push(listener);
+    }
+    free
 }
 
 /// One TLS connection.
