@@ -31,6 +31,8 @@ pub(crate) struct Options {
     pub(crate) workers: u8,
     /// `maxmemory`, bytes.
     pub(crate) maxmemory: u64,
+    /// `move_rate`.
+    pub(crate) move_rate: &'static str,
     /// Whether the nodes run the binary with failpoints, each under its control file.
     pub(crate) failpoints: bool,
 }
@@ -45,6 +47,7 @@ impl Default for Options {
             name: "test",
             workers: 1,
             maxmemory: 1 << 30,
+            move_rate: "64mb",
             failpoints: false,
         }
     }
@@ -201,10 +204,10 @@ impl Cluster {
 
     /// Its text.
     pub(crate) fn config_text(&self) -> String {
-        let Options { name, partitions, replicas, durability, maxmemory, .. } = &self.options;
+        let Options { name, partitions, replicas, durability, maxmemory, move_rate, .. } = &self.options;
         let mut text = format!(
             "[cluster]\nname = \"{name}\"\npartitions = {partitions}\nreplicas = {replicas}\n\
-             durability = \"{durability}\"\nmaxmemory = {maxmemory}\n[proxy]\nlisten = \"{}\"\nmetrics = \"{}\"\n",
+             durability = \"{durability}\"\nmaxmemory = {maxmemory}\nmove_rate = \"{move_rate}\"\n[proxy]\nlisten = \"{}\"\nmetrics = \"{}\"\n",
             self.proxy_address, self.proxy_metrics
         );
         for (n, Addresses { client, peer, proxy, metrics }) in self.addresses.iter().enumerate() {
@@ -220,6 +223,11 @@ impl Cluster {
     /// Starts node `n` (from 0) and waits for nothing.
     pub(crate) fn start_node(&mut self, n: usize) {
         self.nodes[n] = Some(self.node_with(n, &self.config_path(), &self.node_folder(n)));
+    }
+
+    /// Starts node `n` with another config file.
+    pub(crate) fn start_node_from(&mut self, n: usize, config: &Path) {
+        self.nodes[n] = Some(self.node_with(n, config, &self.node_folder(n)));
     }
 
     /// A process of node `n` with another config file or folder.

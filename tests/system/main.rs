@@ -20,6 +20,7 @@ mod faults;
 mod limits;
 mod memory;
 mod metrics;
+mod move_faults;
 mod moves;
 mod operator;
 mod overload;

@@ -8,7 +8,7 @@ use std::fs;
 use std::time::Duration;
 
 /// The exit code of a command about the cluster's file, and all that it says.
-fn command(cluster: &Cluster, args: &[&str]) -> (Option<i32>, String) {
+pub(crate) fn command(cluster: &Cluster, args: &[&str]) -> (Option<i32>, String) {
     let file = cluster.config_path();
     let file = file.to_str().expect("a UTF-8 path");
     let args: Vec<&str> = args.iter().map(|&arg| if arg == "FILE" { file } else { arg }).collect();
@@ -18,14 +18,14 @@ fn command(cluster: &Cluster, args: &[&str]) -> (Option<i32>, String) {
 }
 
 #[track_caller]
-fn apply(cluster: &Cluster, more: &[&str]) -> String {
+pub(crate) fn apply(cluster: &Cluster, more: &[&str]) -> String {
     let (code, said) = command(cluster, &[&["apply", "FILE"], more].concat());
     assert_eq!(code, Some(0), "{said}");
     said
 }
 
 /// Replicas and leaders of each node.
-fn shares(cluster: &Cluster) -> Vec<(u64, u64)> {
+pub(crate) fn shares(cluster: &Cluster) -> Vec<(u64, u64)> {
     let status = cluster.status();
     let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
     let number = |node: &serde_json::Value, key: &str| node[key].as_u64().unwrap_or(u64::MAX);
@@ -34,7 +34,11 @@ fn shares(cluster: &Cluster) -> Vec<(u64, u64)> {
 
 /// Three nodes, of which all is known that a plan asks for.
 fn healthy_cluster() -> Cluster {
-    let cluster = Cluster::start(Options::default());
+    healthy_cluster_of(Options::default())
+}
+
+pub(crate) fn healthy_cluster_of(options: Options) -> Cluster {
+    let cluster = Cluster::start(options);
     eventually("a healthy cluster", START, || match cluster.status() {
         status if status["health"] == "ok" && status["problems"].as_array().is_some_and(Vec::is_empty) => {
             Ok(())
@@ -45,7 +49,7 @@ fn healthy_cluster() -> Cluster {
 }
 
 /// Takes the last node out of the config file.
-fn without_last(cluster: &Cluster) {
+pub(crate) fn without_last(cluster: &Cluster) {
     let text = cluster.config_text();
     let (kept, _) = text.rsplit_once("[[node]]").expect("a node");
     fs::write(cluster.config_path(), kept).expect("the config file is written");

@@ -14,10 +14,9 @@ use std::cmp::Reverse;
 const HEAL_US: u64 = 10 * SECOND;
 /// Time that replicas are then given to become equal.
 const SETTLE_US: u64 = 3 * SECOND;
-/// Looks at the replicas, 100 ms apart, after which they must be equal.
-const LOOKS_MAX: u32 = 10;
-/// The same when replicas have moved: a node that gave one up may hear of it late.
-const MOVED_LOOKS_MAX: u32 = 100;
+/// Looks at the replicas, 100 ms apart, after which they must be equal: the slowest options bring a replica one entry for each
+/// round trip and sync, and a node that gave a replica up may hear of it late.
+const LOOKS_MAX: u32 = 100;
 /// After the heal every lost replica must be replaced within this time.
 const REPLACE_US: u64 = 30 * SECOND;
 /// A change of the members that is under way then may take as much longer.
@@ -155,8 +154,7 @@ impl World {
             if tops.iter().min() != tops.iter().max() || tops.len() != seats {
                 // An expired key may be on its way out just now.
                 self.looks += 1;
-                let looks_max = if self.options.changes_members() { MOVED_LOOKS_MAX } else { LOOKS_MAX };
-                if self.looks < looks_max {
+                if self.looks < LOOKS_MAX {
                     self.after(100_000, Event::Verdict);
                     return Ok(());
                 }
