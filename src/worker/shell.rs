@@ -371,23 +371,23 @@ impl Shell {
         for node in map.nodes.iter().filter(|n| n.id != self.node) {
             let key = (node.id.clone(), 0);
             if !self.peers.borrow().contains_key(&key) {
-                self.open_peer(key, node.peer.clone());
+                self.open_peer(key);
             }
         }
     }
 
-    fn open_peer(self: &Rc<Self>, key: (NodeId, u16), address: String) {
+    fn open_peer(self: &Rc<Self>, key: (NodeId, u16)) {
         let link = Rc::new(PeerLink::default());
         self.peers.borrow_mut().insert(key.clone(), Rc::clone(&link));
-        spawn_local(Rc::clone(self).keep_peer(key, address, link));
+        spawn_local(Rc::clone(self).keep_peer(key, link));
     }
 
-    /// Keeps a link to one worker of a peer for as long as this worker lives.
-    async fn keep_peer(self: Rc<Self>, key: (NodeId, u16), address: String, link: Rc<PeerLink>) {
+    /// Keeps a link to one worker of a peer, where the map has it, for as long as the peer is a member and this worker lives.
+    async fn keep_peer(self: Rc<Self>, key: (NodeId, u16), link: Rc<PeerLink>) {
         let mut wait = RECONNECT.0;
         // The same refusal is said once.
         let mut said = String::new();
-        loop {
+        while let Some(address) = self.shared.map().and_then(|map| Some(map.node(&key.0)?.peer.clone())) {
             let connected = self.connect(&address, Channel::Raft, key.1).await;
             if let Err(error) = &connected
                 && peer::is_refusal(error)
@@ -403,7 +403,7 @@ impl Shell {
                 self.inbox.wake.notify_one();
                 for worker in 1..ack.workers {
                     if !self.peers.borrow().contains_key(&(key.0.clone(), worker)) {
-                        self.open_peer((key.0.clone(), worker), address.clone());
+                        self.open_peer((key.0.clone(), worker));
                     }
                 }
                 // A peer that is gone without a word is noticed when it acknowledges nothing for so long.
@@ -420,6 +420,7 @@ impl Shell {
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(RECONNECT.1);
         }
+        self.peers.borrow_mut().remove(&key);
     }
 
     fn send_to_peer(&self, key: &(NodeId, u16), bytes: &[u8]) {
