@@ -108,7 +108,13 @@ pub(super) fn take_map(map: ClusterMap, maps: &Maps) -> io::Result<()> {
             !is_other_cluster && known.epoch < map.epoch
         });
         if is_newer {
-            tracing::info!(epoch = map.epoch, nodes = map.nodes.len(), "cluster map");
+            let ids = |map: &ClusterMap| map.nodes.iter().map(|node| node.id.clone()).collect::<Vec<_>>();
+            // A change of the members is hundreds of maps; who takes part is news.
+            if known.as_deref().map(ids) == Some(ids(&map)) {
+                tracing::debug!(epoch = map.epoch, "cluster map");
+            } else {
+                tracing::info!(epoch = map.epoch, nodes = map.nodes.len(), "cluster map");
+            }
             *known = Some(Arc::new(map));
         }
         is_newer
