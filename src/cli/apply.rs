@@ -17,6 +17,8 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::meta::plan::{Plan, Wanted};
 
+/// In the error reply to a plan that was made from an older map.
+pub(super) const PLAN_AGAIN: &str = "plan again";
 /// Attempts: each from a new plan, when the members change at the same time.
 const ATTEMPTS: usize = 3;
 /// Time between two looks at the progress.
@@ -83,25 +85,23 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
             let epoch = made.map.planned_epoch;
             break (made, epoch);
         }
-        let removed = made.plan.changes.iter().filter(|change| change.node.is_some() && change.to.is_none());
-        let removed: Vec<&str> = removed.filter_map(|c| c.node.as_ref()).map(|id| id.0.as_str()).collect();
+        let removed = made.removed();
         anyhow::ensure!(
             removed.len() < 2 || args.yes,
             "the file lacks {} nodes of the cluster ({}): add --yes if all of them are to leave",
             removed.len(),
             removed.join(", ")
         );
-        let change = MetaWrite::Apply(Box::new(change(&made.map, &made.wanted, &made.plan)));
-        match MetaGroup::of(&made.config, "apply")?.write(&made.map, &change) {
-            Ok(map) => break (made, map.planned_epoch),
-            Err(error) if error.contains("plan again") && attempt < ATTEMPTS => attempt += 1,
+        match propose(&made)? {
+            Ok(epoch) => break (made, epoch),
+            Err(error) if error.contains(PLAN_AGAIN) && attempt < ATTEMPTS => attempt += 1,
             Err(error) => anyhow::bail!(error),
         }
     };
     if args.no_wait {
         return Ok(());
     }
-    wait(&made.config, &made.target, epoch)
+    wait(&made.config, &args.proposal.target(), epoch)
 }
 
 pub(super) fn abort(args: AbortArgs) -> anyhow::Result<()> {
@@ -115,6 +115,16 @@ pub(super) fn abort(args: AbortArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     wait(&config, &target, map.planned_epoch)
+}
+
+/// Asks the meta group for what was planned. The epoch at which it agreed, or the text of its error reply.
+///
+/// # Errors
+/// The peer secret cannot be read.
+pub(super) fn propose(made: &Made) -> anyhow::Result<Result<u64, String>> {
+    let change = MetaWrite::Apply(Box::new(change(&made.map, &made.wanted, &made.plan)));
+    let map = MetaGroup::of(&made.config, "apply")?.write(&made.map, &change);
+    Ok(map.map(|map| map.planned_epoch))
 }
 
 /// What the meta group is asked for.
@@ -185,14 +195,14 @@ fn wait(config: &Config, target: &Target, epoch: u64) -> anyhow::Result<()> {
 }
 
 /// The new nodes that have not joined.
-fn waits(map: &ClusterMap) -> String {
+pub(super) fn waits(map: &ClusterMap) -> String {
     let absent: Vec<&str> =
         map.nodes.iter().filter(|n| n.store_id == 0 && !n.is_leaving).map(|n| n.id.0.as_str()).collect();
     if absent.is_empty() { String::new() } else { format!("; waiting for {} to start", absent.join(", ")) }
 }
 
 /// `[=====>    ] 12 of 48 replicas, 2 under way, 1.2 MiB left, 3.1 MiB/s, 4 s left`.
-fn progress(moves: &Moves, sent: u64, seconds: f64, waits: &str) -> String {
+pub(super) fn progress(moves: &Moves, sent: u64, seconds: f64, waits: &str) -> String {
     let full = (BAR * moves.done).checked_div(moves.total).unwrap_or(BAR) as usize;
     let head = if full < BAR as usize { ">" } else { "" };
     let bar = format!("{}{head}", "=".repeat(full));

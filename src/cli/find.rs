@@ -36,6 +36,14 @@ pub(super) struct Proposal {
     pub(super) at: Option<String>,
 }
 
+impl Proposal {
+    /// Where the cluster is found.
+    pub(super) fn target(&self) -> Target {
+        let config = self.at.is_none().then(|| self.file.clone());
+        Target { config, at: self.at.clone() }
+    }
+}
+
 impl Target {
     /// The config file and its name in messages.
     ///
@@ -60,20 +68,33 @@ impl Target {
             return map_at(at);
         }
         let (config, file) = self.file()?;
-        let mut addresses: Vec<SocketAddr> = config.nodes.iter().map(|node| node.client).collect();
-        addresses.extend(config.proxy.map(|proxy| proxy.listen));
-        let answers: Vec<anyhow::Result<T>> = in_parallel(&addresses, |address| ask(*address, "MAP"));
-        // Who listens but cannot answer has more to say than "connection refused".
-        let refused = |error: &anyhow::Error| error.to_string() == "connection refused";
-        let speaking = addresses.iter().zip(&answers).find_map(|(address, answer)| match answer {
-            Err(error) if !refused(error) => Some(format!(" ({address}: {error:#})")),
-            _ => None,
-        });
-        answers.into_iter().flatten().max_by_key(order).with_context(|| {
-            let why = speaking.unwrap_or_default();
-            format!("no node of {file} answers{why}; {IS_IT_RUNNING}")
-        })
+        map_of(&config, &file, order)
     }
+}
+
+/// Asks `RINGFORT MAP` of all processes of a config, which is called `file` in messages, and returns the one that `order`
+/// puts last.
+///
+/// # Errors
+/// Nobody answers; the sentence says what to do.
+pub(super) fn map_of<T: DeserializeOwned + Send, K: Ord>(
+    config: &Config,
+    file: &str,
+    order: impl Fn(&T) -> K,
+) -> anyhow::Result<T> {
+    let mut addresses: Vec<SocketAddr> = config.nodes.iter().map(|node| node.client).collect();
+    addresses.extend(config.proxy.as_ref().map(|proxy| proxy.listen));
+    let answers: Vec<anyhow::Result<T>> = in_parallel(&addresses, |address| ask(*address, "MAP"));
+    // Who listens but cannot answer has more to say than "connection refused".
+    let refused = |error: &anyhow::Error| error.to_string() == "connection refused";
+    let speaking = addresses.iter().zip(&answers).find_map(|(address, answer)| match answer {
+        Err(error) if !refused(error) => Some(format!(" ({address}: {error:#})")),
+        _ => None,
+    });
+    answers.into_iter().flatten().max_by_key(order).with_context(|| {
+        let why = speaking.unwrap_or_default();
+        format!("no node of {file} answers{why}; {IS_IT_RUNNING}")
+    })
 }
 
 fn map_at<T: DeserializeOwned>(at: &str) -> anyhow::Result<T> {

@@ -7,11 +7,11 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use serde::Deserialize as _;
 
-use super::find::{IS_IT_RUNNING, Proposal, Target};
+use super::find::{IS_IT_RUNNING, Proposal, Target, map_of};
 use super::output::{ColorChoice, Style, WIDTH_UNLIMITED, out, terminal_size};
 use super::status::{self, NodeState, Status, look_at};
 use crate::config::{Config, ConfigError};
-use crate::meta::plan::{Facts, GroupFacts, NodeFacts, Plan, Wanted, plan};
+use crate::meta::plan::{Facts, GroupFacts, NodeFacts, Plan, Refusal, Wanted, plan};
 use ringfort_ring::NodeId;
 use ringfort_wire::ClusterMap;
 
@@ -56,7 +56,6 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// A plan, and what it was made of.
 pub(super) struct Made {
     pub(super) config: Config,
-    pub(super) target: Target,
     pub(super) map: ClusterMap,
     pub(super) wanted: Wanted,
     pub(super) plan: Plan,
@@ -71,20 +70,52 @@ impl Made {
     pub(super) fn of(proposal: &Proposal) -> anyhow::Result<Self> {
         let file = &proposal.file;
         let config = Config::load(file)?;
-        let config_of = proposal.at.is_none().then(|| file.clone());
-        let target = Target { config: config_of, at: proposal.at.clone() };
-        let (map, status) = ask(&config, &target)?;
+        let heard = ask(&config, &proposal.target())?;
+        let refused = |refusals: Vec<Refusal>| {
+            ConfigError::at(file, refusals.into_iter().map(|refusal| (refusal.place, refusal.text)))
+        };
+        Ok(Self::new(config, &file.display().to_string(), heard).map_err(refused)?)
+    }
+
+    /// Plans how a cluster of which this was heard becomes what `config` says; `file` is its name.
+    ///
+    /// # Errors
+    /// The change is refused.
+    pub(super) fn new(config: Config, file: &str, heard: (ClusterMap, Status)) -> Result<Self, Vec<Refusal>> {
         let wanted = Wanted::of_config(&config);
-        let plan = plan(&map, &wanted, &facts(&status))
-            .map_err(|refusals| ConfigError::at(file, refusals.into_iter().map(|r| (r.place, r.text))))?;
-        Ok(Self { config, target, map, wanted, plan, file: file.display().to_string() })
+        Self::with(config, wanted, file, heard)
+    }
+
+    /// The same for a membership that no file describes; `config` is only used to reach the cluster.
+    ///
+    /// # Errors
+    /// The change is refused.
+    pub(super) fn with(
+        config: Config,
+        wanted: Wanted,
+        file: &str,
+        (map, status): (ClusterMap, Status),
+    ) -> Result<Self, Vec<Refusal>> {
+        let plan = plan(&map, &wanted, &facts(&status))?;
+        Ok(Self { config, map, wanted, plan, file: file.to_owned() })
     }
 
     /// Prints it for people.
     pub(super) fn show(&self, style: Style) {
         let (width, _) = terminal_size().unwrap_or((WIDTH_UNLIMITED, 0));
+        out(&self.text(style, width));
+    }
+
+    /// The same as text.
+    pub(super) fn text(&self, style: Style, width: usize) -> String {
         let Self { config, map, plan, file, .. } = self;
-        out(&view::for_people(plan, map, config.cluster.moving, file, style, width));
+        view::for_people(plan, map, config.cluster.moving, file, style, width)
+    }
+
+    /// The nodes that are to leave.
+    pub(super) fn removed(&self) -> Vec<&str> {
+        let removed = self.plan.changes.iter().filter(|change| change.node.is_some() && change.to.is_none());
+        removed.filter_map(|change| change.node.as_ref()).map(|id| id.0.as_str()).collect()
     }
 }
 
@@ -93,9 +124,23 @@ impl Made {
 /// # Errors
 /// Nobody answers.
 pub(super) fn ask(config: &Config, target: &Target) -> anyhow::Result<(ClusterMap, Status)> {
-    // A new node of the file may still belong to another cluster.
-    let is_ours = |map: &serde_json::Value| map["name"] == config.cluster.name.as_str();
-    let json = target.map(|map: &serde_json::Value| (is_ours(map), map["epoch"].as_u64()))?;
+    heard(target.map(|map| newest_of(config, map))?)
+}
+
+/// The same of the processes of `config`, which is called `file` in messages.
+///
+/// # Errors
+/// Nobody answers.
+pub(super) fn ask_all_of(config: &Config, file: &str) -> anyhow::Result<(ClusterMap, Status)> {
+    heard(map_of(config, file, |map| newest_of(config, map))?)
+}
+
+/// A new node of the file may still belong to another cluster.
+fn newest_of(config: &Config, map: &serde_json::Value) -> (bool, Option<u64>) {
+    (map["name"] == config.cluster.name.as_str(), map["epoch"].as_u64())
+}
+
+fn heard(json: serde_json::Value) -> anyhow::Result<(ClusterMap, Status)> {
     let map = ClusterMap::from_json(json.to_string().as_bytes()).map_err(anyhow::Error::msg)?;
     let asked = status::ClusterMap::deserialize(&json).context("the map is of another version")?;
     let status = look_at(&asked)?;
