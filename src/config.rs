@@ -10,6 +10,7 @@ mod place;
 mod read;
 mod secret;
 mod tls;
+mod write;
 
 pub use place::Place;
 

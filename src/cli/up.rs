@@ -7,6 +7,8 @@
 //! The phase lies in one `watch` channel: each child's task ([`child::supervise`]) acts when the phase reaches its own.
 
 mod child;
+mod decide;
+mod follow;
 mod prepare;
 mod ready;
 
@@ -25,11 +27,17 @@ use crate::config::Config;
 use super::output::{ColorChoice, Style, out};
 use super::{default_data_dir, process};
 use child::{Child, ChildSpec, Phase};
+use follow::Follower;
+use ringfort_ring::NodeId;
 
 /// Run a whole cluster on this machine: every node of the file and a proxy, each a process of its own.
 ///
 /// A process that dies is started again. Ctrl-C stops all of them in order; Ctrl-C again kills at once. The data stays, and
 /// the next `up` goes on with it.
+///
+/// It follows the file: a [[node]] block that is added and saved is started, the plan is printed and carried out; a node that
+/// is taken out is emptied, then stopped. A file that is wrong changes nothing. To take out several nodes at a time, run
+/// `ringfort apply` with --yes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -52,9 +60,14 @@ pub(super) struct Args {
 
 /// What is run: checked, and with the folder locked.
 struct Plan {
+    /// What the file asks for, with what makes the cluster the one that it is.
     config: Config,
-    /// The file that the children read.
+    /// With what the processes start.
+    running: Config,
+    /// The user's file. The processes read [`prepare::own_file`].
     file: PathBuf,
+    /// What the file was like when it was read.
+    stamp: follow::Stamp,
     data_dir: PathBuf,
     /// This program.
     program: PathBuf,
@@ -66,7 +79,7 @@ struct Plan {
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
-    let (config, file) = prepare::config(args.config, args.data_dir.as_deref())?;
+    let (config, file, stamp) = prepare::config(args.config, args.data_dir.as_deref())?;
     let listen = config.proxy.as_ref().map(|proxy| proxy.listen).with_context(|| {
         format!("{} has no [proxy] section: add it with listen = \"127.0.0.1:6379\"", file.display())
     })?;
@@ -74,14 +87,32 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     config.load_peer_secret()?;
     let data_dir = args.data_dir.unwrap_or_else(|| default_data_dir(&config.cluster.name));
     let _lock = prepare::lock(&data_dir)?;
-    prepare::check_ports(&config, &file)?;
+    let start = match prepare::newest_map(&data_dir) {
+        Some(map) => {
+            anyhow::ensure!(
+                map.name == config.cluster.name,
+                "the data folder {} is of cluster '{}', {} of cluster '{}'",
+                data_dir.display(),
+                map.name,
+                file.display(),
+                config.cluster.name
+            );
+            decide::start(config, &map, prepare::is_taken)
+        }
+        None => decide::Start { running: config.clone(), file: config, kept: Vec::new() },
+    };
+    let decide::Start { file: config, running, kept } = start;
+    prepare::check_ports(&running, &file)?;
+    prepare::write_own_file(&data_dir, &running)?;
     if args.log.format(&config.log) == Format::Json {
         // The supervisor's own lines are among the children's, so they must have the same form.
         args.log.start(&config.log)?;
     }
+    follow::say_kept(&file, kept);
     process::raise_open_files();
     let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let plan = Plan { config, file, data_dir, program, listen, faults: args.faults, log: args.log };
+    let (faults, log) = (args.faults, args.log);
+    let plan = Plan { config, running, file, stamp, data_dir, program, listen, faults, log };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(run_cluster(&plan));
     // A probe of the proxy may still wait for its time-out.
@@ -94,18 +125,19 @@ async fn run_cluster(plan: &Plan) -> anyhow::Result<()> {
     let (phase, phases) = watch::channel(Phase::Run);
     say(&format!(
         "starting {} nodes and a proxy, data in {}",
-        plan.config.nodes.len(),
+        plan.running.nodes.len(),
         plan.data_dir.display()
     ));
-    let nodes: Vec<Child> = node_specs(plan)
-        .into_iter()
-        .map(|spec| Child::start(spec, Phase::StopNodes, phases.clone()))
-        .collect();
+    let mut follower = Follower::new(plan, phases.clone());
     let proxy = Child::start(proxy_spec(plan), Phase::StopProxy, phases);
 
+    let serve = async {
+        announce(plan, follower.children()).await;
+        follower.run().await;
+    };
     tokio::select! {
         () = stop_signals.next() => {}
-        () = announce(plan, &nodes) => {}
+        () = serve => {}
     }
     say("stopping the proxy, then the nodes; Ctrl-C again kills them at once");
     let mut killed = false;
@@ -114,17 +146,16 @@ async fn run_cluster(plan: &Plan) -> anyhow::Result<()> {
     if !killed {
         phase.send_replace(Phase::StopNodes);
     }
-    killed |= ended(nodes, &mut stop_signals, &phase).await;
+    killed |= ended(follower.into_children(), &mut stop_signals, &phase).await;
     anyhow::ensure!(!killed, "killed before all had stopped in order; acknowledged writes are in the logs");
     say(&format!("all stopped; the data is in {}", plan.data_dir.display()));
     Ok(())
 }
 
-/// Waits for the cluster to answer, shows how to use it, and never returns.
-async fn announce(plan: &Plan, nodes: &[Child]) {
+/// Waits for the cluster to answer and shows how to use it.
+async fn announce<'a>(plan: &Plan, nodes: impl Iterator<Item = &'a Child>) {
     ready::wait(plan.listen, |problem| say(&format!("still waiting for the cluster: {problem}"))).await;
-    let pids: Vec<(String, Option<u32>)> =
-        nodes.iter().map(|node| (node.label().to_owned(), node.pid())).collect();
+    let pids: Vec<(String, Option<u32>)> = nodes.map(|node| (node.label().to_owned(), node.pid())).collect();
     let banner = ready::Banner {
         config: &plan.config,
         file: &plan.file,
@@ -133,7 +164,6 @@ async fn announce(plan: &Plan, nodes: &[Child]) {
         pids: &pids,
     };
     out(&banner.text(Style::of_stdout(ColorChoice::Auto)));
-    std::future::pending().await
 }
 
 /// Waits until all `children` have ended; a signal meanwhile kills them. Whether that happened.
@@ -156,16 +186,12 @@ async fn ended(children: Vec<Child>, stop_signals: &mut StopSignals, phase: &wat
     }
 }
 
-fn node_specs(plan: &Plan) -> Vec<ChildSpec> {
-    let spec = |node: &crate::config::NodeConfig| {
-        let id = &node.id.0;
-        let mut args = arguments("node", plan);
-        args.extend(["--id".into(), id.into(), "--data-dir".into(), plan.data_dir.join(id).into()]);
-        // One worker each: the nodes share this machine's cores.
-        args.extend(["--workers".into(), "1".into()]);
-        ChildSpec { label: id.clone(), program: plan.program.clone(), args }
-    };
-    plan.config.nodes.iter().map(spec).collect()
+fn node_spec(plan: &Plan, id: &NodeId) -> ChildSpec {
+    let mut args = arguments("node", plan);
+    args.extend(["--id".into(), (&id.0).into(), "--data-dir".into(), plan.data_dir.join(&id.0).into()]);
+    // One worker each: the nodes share this machine's cores.
+    args.extend(["--workers".into(), "1".into()]);
+    ChildSpec { label: id.0.clone(), program: plan.program.clone(), args }
 }
 
 fn proxy_spec(plan: &Plan) -> ChildSpec {
@@ -175,7 +201,8 @@ fn proxy_spec(plan: &Plan) -> ChildSpec {
 }
 
 fn arguments(subcommand: &str, plan: &Plan) -> Vec<OsString> {
-    let mut args = vec![subcommand.into(), "--parent-pipe".into(), "--config".into(), (&plan.file).into()];
+    let file = prepare::own_file(&plan.data_dir);
+    let mut args = vec![subcommand.into(), "--parent-pipe".into(), "--config".into(), file.into()];
     args.extend(plan.log.arguments());
     if plan.faults {
         args.push("--faults".into());
@@ -190,6 +217,11 @@ fn say(text: &str) {
     } else {
         out(&format!("[up] {text}"));
     }
+}
+
+/// Shows a text of several lines.
+fn show(text: &str) {
+    if logging::format() == Some(Format::Json) { say(text) } else { _ = out(text) }
 }
 
 /// Ctrl-C, SIGTERM, and the end of the terminal.
@@ -232,23 +264,25 @@ mod tests {
 
     #[test]
     fn children_are_told_all_in_separate_arguments() {
+        let config = Config::parse(crate::config::LOCAL_TOML, "local.toml").unwrap();
         let plan = Plan {
-            config: Config::parse(crate::config::LOCAL_TOML, "local.toml").unwrap(),
+            running: config.clone(),
+            config,
             file: "f.toml".into(),
+            stamp: None,
             data_dir: "d".into(),
             program: "/bin/ringfort".into(),
             listen: "127.0.0.1:6379".parse().unwrap(),
             faults: true,
             log: process::LogArgs { log_level: Some("debug".to_owned()), log_format: Some(Format::Json) },
         };
-        let nodes = node_specs(&plan);
-        assert_eq!(nodes.len(), 3);
-        assert_eq!(nodes[1].label, "n2");
+        let n2 = node_spec(&plan, &NodeId("n2".to_owned()));
+        assert_eq!(n2.label, "n2");
         let expected = [
             "node",
             "--parent-pipe",
             "--config",
-            "f.toml",
+            "d/up.toml",
             "--log-level",
             "debug",
             "--log-format",
@@ -261,10 +295,10 @@ mod tests {
             "--workers",
             "1",
         ];
-        assert_eq!(nodes[1].args, expected);
+        assert_eq!(n2.args, expected);
         assert_eq!(
             proxy_spec(&Plan { faults: false, log: process::LogArgs::default(), ..plan }).args,
-            ["proxy", "--parent-pipe", "--config", "f.toml", "--workers", "1"]
+            ["proxy", "--parent-pipe", "--config", "d/up.toml", "--workers", "1"]
         );
     }
 

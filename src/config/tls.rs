@@ -5,10 +5,15 @@ use ringfort_proxy::tls::{Tls, TlsFile, TlsFiles};
 use std::path::{Path, PathBuf};
 
 impl TlsConfig {
+    /// The keys that name files.
+    pub(super) fn keys(&mut self) -> impl Iterator<Item = &mut FileKey> {
+        let Self { cert_file, key_file, ca_file, .. } = self;
+        [Some(cert_file), Some(key_file), ca_file.as_mut()].into_iter().flatten()
+    }
+
     /// The paths of its files.
     pub(super) fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        let Self { cert_file, key_file, ca_file, .. } = self;
-        [Some(cert_file), Some(key_file), ca_file.as_mut()].into_iter().flatten().map(|key| &mut key.path)
+        self.keys().map(|key| &mut key.path)
     }
 
     /// Reads and checks the files; `config_file` is for the errors.

@@ -49,6 +49,11 @@ pub(super) struct Folder {
     _lock: File,
 }
 
+/// The cluster map in the data folder at `path`, if one can be read there.
+pub(crate) fn kept_map(path: &Path) -> Option<ClusterMap> {
+    fs::read(path.join("cluster.json")).ok().and_then(|bytes| ClusterMap::from_json(&bytes).ok())
+}
+
 /// Sets all that is in the folder of `node` aside, within it, so that the node begins with an empty one and is seeded from
 /// the others. What was set aside before is removed. A crash on the way is made good by the next call.
 ///
@@ -63,7 +68,7 @@ pub(super) fn set_aside(path: &Path, node: &NodeId) -> anyhow::Result<()> {
     let lock = File::options().create(true).truncate(false).write(true).open(path.join("lock"))?;
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
         .with_context(|| format!("the data folder {} is in use by another process", path.display()))?;
-    let map = fs::read(path.join("cluster.json")).ok().and_then(|bytes| ClusterMap::from_json(&bytes).ok());
+    let map = kept_map(path);
     anyhow::ensure!(
         map.is_none_or(|map| can_lose(&map, node)),
         "the data folder {} holds replicas without which their groups have no majority, so it is not set aside: restore the \

@@ -18,6 +18,7 @@ use crate::worker::shell::{self, Inbox, Input, ShellOptions};
 use anyhow::Context as _;
 use control::Control;
 use folder::Folder;
+pub(crate) use folder::kept_map;
 use metrics::Metrics;
 use ringfort_proxy::http;
 use ringfort_proxy::server::{ProxyOptions, TlsOptions};

@@ -17,6 +17,7 @@ mod failover;
 #[cfg(debug_assertions)]
 mod failpoints;
 mod faults;
+mod follow;
 mod limits;
 mod memory;
 mod metrics;

@@ -1,4 +1,4 @@
-//! One child process: started, listened to, started again when it dies, stopped when its phase has come.
+//! One child process: started, listened to, started again when it dies, stopped when its phase has come or it is dismissed.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -56,19 +56,21 @@ pub(super) struct ChildSpec {
     pub(super) args: Vec<OsString>,
 }
 
-/// A child process and the task that watches over it.
+/// A child process, which a task watches over.
 pub(super) struct Child {
     label: String,
     pid: watch::Receiver<Option<u32>>,
-    task: JoinHandle<()>,
+    dismissed: watch::Sender<bool>,
 }
 
 impl Child {
-    /// Starts it, and keeps it running until the phase reaches `stop_at`.
+    /// Starts it, and keeps it running until the phase reaches `stop_at` or it is dismissed.
     pub(super) fn start(spec: ChildSpec, stop_at: Phase, phase: watch::Receiver<Phase>) -> Self {
         let (pid, pids) = watch::channel(None);
+        let (dismissed, is_dismissed) = watch::channel(false);
         let label = spec.label.clone();
-        Self { label, pid: pids, task: tokio::spawn(supervise(spec, stop_at, phase, pid)) }
+        tokio::spawn(supervise(spec, End { phase, stop_at, is_dismissed }, pid));
+        Self { label, pid: pids, dismissed }
     }
 
     pub(super) fn label(&self) -> &str {
@@ -80,23 +82,52 @@ impl Child {
         *self.pid.borrow()
     }
 
+    /// Has it stop, alone and for good.
+    pub(super) fn dismiss(&self) {
+        self.dismissed.send_replace(true);
+    }
+
     /// Returns when it has been stopped.
-    pub(super) async fn ended(self) {
-        if let Err(error) = self.task.await {
-            say(&format!("lost sight of {}: {error}", self.label));
-        }
+    ///
+    /// # Cancel safety
+    /// It can be asked again.
+    pub(super) async fn ended(&self) {
+        // The task holds the other end for as long as it watches.
+        let mut pid = self.pid.clone();
+        while pid.changed().await.is_ok() {}
     }
 }
 
-async fn supervise(
-    spec: ChildSpec,
+/// When a child is to end.
+struct End {
+    phase: watch::Receiver<Phase>,
     stop_at: Phase,
-    mut phase: watch::Receiver<Phase>,
-    pid: watch::Sender<Option<u32>>,
-) {
+    is_dismissed: watch::Receiver<bool>,
+}
+
+impl End {
+    fn has_come(&self) -> bool {
+        *self.is_dismissed.borrow() || self.stop_at <= *self.phase.borrow()
+    }
+
+    /// Returns once it has come.
+    async fn comes(&mut self) {
+        tokio::select! {
+            () = reached(&mut self.phase, |phase| self.stop_at <= *phase) => {}
+            () = reached(&mut self.is_dismissed, |is_dismissed| *is_dismissed) => {}
+        }
+    }
+
+    /// Returns once even a child that stops is killed.
+    async fn is_kill(&mut self) {
+        reached(&mut self.phase, |phase| Phase::Kill <= *phase).await;
+    }
+}
+
+async fn supervise(spec: ChildSpec, mut end: End, pid: watch::Sender<Option<u32>>) {
     let mut backoff = BACKOFF_MIN;
     let mut deaths: u64 = 0;
-    while *phase.borrow() < stop_at {
+    while !end.has_come() {
         let started_us = SystemClock.now().boot_us;
         let died = match Running::start(&spec) {
             Ok(mut child) => {
@@ -106,7 +137,7 @@ async fn supervise(
                 }
                 let status = tokio::select! {
                     status = child.process.wait() => Some(status),
-                    () = reached(&mut phase, stop_at) => None,
+                    () = end.comes() => None,
                 };
                 let id = pid.send_replace(None);
                 match status {
@@ -114,7 +145,7 @@ async fn supervise(
                         child.drain().await;
                         format!("(pid {}) {}", id.unwrap_or(0), status.map_or_else(|e| reason(&e), how))
                     }
-                    None => return child.stop(&spec.label, &mut phase).await,
+                    None => return child.stop(&spec.label, &mut end).await,
                 }
             }
             Err(error) => format!("cannot be started: {}", reason(&error)),
@@ -127,16 +158,16 @@ async fn supervise(
         say(&format!("{} {died}; starting it again in {}", spec.label, readable(backoff)));
         tokio::select! {
             () = sleep(backoff) => {}
-            () = reached(&mut phase, stop_at) => {}
+            () = end.comes() => {}
         }
         backoff = (backoff * 2).min(BACKOFF_MAX);
     }
 }
 
-/// Returns once the phase is `wanted` or later.
-async fn reached(phase: &mut watch::Receiver<Phase>, wanted: Phase) {
-    if phase.wait_for(|now| wanted <= *now).await.is_err() {
-        // The supervisor is gone without a word; it cannot be, as it waits for this task. Do nothing rather than stop.
+/// Returns once the value is a wanted one.
+async fn reached<T>(value: &mut watch::Receiver<T>, is_wanted: impl FnMut(&T) -> bool) {
+    if value.wait_for(is_wanted).await.is_err() {
+        // Who could say so is gone without a word. Do nothing rather than stop.
         std::future::pending::<()>().await;
     }
 }
@@ -168,7 +199,7 @@ impl Running {
     }
 
     /// SIGTERM, then SIGKILL after [`STOP_TIMEOUT`] or when the phase says so.
-    async fn stop(mut self, label: &str, phase: &mut watch::Receiver<Phase>) {
+    async fn stop(mut self, label: &str, end: &mut End) {
         // The process is not reaped before `wait` below returns, so its id is still its own.
         let pid = self.process.id().and_then(|id| Pid::from_raw(id.cast_signed()));
         if let Some(pid) = pid {
@@ -180,7 +211,7 @@ impl Running {
                 say(&format!("{label} did not stop within {}: killing it", readable(STOP_TIMEOUT)));
                 false
             }
-            () = reached(phase, Phase::Kill) => false,
+            () = end.is_kill() => false,
         };
         if !in_order {
             let _ = self.process.start_kill();
@@ -349,6 +380,21 @@ mod tests {
             phase.send_replace(Phase::StopNodes);
             node.ended().await;
             assert!(!is_there(node_pid));
+        });
+    }
+
+    #[test]
+    fn one_that_is_dismissed_stops_alone() {
+        run(async {
+            let (_phase, phases) = watch::channel(Phase::Run);
+            let mut stays = Child::start(shell("read x"), Phase::StopNodes, phases.clone());
+            let mut goes = Child::start(shell("read x"), Phase::StopNodes, phases);
+            let (stays_pid, goes_pid) = (next_pid(&mut stays, None).await, next_pid(&mut goes, None).await);
+            goes.dismiss();
+            goes.ended().await;
+            goes.ended().await;
+            assert_eq!(goes.pid(), None);
+            assert!(!is_there(goes_pid) && is_there(stays_pid));
         });
     }
 

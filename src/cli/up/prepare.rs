@@ -8,14 +8,25 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use rustix::fs::{FlockOperation, flock};
 
+use super::follow::{Stamp, stamp};
 use crate::cli::{BUILT_IN_CONFIG, config_path, default_data_dir};
-use crate::config::{Config, LOCAL_TOML, reason};
+use crate::config::{Config, LOCAL_TOML, NodeConfig, reason};
+use crate::node::kept_map;
+use ringfort_wire::ClusterMap;
 
 /// The config that was named, else `configs/local.toml`, else the built-in text, which is written to the data folder for
-/// the children unless it is there from an earlier start. Returns it with its file.
-pub(super) fn config(named: Option<PathBuf>, data_dir: Option<&Path>) -> anyhow::Result<(Config, PathBuf)> {
+/// the user unless it is there from an earlier start. Returns it with its file and what that was like.
+pub(super) fn config(
+    named: Option<PathBuf>,
+    data_dir: Option<&Path>,
+) -> anyhow::Result<(Config, PathBuf, Stamp)> {
+    // Looked at before it is read: what is written meanwhile is noticed later.
+    let load = |path: PathBuf| -> anyhow::Result<_> {
+        let stamp = stamp(&path);
+        Ok((Config::load(&path)?, path, stamp))
+    };
     if let Some(path) = config_path(named) {
-        return Ok((Config::load(&path)?, path));
+        return load(path);
     }
     let built_in = Config::parse(LOCAL_TOML, BUILT_IN_CONFIG)?;
     let folder = data_dir.map_or_else(|| default_data_dir(&built_in.cluster.name), Path::to_path_buf);
@@ -28,7 +39,7 @@ pub(super) fn config(named: Option<PathBuf>, data_dir: Option<&Path>) -> anyhow:
             .and_then(|()| std::fs::rename(&aside, &path))
             .map_err(|error| anyhow::anyhow!("cannot write {}: {}", path.display(), reason(&error)))?;
     }
-    Ok((Config::load(&path)?, path))
+    load(path)
 }
 
 /// Makes the data folder and takes its lock, which ends with the returned file.
@@ -57,6 +68,38 @@ pub(super) fn lock(data_dir: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
+/// The file in the data folder that the processes are started with: what `up` has taken from the user's file, and nodes that
+/// have not left yet.
+pub(super) fn own_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("up.toml")
+}
+
+/// The newest cluster map that the nodes of a data folder have kept; `None` when no cluster has formed in it.
+pub(super) fn newest_map(data_dir: &Path) -> Option<ClusterMap> {
+    let folders = std::fs::read_dir(data_dir).ok()?.flatten();
+    folders.filter_map(|folder| kept_map(&folder.path())).max_by_key(|map| map.epoch)
+}
+
+/// Whether something else listens on an address now.
+pub(super) fn is_taken(address: SocketAddr) -> bool {
+    TcpListener::bind(address).is_err()
+}
+
+/// Writes what the processes are to be started with.
+///
+/// # Errors
+/// It contradicts itself, or the disk does not take it.
+pub(super) fn write_own_file(data_dir: &Path, config: &Config) -> anyhow::Result<()> {
+    let text = config.to_toml();
+    Config::parse(&text, "it")?;
+    let path = own_file(data_dir);
+    let aside = path.with_extension("toml.new");
+    let head = "# What `ringfort up` runs its processes with. It is written anew: edit the file that you gave to `up`.\n";
+    std::fs::write(&aside, format!("{head}{text}"))
+        .and_then(|()| std::fs::rename(&aside, &path))
+        .map_err(|error| anyhow::anyhow!("cannot write {}: {}", path.display(), reason(&error)))
+}
+
 fn make_folder(folder: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder).map_err(|error| {
         anyhow::anyhow!("cannot make the data folder {}: {}", folder.display(), reason(&error))
@@ -65,8 +108,22 @@ fn make_folder(folder: &Path) -> anyhow::Result<()> {
 
 /// Opens every port of the file for a moment, all at once.
 pub(super) fn check_ports(config: &Config, file: &Path) -> anyhow::Result<()> {
+    check(ports(config), file)
+}
+
+/// The same with the ports of one node, but for those that it has already.
+pub(super) fn check_node_ports(
+    node: &NodeConfig,
+    old: Option<&NodeConfig>,
+    file: &Path,
+) -> anyhow::Result<()> {
+    let old: Vec<SocketAddr> = old.iter().flat_map(|old| node_ports(old)).map(|port| port.address).collect();
+    check(node_ports(node).filter(|port| !old.contains(&port.address)), file)
+}
+
+fn check(ports: impl IntoIterator<Item = Port>, file: &Path) -> anyhow::Result<()> {
     let mut open = Vec::new();
-    for Port { address, key, of } in ports(config) {
+    for Port { address, key, of } in ports {
         let listener = TcpListener::bind(address).map_err(|error| {
             let file = file.display();
             match error.kind() {
@@ -103,22 +160,21 @@ fn ports(config: &Config) -> Vec<Port> {
             all.into_iter().filter_map(|(key, address)| Some(Port { address: address?, key, of: of() })),
         );
     }
-    for node in &config.nodes {
-        let all = [
-            ("client", Some(node.client)),
-            ("tls_client", node.tls_client),
-            ("peer", Some(node.peer)),
-            ("proxy", node.proxy),
-            ("tls_proxy", node.tls_proxy),
-            ("metrics", node.metrics),
-        ];
-        let of = format!("node {}", node.id);
-        ports.extend(
-            all.into_iter()
-                .filter_map(|(key, address)| Some(Port { address: address?, key, of: of.clone() })),
-        );
-    }
+    ports.extend(config.nodes.iter().flat_map(node_ports));
     ports
+}
+
+fn node_ports(node: &NodeConfig) -> impl Iterator<Item = Port> {
+    let all = [
+        ("client", Some(node.client)),
+        ("tls_client", node.tls_client),
+        ("peer", Some(node.peer)),
+        ("proxy", node.proxy),
+        ("tls_proxy", node.tls_proxy),
+        ("metrics", node.metrics),
+    ];
+    let of = format!("node {}", node.id);
+    all.into_iter().filter_map(move |(key, address)| Some(Port { address: address?, key, of: of.clone() }))
 }
 
 #[cfg(test)]
@@ -203,7 +259,7 @@ mod tests {
         let edited = LOCAL_TOML.replace("\"demo\"", "\"edited\"");
         std::fs::write(folder.0.join("local.toml"), &edited).unwrap();
         // Named explicitly, as the tests run where configs/local.toml exists.
-        let (config, _) = config(Some(folder.0.join("local.toml")), Some(&folder.0)).unwrap();
+        let (config, ..) = config(Some(folder.0.join("local.toml")), Some(&folder.0)).unwrap();
         assert_eq!(config.cluster.name, "edited");
     }
 }

@@ -97,6 +97,7 @@ impl Banner<'_> {
         if let Some((id, Some(pid))) = pids.get(1).or_else(|| pids.first()) {
             line("see a failover", format!("kill -9 {pid}    (node {id}; it comes back by itself)"));
         }
+        line("more nodes", format!("add a [[node]] block to {} and save it", self.file.display()));
         line("stop", format!("Ctrl-C; the data stays in {}", self.data_dir.display()));
         let known = pids.iter().filter_map(|(id, pid)| Some(format!("{id} {}", (*pid)?)));
         let _ = write!(
@@ -142,6 +143,7 @@ cluster "demo" is ready on 127.0.0.1:6379
   benchmark         redis-benchmark -p 6379 -t set,get -n 200000 -r 1000000 -P 16 -q
   check for losses  ringfort-loadgen check --target 127.0.0.1:6379 --clients 16 --duration 30s
   see a failover    kill -9 12    (node n2; it comes back by itself)
+  more nodes        add a [[node]] block to configs/local.toml and save it
   stop              Ctrl-C; the data stays in data/demo
 
   64 partitions, 3 replicas each, durability buffered; node pids: n1 11, n2 12
