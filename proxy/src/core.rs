@@ -12,7 +12,8 @@ use crate::clients::{Address, Place, WorkerClients};
 use crate::errands::{self, Errands};
 use crate::gather::{Gather, Join};
 use crate::lane::WriteNumber;
-use crate::session::{Ask, Facts, Mode, PendingReads, Session, Ticket};
+use crate::limits::Limits;
+use crate::session::{Ask, Facts, Mode, PIPELINE_MAX, PendingReads, Session, Ticket};
 use crate::slab::Slab;
 use crate::upstream::{Failure, LinkId, Origin, Outcome, Upstream, WantedLink};
 use ringfort_resp::{Protocol, ReplyWriter};
@@ -21,7 +22,7 @@ use std::collections::BTreeMap;
 
 /// Interval at which deadlines and silence are looked at, µs.
 const SWEEP_US: u64 = 10_000;
-/// Interval at which silent clients are looked for, µs.
+/// Interval at which silent clients and buffers that nobody uses are looked for, µs.
 const IDLE_LOOK_US: u64 = 1_000_000;
 
 /// A client connection of one [`Proxy`]; never used again for another.
@@ -84,6 +85,8 @@ pub struct Proxy {
     paused: Vec<u64>,
     next_idle_look_us: u64,
     next_sweep_us: u64,
+    /// Most unanswered commands of a client.
+    pipeline_max: usize,
 }
 
 impl Proxy {
@@ -101,13 +104,14 @@ impl Proxy {
             paused: Vec::new(),
             next_idle_look_us: 0,
             next_sweep_us: 0,
+            pipeline_max: PIPELINE_MAX,
         }
     }
 
-    /// Bounds the writes that one partition is sent before it answers, from the next map on; by default and at most as many
-    /// as a session remembers. Fewer make what a full window does happen often.
-    pub fn set_write_window(&mut self, writes: u64) {
-        self.upstream.set_write_window(writes);
+    /// Sets other bounds, for the clients and the map that come next.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.pipeline_max = limits.pipeline;
+        self.upstream.set_limits(limits);
     }
 
     // The client side.
@@ -125,6 +129,7 @@ impl Proxy {
         });
         if let Some(client) = self.clients.get_mut(id) {
             client.session.set_key(id);
+            client.session.set_pipeline_max(self.pipeline_max);
         }
         ClientId(id)
     }
@@ -281,6 +286,12 @@ impl Proxy {
         self.upstream.links_with_output().collect()
     }
 
+    /// Bytes came on a link, perhaps of a reply that is not whole yet.
+    pub fn link_heard(&mut self, link: LinkId, now_us: u64) {
+        self.set_now(now_us);
+        self.upstream.link_heard(link);
+    }
+
     /// A reply came on a link.
     pub fn link_reply(&mut self, link: LinkId, reply: &Reply<'_>, now_us: u64) {
         self.set_now(now_us);
@@ -366,11 +377,15 @@ impl Proxy {
                 }
             }
         }
-        if self.shared.idle_max_s().is_some() && self.next_idle_look_us <= now_us {
+        if self.next_idle_look_us <= now_us {
             self.next_idle_look_us = now_us + IDLE_LOOK_US;
             for id in self.clients.keys() {
                 if let Some(client) = self.clients.get_mut(id) {
                     client.session.cut_if_idle();
+                    if client.session.give_back_buffers() {
+                        client.reads = PendingReads::default();
+                        client.last_writes.clear();
+                    }
                     if client.session.is_over() {
                         self.touch(id);
                     }
@@ -388,8 +403,7 @@ impl Proxy {
     pub fn next_wakeup_us(&self) -> Option<u64> {
         let sweep = (self.upstream.calls() > 0).then_some(self.next_sweep_us);
         let pause_end = self.shared.pause_end_us().filter(|_| !self.paused.is_empty());
-        let may_be_idle = self.shared.idle_max_s().is_some() && self.clients.len() > 0;
-        let idle_look = may_be_idle.then_some(self.next_idle_look_us);
+        let idle_look = (self.clients.len() > 0).then_some(self.next_idle_look_us);
         [sweep, pause_end, idle_look, self.upstream.next_wakeup_us()].into_iter().flatten().min()
     }
 

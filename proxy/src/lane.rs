@@ -20,6 +20,7 @@
 //! - No copy of a write in `waiting` is in doubt.
 //! - A read is sent only when each write that it must see is answered or was sent in this round.
 
+use crate::limits::Limits;
 use ringfort_wire::RequestKind;
 use ringfort_wire::request::SESSION_WINDOW;
 use std::collections::{BTreeMap, VecDeque};
@@ -114,10 +115,14 @@ pub(crate) struct Outgoing<'a> {
 pub(crate) struct Lane<O> {
     /// Most writes in `sent`.
     window: u64,
+    /// Commands that wait, and their bytes, at which the lane is full.
+    full: (usize, usize),
     session: Option<u64>,
     /// When the session last had something to send.
     session_used_us: u64,
     is_opening: bool,
+    /// Whether it is a write's turn, when there are reads too.
+    is_write_next: bool,
     next_number: WriteNumber,
     next_seq: u64,
     sent: VecDeque<Write<O>>,
@@ -144,9 +149,11 @@ impl<O> Default for Lane<O> {
     fn default() -> Self {
         Self {
             window: SESSION_WINDOW,
+            full: (LANE_REQUESTS_MAX, LANE_BYTES_MAX),
             session: None,
             session_used_us: 0,
             is_opening: false,
+            is_write_next: true,
             next_number: 1,
             next_seq: 1,
             sent: VecDeque::new(),
@@ -167,9 +174,10 @@ impl<O> Default for Lane<O> {
 }
 
 impl<O> Lane<O> {
-    /// From now on so many writes at most are under way: at least 1, and at most [`SESSION_WINDOW`].
-    pub(crate) fn set_window(&mut self, writes: u64) {
-        self.window = writes.clamp(1, SESSION_WINDOW);
+    /// Other bounds from now on.
+    pub(crate) fn set_limits(&mut self, limits: &Limits) {
+        self.window = limits.write_window.clamp(1, SESSION_WINDOW);
+        self.full = (limits.lane_requests, limits.lane_bytes);
     }
 
     /// Queues a write.
@@ -195,7 +203,8 @@ impl<O> Lane<O> {
     /// Whether clients should wait before they ask for more.
     pub(crate) fn is_full(&self) -> bool {
         let queued = self.waiting.len() + self.reads.len() + self.reads_after.len();
-        LANE_REQUESTS_MAX <= queued || LANE_BYTES_MAX <= self.queued_bytes
+        let (requests, bytes) = self.full;
+        requests <= queued || bytes <= self.queued_bytes
     }
 
     /// The number of the current round.
@@ -211,6 +220,11 @@ impl<O> Lane<O> {
     /// Time since when requests of this round wait without any reply; `None` when none does.
     pub(crate) fn silent_since_us(&self) -> Option<u64> {
         (self.in_flight > 0).then_some(self.heard_us)
+    }
+
+    /// Whether writes or their session were asked for in this round and are not answered.
+    pub(crate) fn has_writes_under_way(&self) -> bool {
+        self.is_opening || self.cursor > 0
     }
 
     /// The last write up to `number` that is neither answered nor given up: what a read must see whose client wrote
@@ -277,7 +291,14 @@ impl<O> Lane<O> {
                 return None;
             }
             Some(session) if has_writes => {
+                // In turn: where credit is short, writes that never end would leave none to reads.
+                if !core::mem::replace(&mut self.is_write_next, true)
+                    && let Some(number) = self.choose_read(&has_room)
+                {
+                    return Some(What::Read(number));
+                }
                 if let Some(what) = self.choose_write(session, &has_room) {
+                    self.is_write_next = false;
                     return Some(what);
                 }
             }
@@ -655,6 +676,17 @@ mod tests {
         lane.disown(SESSION, 1);
         assert!(lane.refuse(SESSION + 1, 1).is_none(), "a copy is in doubt");
         assert_eq!(lane.settle(SESSION + 1, 1).map(|call| call.origin), Some(2));
+    }
+
+    #[test]
+    fn writes_that_never_end_leave_reads_their_turn() {
+        let mut lane = open_lane(10);
+        for origin in 20..25 {
+            lane.push_read(call(origin), 0);
+        }
+        // Credit for one request at a time.
+        let kinds: Vec<_> = (0..10).filter_map(|_| lane.next_request(0, |_| true).map(|r| r.kind)).collect();
+        assert_eq!(kinds.iter().filter(|kind| **kind == RequestKind::Read).count(), 5, "{kinds:?}");
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod errands;
 pub mod gather;
 pub mod http;
 mod lane;
+pub mod limits;
 pub mod logging;
 pub mod metrics;
 pub mod process;
@@ -32,6 +33,7 @@ pub mod tls;
 mod upstream;
 
 pub use crate::core::{ClientId, Proxy};
+pub use limits::Limits;
 pub use server::{ProxyOptions, Running, ServerError, run, start};
 pub use upstream::{LinkId, NODE_WORKERS_MAX, WantedLink};
 

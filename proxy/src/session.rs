@@ -167,6 +167,16 @@ pub struct Ask<'a> {
     pub args: Args<'a>,
 }
 
+/// Whether a session's buffers are needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Buffers {
+    /// Something came since they were looked at.
+    Used,
+    /// Nothing did; when that is so for once more, they go.
+    Resting,
+    GivenBack,
+}
+
 /// One client's connection.
 ///
 /// # Invariants
@@ -205,6 +215,9 @@ pub struct Session {
     is_cut: bool,
     /// Bytes that are counted for it in [`Clients::held`](crate::clients::Clients::held).
     counted: usize,
+    /// Most unanswered commands.
+    pipeline_max: usize,
+    buffers: Buffers,
     replies: ReplyQueue,
     recent_args: RecentArgs,
     /// The text of each INFO that waits for the number of keys, with the form of its reply.
@@ -231,10 +244,17 @@ impl Session {
             is_silent: false,
             is_cut: false,
             counted: 0,
+            pipeline_max: PIPELINE_MAX,
+            buffers: Buffers::GivenBack,
             replies: ReplyQueue::default(),
             recent_args: RecentArgs::default(),
             infos: BTreeMap::new(),
         }
+    }
+
+    /// Another bound than [`PIPELINE_MAX`].
+    pub fn set_pipeline_max(&mut self, commands: usize) {
+        self.pipeline_max = commands;
     }
 
     /// Says that the client came by TLS: it is told the nodes' TLS addresses.
@@ -267,6 +287,7 @@ impl Session {
         if self.is_closing || self.is_cut || bytes.is_empty() {
             return;
         }
+        self.buffers = Buffers::Used;
         self.connection.clients.stats().received(bytes.len());
         self.input.extend_from_slice(bytes);
         self.is_starved = false;
@@ -283,7 +304,7 @@ impl Session {
             && !self.is_cut
             && self.on_errand.is_none()
             && !self.is_paused
-            && self.replies.unanswered() < PIPELINE_MAX
+            && self.replies.unanswered() < self.pipeline_max
             && self.replies.output().len() < OUTPUT_PAUSE_BYTES
             && self.replies.has_room()
     }
@@ -485,6 +506,7 @@ impl Session {
         }
         let lines = self.connection.take_lines();
         if !lines.is_empty() {
+            self.buffers = Buffers::Used;
             self.replies.write_raw(|out| out.extend_from_slice(&lines));
         }
     }
@@ -505,6 +527,36 @@ impl Session {
         if self.replies.unanswered() == 0 && !self.is_paused && self.connection.is_idle() {
             self.is_cut = true;
         }
+    }
+
+    /// Gives the buffers back of a session that holds nothing and was not used since the last call, so that thousands of
+    /// idle connections stay small; one that is used keeps them from one command to the next. Returns whether it did.
+    pub fn give_back_buffers(&mut self) -> bool {
+        let holds_something = self.start < self.input.len()
+            || self.replies.unanswered() > 0
+            || !self.replies.output().is_empty()
+            || self.is_paused;
+        match self.buffers {
+            Buffers::Used => {
+                self.buffers = Buffers::Resting;
+                return false;
+            }
+            Buffers::Resting if !holds_something => self.buffers = Buffers::GivenBack,
+            Buffers::Resting | Buffers::GivenBack => return false,
+        }
+        self.input = Vec::new();
+        self.start = 0;
+        self.decoder = CommandDecoder::new(Limits::default());
+        self.replies.give_back_buffers();
+        self.recent_args.give_back_buffer();
+        self.note_held();
+        true
+    }
+
+    /// Bytes of memory that its buffers have, used or not.
+    #[cfg(test)]
+    fn buffer_bytes(&self) -> usize {
+        self.input.capacity() + self.replies.buffer_bytes() + self.recent_args.buffer_bytes()
     }
 
     /// Forgets the input that is decoded; what is left moves to the front.
@@ -572,6 +624,17 @@ impl Session {
     /// Commands given out and not answered.
     pub fn unanswered(&self) -> usize {
         self.replies.unanswered()
+    }
+
+    /// The largest reply to a read for which there is room: a client that does not read what it asked for gets no more of
+    /// what is large. The reply for which others wait has room when those before it are sent.
+    pub fn reply_room(&self, ticket: Ticket) -> usize {
+        let output = self.replies.output().len();
+        let is_free = match self.replies.is_next(ticket) {
+            true => output < OUTPUT_PAUSE_BYTES,
+            false => output + self.replies.waiting_bytes() == 0,
+        };
+        if is_free { usize::MAX } else { OUTPUT_PAUSE_BYTES }
     }
 
     /// Bytes to send to the client.

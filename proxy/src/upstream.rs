@@ -2,6 +2,7 @@
 
 use crate::gather::Join;
 use crate::lane::{Call, Lane, What, WriteNumber};
+use crate::limits::{Holder, Limits, Used};
 use crate::random::Random;
 use crate::route::{Part, Route, encode_part, encode_random_key, encode_whole, route};
 use crate::session::{Ask, Facts, Host, RingfortQuery, Ticket, map_json};
@@ -10,7 +11,6 @@ use core::cell::Cell;
 use ringfort_resp::{Command, Scope};
 use ringfort_ring::{NodeId, PartitionId};
 use ringfort_wire::frame::FRAME_HEADER_BYTES;
-use ringfort_wire::request::{CREDIT_BYTES, CREDIT_REQUESTS, SESSION_WINDOW};
 use ringfort_wire::{ClusterMap, Reply, Request, Status};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -113,17 +113,32 @@ struct Link {
     /// Frames to send.
     output: Vec<u8>,
     /// Unanswered requests.
-    requests: usize,
-    /// Bytes of unanswered requests.
-    bytes: usize,
+    used: Used,
+    /// The same of each lane that has some.
+    used_by_lane: BTreeMap<u16, Used>,
     /// Lanes that wait for credit, in turn.
     starved: Vec<u16>,
+    /// Since when nothing came on it: the last bytes, or the first request after all were answered.
+    silent_since_us: u64,
 }
 
 impl Link {
-    fn has_credit(&self, command_bytes: usize) -> bool {
-        let bytes = self.bytes + REQUEST_BYTES + command_bytes;
-        self.requests < CREDIT_REQUESTS && (bytes <= CREDIT_BYTES || self.requests == 0)
+    fn sent(&mut self, lane: u16, bytes: usize, now_us: u64) {
+        if self.used.requests == 0 {
+            self.silent_since_us = now_us;
+        }
+        self.used.add(bytes);
+        self.used_by_lane.entry(lane).or_default().add(bytes);
+    }
+
+    fn answered(&mut self, lane: u16, bytes: usize) {
+        self.used.give_back(bytes);
+        if let Some(used) = self.used_by_lane.get_mut(&lane) {
+            used.give_back(bytes);
+            if used.requests == 0 {
+                self.used_by_lane.remove(&lane);
+            }
+        }
     }
 }
 
@@ -175,8 +190,7 @@ pub(crate) struct Upstream {
     map: Option<ClusterMap>,
     nodes: Vec<Node>,
     places: Vec<Place>,
-    /// Most writes that a lane has under way.
-    write_window: u64,
+    limits: Limits,
     flights: Slab<Flight>,
     /// Lanes that may have something to send, in turn.
     ready: VecDeque<u16>,
@@ -190,9 +204,9 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
-    /// How many writes a lane of the next map has under way at most.
-    pub(crate) fn set_write_window(&mut self, writes: u64) {
-        self.write_window = writes;
+    /// Other bounds, for the lanes of the next map.
+    pub(crate) fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
     }
 
     pub(crate) fn new(seed: u64, deadline_us: u64) -> Self {
@@ -204,7 +218,7 @@ impl Upstream {
             map: None,
             nodes: Vec::new(),
             places: Vec::new(),
-            write_window: SESSION_WINDOW,
+            limits: Limits::default(),
             flights: Slab::default(),
             ready: VecDeque::new(),
             asleep: BTreeSet::new(),
@@ -264,7 +278,7 @@ impl Upstream {
             }
         }
         self.places.resize_with(usize::from(map.partitions.get()), Place::default);
-        self.places.iter_mut().for_each(|place| place.lane.set_window(self.write_window));
+        self.places.iter_mut().for_each(|place| place.lane.set_limits(&self.limits));
         for (place, group) in self.places.iter_mut().zip(&map.groups) {
             let is_seated = |n: usize| group.replica_on(&self.nodes[n].id).is_some();
             if !place.leader.is_some_and(is_seated) {
@@ -314,6 +328,14 @@ impl Upstream {
         link.is_up = true;
         self.ready_all();
         true
+    }
+
+    /// Bytes came on a link, perhaps of a reply that is not whole yet.
+    pub(crate) fn link_heard(&mut self, id: LinkId) {
+        let now_us = self.now_us;
+        if let Some(link) = self.link_mut(id) {
+            link.silent_since_us = now_us;
+        }
     }
 
     /// A link is lost: what was sent on it and has no reply is sent again elsewhere.
@@ -464,19 +486,24 @@ impl Upstream {
         for _ in 0..LANE_QUANTUM {
             let is_starved = Cell::new(false);
             let round = lane.round();
-            let request = lane.next_request(self.now_us, |bytes| {
-                is_starved.set(!link.has_credit(bytes));
-                !is_starved.get()
+            let (used, limits) = (link.used, &self.limits);
+            let used_by_lane = link.used_by_lane.get(&p).copied().unwrap_or_default();
+            // What is left of earlier rounds keeps no new one from asking.
+            let is_first = lane.silent_since_us().is_none();
+            let request = lane.next_request(self.now_us, |command_bytes| {
+                let bytes = REQUEST_BYTES + command_bytes;
+                is_starved.set(!limits.has_credit(used, bytes, Holder::Link));
+                // At its share a lane waits for an answer of its own.
+                !is_starved.get() && (is_first || limits.has_credit(used_by_lane, bytes, Holder::Lane))
             });
             let Some(request) = request else {
-                if is_starved.get() {
+                if is_starved.get() && !link.starved.contains(&p) {
                     link.starved.push(p);
                 }
                 return;
             };
             let bytes = REQUEST_BYTES + request.command.len();
-            link.requests += 1;
-            link.bytes += bytes;
+            link.sent(p, bytes, self.now_us);
             let flight = Flight { link: id, lane: p, round, what: request.what, bytes };
             Request {
                 id: self.flights.insert(flight),
@@ -526,6 +553,11 @@ impl Upstream {
 
     /// Ends a lane's round and says where and when the next one goes.
     fn fail(&mut self, p: u16, next: Next) {
+        if let Some(link) = self.places[usize::from(p)].leader.and_then(|node| self.up_link(p, node))
+            && let Some(link) = self.link_mut(link)
+        {
+            link.starved.retain(|other| *other != p);
+        }
         let other = if matches!(next, Next::Other) { self.other_replica(p) } else { None };
         let random = self.random.next();
         let place = &mut self.places[usize::from(p)];
@@ -559,9 +591,9 @@ impl Upstream {
             return (0, Outcome::Nothing);
         }
         let Some(flight) = self.flights.remove(reply.id) else { return (0, Outcome::Nothing) };
+        self.link_heard(link);
         if let Some(link) = self.link_mut(link) {
-            link.requests -= 1;
-            link.bytes -= flight.bytes;
+            link.answered(flight.lane, flight.bytes);
             let starved = core::mem::take(&mut link.starved);
             starved.into_iter().for_each(|p| self.make_ready(p));
         }
@@ -662,6 +694,23 @@ impl Upstream {
         Outcome::Lost(unknown.into_iter().map(|call| call.origin).collect())
     }
 
+    /// Whether the node has left a lane without a reply for so long that another replica should be asked. Reads may wait
+    /// for the large replies of others: for them any bytes of the link are a sign that the node lives and will answer. So
+    /// they are for a lane that waits for credit, which a node that answers nothing never gives back.
+    fn is_silent(&self, p: u16) -> bool {
+        let place = &self.places[usize::from(p)];
+        let is_long_ago = |since_us: u64| since_us + LANE_SILENCE_US <= self.now_us;
+        let link = place.leader.and_then(|node| {
+            let links = &self.nodes.get(node)?.links;
+            links.get(usize::from(p) % links.len())
+        });
+        let is_link_silent = link.is_none_or(|link| is_long_ago(link.silent_since_us));
+        match place.lane.silent_since_us() {
+            Some(since_us) => is_long_ago(since_us) && (place.lane.has_writes_under_way() || is_link_silent),
+            None => is_link_silent && link.is_some_and(|link| link.starved.contains(&p)),
+        }
+    }
+
     /// Looks for silence and passed deadlines; returns what is given up.
     pub(crate) fn sweep(&mut self) -> Vec<(u16, Origin, Failure)> {
         let mut given_up = Vec::new();
@@ -671,8 +720,7 @@ impl Upstream {
         for p in 0..self.places.len() as u16 {
             let place = &mut self.places[usize::from(p)];
             let expired = place.lane.expire(self.now_us);
-            let is_silent =
-                place.lane.silent_since_us().is_some_and(|since| since + LANE_SILENCE_US <= self.now_us);
+            let is_silent = self.is_silent(p);
             if is_silent || expired.has_skips {
                 // The writes that were given up go out again as skips.
                 self.fail(p, Next::Other);
@@ -695,14 +743,15 @@ impl Upstream {
         for (n, node) in self.nodes.iter().enumerate() {
             for (worker, link) in node.links.iter().enumerate() {
                 let id = LinkId { node: n, worker: worker as u16 };
-                let flights = || self.flights.values().filter(|flight| flight.link == id);
-                assert_eq!(flights().count(), link.requests, "credit is miscounted on {id:?}");
-                assert_eq!(
-                    flights().map(|f| f.bytes).sum::<usize>(),
-                    link.bytes,
-                    "credit is miscounted on {id:?}"
-                );
-                assert!(link.requests <= CREDIT_REQUESTS, "too many requests are on {id:?}");
+                let mut used_by_lane: BTreeMap<u16, Used> = BTreeMap::new();
+                let mut used = Used::default();
+                for flight in self.flights.values().filter(|flight| flight.link == id) {
+                    used.add(flight.bytes);
+                    used_by_lane.entry(flight.lane).or_default().add(flight.bytes);
+                }
+                assert_eq!(used, link.used, "credit is miscounted on {id:?}");
+                assert_eq!(used_by_lane, link.used_by_lane, "credit is miscounted on {id:?}");
+                assert!(used.requests <= self.limits.credit_requests, "too many requests are on {id:?}");
             }
         }
     }

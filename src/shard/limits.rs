@@ -5,7 +5,7 @@
 
 use super::raft;
 
-/// The bounds of one replica.
+/// The bounds of one replica, and of the links of its worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Most entries that a leader has proposed and not yet seen committed.
@@ -28,21 +28,32 @@ pub struct Limits {
     pub cache_bytes: usize,
     /// Bytes of a snapshot that are written in one turn.
     pub snapshot_step_bytes: usize,
+    /// Unsent small replies of a proxy's link at which its further reads wait, and it is not read.
+    pub reply_room_bytes: usize,
+    /// Size from which on a reply is large: of those to reads one at a time is on its way on a link.
+    pub large_reply_bytes: usize,
+}
+
+impl Limits {
+    /// Those of a process.
+    pub const USUAL: Self = Self {
+        inflight_entries: super::INFLIGHT_MAX,
+        entry_bytes: super::ENTRY_BYTES,
+        queue_bytes: super::QUEUE_BYTES_MAX,
+        behind: super::BEHIND_MAX,
+        return_ticks: super::RETURN_TICKS,
+        inflight_messages: raft::INFLIGHT_MESSAGES_MAX,
+        message_bytes: raft::MESSAGE_BYTES_MAX,
+        committed_bytes: raft::COMMITTED_BYTES_MAX,
+        cache_bytes: raft::CACHE_BYTES_MAX,
+        snapshot_step_bytes: 256 << 10,
+        reply_room_bytes: 8 << 20,
+        large_reply_bytes: 64 << 10,
+    };
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            inflight_entries: super::INFLIGHT_MAX,
-            entry_bytes: super::ENTRY_BYTES,
-            queue_bytes: super::QUEUE_BYTES_MAX,
-            behind: super::BEHIND_MAX,
-            return_ticks: super::RETURN_TICKS,
-            inflight_messages: raft::INFLIGHT_MESSAGES_MAX,
-            message_bytes: raft::MESSAGE_BYTES_MAX,
-            committed_bytes: raft::COMMITTED_BYTES_MAX,
-            cache_bytes: raft::CACHE_BYTES_MAX,
-            snapshot_step_bytes: 256 << 10,
-        }
+        Self::USUAL
     }
 }

@@ -322,6 +322,16 @@ impl PartitionMachine {
         if expired.is_empty() { ReadOutcome::Done } else { ReadOutcome::Expired(expired) }
     }
 
+    /// Bytes of the values that a read returns; 0 for commands that return none as they are.
+    pub fn value_bytes(&self, command: &[u8]) -> usize {
+        let mut args = Vec::new();
+        let Ok(body) = CommandBody::decode(command) else { return 0 };
+        match Command::from_u16(body.command).filter(|_| body.args(&mut args).is_ok()) {
+            Some(command) => self.store.value_bytes(command, &args),
+            None => 0,
+        }
+    }
+
     /// Digest of keys and sessions: equal on all replicas at the same index.
     pub fn digest(&self) -> u64 {
         let mut head = Vec::new();

@@ -110,6 +110,13 @@ pub enum Origin {
 pub trait Ports {
     /// Answers `origin`.
     fn reply(&mut self, origin: Origin, status: Status<'_>);
+    /// The largest reply to a read of `origin` for which there is room now; for a larger one the read is parked.
+    fn room(&self, origin: Origin) -> usize;
+    /// Keeps room for the reply to a read that was executed in this turn.
+    fn reserve(&mut self, origin: Origin, bytes: usize);
+    /// Keeps a read until there is room for its reply of so many bytes; then it is asked again. `since_us`: when it came.
+    /// `false`: the group is to keep it, and to try again.
+    fn park(&mut self, group: GroupId, read: Submission<'_>, reply_bytes: usize, since_us: u64) -> bool;
     /// Sends a message to the replica that it names.
     fn send(&mut self, group: GroupId, incarnation: u32, to: &NodeId, message: &Message);
 }

@@ -11,6 +11,7 @@
 
 use super::{Group, Machine, Origin, Ports, Submission, machine::ReadOutcome};
 use crate::clock::Now;
+use ringfort_wire::GroupId;
 use ringfort_wire::entry::{Op, OpKind};
 use ringfort_wire::request::Status;
 use std::collections::VecDeque;
@@ -114,10 +115,12 @@ struct DoneRead {
 
 /// What became of the attempt to execute a read.
 enum Attempt {
-    /// Executed; [`Group::finish_reads`] answers it.
+    /// Executed, so that [`Group::finish_reads`] answers it; or the port keeps it until there is room for its reply.
     Done,
     /// Not before this batch is applied (0 = something else must happen first).
     After(u64),
+    /// Not before there is room for its reply.
+    NoRoom,
 }
 
 impl Reads {
@@ -302,9 +305,10 @@ impl Group {
             may_follow,
         };
         if is_covered && self.reads.scratch.len() < SCRATCH_BYTES_MAX {
-            match self.execute_read(read, false, now) {
+            match self.execute_read(read, false, now, ports) {
                 Attempt::Done => return,
                 Attempt::After(batch) => read.after_batch = batch,
+                Attempt::NoRoom => {}
             }
         }
         if self.reads.has_room(s.body.len()) {
@@ -348,12 +352,26 @@ impl Group {
         }
     }
 
-    /// Executes a read into the scratch buffer, if what it waits for is applied.
-    fn execute_read(&mut self, read: ReadCommand<'_>, is_confirmed: bool, now: Now) -> Attempt {
+    /// Executes a read into the scratch buffer, if what it waits for is applied and there is room for its reply.
+    fn execute_read(
+        &mut self,
+        read: ReadCommand<'_>,
+        is_confirmed: bool,
+        now: Now,
+        ports: &mut impl Ports,
+    ) -> Attempt {
         if !self.is_batch_done(read.after_batch) {
             return Attempt::After(read.after_batch);
         }
         let Machine::Partition(machine) = &self.machine else { return Attempt::After(u64::MAX) };
+        let room = ports.room(read.origin);
+        if room < usize::MAX {
+            // Values of megabytes are not copied only to be thrown away.
+            let value_bytes = machine.value_bytes(read.body);
+            if room < value_bytes {
+                return park(self.id, read, value_bytes, ports);
+            }
+        }
         let is_followers = !self.raft.is_leader();
         let scratch = &mut self.reads.scratch;
         let start = scratch.len();
@@ -381,6 +399,12 @@ impl Group {
             ReadOutcome::Done | ReadOutcome::Refused => {}
         }
         let reply = (start, scratch.len());
+        let reply_bytes = reply.1 - reply.0;
+        if room < reply_bytes {
+            scratch.truncate(start);
+            return park(self.id, read, reply_bytes, ports);
+        }
+        ports.reserve(read.origin, reply_bytes);
         scratch.extend_from_slice(read.body);
         let command = (reply.1, scratch.len());
         self.reads.done.push(DoneRead {
@@ -445,14 +469,16 @@ impl Group {
             let Some(mut read) = self.reads.waiting.pop_front() else { break };
             let is_confirmed = read.round != 0 && read.round <= confirmed;
             let mut is_over = false;
+            let mut has_room = true;
             if (is_covered || is_confirmed) && self.reads.scratch.len() < SCRATCH_BYTES_MAX {
-                match self.execute_read(read.command(), is_confirmed, now) {
+                match self.execute_read(read.command(), is_confirmed, now, ports) {
                     Attempt::Done => is_over = true,
                     Attempt::After(batch) => read.after_batch = batch,
+                    Attempt::NoRoom => has_room = false,
                 }
             }
             let waited_us = now.boot_us.saturating_sub(read.since_us);
-            if !is_over && !is_leader && waited_us > FOLLOWER_WAIT_US {
+            if !is_over && has_room && !is_leader && waited_us > FOLLOWER_WAIT_US {
                 self.reads.is_behind = true;
                 self.answer_not_leader(read.origin, ports);
                 is_over = true;
@@ -518,5 +544,15 @@ impl Group {
         scratch.clear();
         scratch.shrink_to(SCRATCH_KEPT_BYTES);
         self.reads.scratch = scratch;
+    }
+}
+
+/// Gives a read whose reply of so many bytes finds no room to the port, which asks again when there is.
+fn park(group: GroupId, read: ReadCommand<'_>, reply_bytes: usize, ports: &mut impl Ports) -> Attempt {
+    let ReadCommand { origin, session, seq, body, since_us, .. } = read;
+    let submission = Submission { origin, session, seq, acked: 0, is_after_queued: false, body };
+    match ports.park(group, submission, reply_bytes, since_us) {
+        true => Attempt::Done,
+        false => Attempt::NoRoom,
     }
 }

@@ -11,10 +11,25 @@ use ringfort_store::Policy;
 use ringfort_wire::request::CommandBody;
 
 /// What a replica has sent and answered.
-#[derive(Default)]
 struct Captured {
     messages: Vec<(u64, Message)>,
     replies: Vec<(Origin, String)>,
+    /// For the reply to a read.
+    room: usize,
+    keeps_parked: bool,
+    parked: Vec<(Origin, usize)>,
+}
+
+impl Default for Captured {
+    fn default() -> Self {
+        Self {
+            messages: Vec::new(),
+            replies: Vec::new(),
+            room: usize::MAX,
+            keeps_parked: true,
+            parked: Vec::new(),
+        }
+    }
 }
 
 impl Ports for Captured {
@@ -24,6 +39,17 @@ impl Ports for Captured {
             other => format!("{other:?}"),
         };
         self.replies.push((origin, text));
+    }
+
+    fn room(&self, _: Origin) -> usize {
+        self.room
+    }
+
+    fn reserve(&mut self, _: Origin, _: usize) {}
+
+    fn park(&mut self, _: GroupId, read: Submission<'_>, reply_bytes: usize, _: u64) -> bool {
+        self.parked.push((read.origin, reply_bytes));
+        self.keeps_parked
     }
 
     fn send(&mut self, _: GroupId, _: u32, to: &NodeId, message: &Message) {
@@ -230,6 +256,37 @@ fn a_read_sees_the_write_queued_before_it() {
     trio.settle();
     trio.tick(1);
     assert_eq!(trio.answers(2), ["$1\r\nv"]);
+}
+
+#[test]
+fn a_read_without_room_for_its_reply_is_parked_and_answered_when_it_is_asked_again() {
+    let mut trio = Trio::new();
+    trio.write(1, 1, &[b"k", b"value"], Command::Set);
+    trio.settle();
+    trio.ports[0].room = 10;
+    trio.read(1, 2, b"k");
+    trio.ports[0].room = 11;
+    trio.read(1, 3, b"k");
+    // Found by the length of the value alone.
+    trio.ports[0].room = 4;
+    trio.read(1, 4, b"k");
+    trio.settle();
+    let ids = trio.ports[0].parked.iter().map(|(origin, bytes)| (*origin, *bytes)).collect::<Vec<_>>();
+    assert_eq!(ids, [(Origin::Link { link: 1, id: 2 }, 11), (Origin::Link { link: 1, id: 4 }, 5)]);
+    assert_eq!((trio.answers(2), trio.answers(3)), (vec![], vec!["$5\r\nvalue"]));
+    trio.ports[0].room = usize::MAX;
+    trio.read(1, 2, b"k");
+    trio.settle();
+    assert_eq!(trio.answers(2), ["$5\r\nvalue"]);
+    // What the port does not keep waits in the group.
+    trio.ports[0].room = 4;
+    trio.ports[0].keeps_parked = false;
+    trio.read(1, 5, b"k");
+    trio.tick(3);
+    assert!(trio.answers(5).is_empty());
+    trio.ports[0].room = usize::MAX;
+    trio.tick(3);
+    assert_eq!(trio.answers(5), ["$5\r\nvalue"]);
 }
 
 #[test]

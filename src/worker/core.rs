@@ -280,6 +280,7 @@ impl<D: Disk> WorkerCore<D> {
             self.follow_map()?;
         }
         let now = clock.now();
+        self.ports.now_us = now.boot_us;
         self.clients.set_now(now.boot_us);
         self.attend_clients(now);
         let mut touched = Vec::new();
@@ -327,6 +328,11 @@ impl<D: Disk> WorkerCore<D> {
                 }
             }
         }
+        let took_us = match self.ports.is_large_taken() {
+            true => clock.now().boot_us.saturating_sub(now.boot_us),
+            false => 0,
+        };
+        self.ports.end_turn(now.boot_us + took_us, took_us);
         self.build_snapshot()?;
         self.succeed()
     }
@@ -513,6 +519,7 @@ impl<D: Disk> WorkerCore<D> {
     /// The log cannot be maintained: the process must stop.
     pub fn tick(&mut self, now: Now) -> anyhow::Result<()> {
         self.ticks += 1;
+        self.unpark_all(now);
         let ids: Vec<u16> = self.groups.keys().copied().collect();
         let limit = self.view.cluster_map().map(|map| memory::share(map)).unwrap_or_default();
         for &id in &ids {
@@ -588,7 +595,7 @@ impl<D: Disk> WorkerCore<D> {
                 tracing::info!("the disk has room again: writes are accepted");
             }
         }
-        self.cut_idle_clients();
+        self.attend_idle_clients();
         for (&id, group) in &self.groups {
             let bytes = self.log.borrow().group_bytes(id);
             if group.is_compaction_due(bytes, self.options.compact_bytes_min)

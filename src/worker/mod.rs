@@ -2,6 +2,7 @@
 
 pub mod core;
 mod ports;
+mod replies;
 pub mod shared;
 pub mod shell;
 pub mod status;

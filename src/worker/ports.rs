@@ -1,7 +1,9 @@
 //! Where the effects of a worker's groups go: buffers of peers, of proxies' links and of clients.
 
+use super::replies::{LinkReplies, ParkedRead};
+use crate::shard::limits::Limits;
 use crate::shard::raft::Message;
-use crate::shard::{Access, Origin, Ports};
+use crate::shard::{Access, Origin, Ports, Submission};
 use ringfort_proxy::gather::Gather;
 use ringfort_proxy::session::{PendingReads, Session, Ticket};
 use ringfort_proxy::slab::Slab;
@@ -20,6 +22,10 @@ const UNKNOWN: &str = "ERR outcome unknown: the leader lost its office while the
 const BUSY: &str = "TRYAGAIN Too much is queued for the partition; the command was not executed";
 
 const REPLY_TOO_LARGE: &[u8] = b"-ERR the reply is too large; ask for fewer keys at once\r\n";
+
+/// What a read is answered whose reply finds no room.
+pub(super) const TOO_MANY_LARGE: &[u8] =
+    b"-TRYAGAIN Too many large replies are on their way to this proxy; the command was not executed\r\n";
 
 /// Most bytes of Raft messages kept for one peer that does not read; beyond, they are dropped (Raft sends again).
 pub const PEER_BYTES_MAX: usize = 64 << 20;
@@ -77,7 +83,7 @@ pub(super) struct Link {
     /// Received and not yet cut into frames.
     pub(super) input: Vec<u8>,
     /// To be sent.
-    pub(super) output: Vec<u8>,
+    pub(super) replies: LinkReplies,
     /// Requests that are not answered.
     pub(super) unanswered: usize,
 }
@@ -114,6 +120,7 @@ struct Gathering {
 #[derive(Debug)]
 pub(super) struct PortTable {
     pub(super) worker: u16,
+    limits: Limits,
     pub(super) map: Option<Arc<ClusterMap>>,
     pub(super) links: Slab<Link>,
     pub(super) clients: Slab<Client>,
@@ -131,12 +138,20 @@ pub(super) struct PortTable {
     /// Links and clients that have something to send.
     pub(super) touched_links: Vec<u64>,
     pub(super) touched_clients: Vec<u64>,
+    /// Links with room that is reserved in this turn.
+    reserved_links: Vec<u64>,
+    /// Whether a read with a large reply was executed in this turn.
+    is_large_taken: bool,
+    /// Before this time no other one is.
+    next_large_us: u64,
+    pub(super) now_us: u64,
 }
 
 impl PortTable {
-    pub(super) fn new(worker: u16) -> Self {
+    pub(super) fn new(worker: u16, limits: Limits) -> Self {
         Self {
             worker,
+            limits,
             map: None,
             links: Slab::default(),
             clients: Slab::default(),
@@ -148,6 +163,10 @@ impl PortTable {
             workers: Vec::new(),
             touched_links: Vec::new(),
             touched_clients: Vec::new(),
+            reserved_links: Vec::new(),
+            is_large_taken: false,
+            next_large_us: 0,
+            now_us: 0,
         }
     }
 
@@ -212,17 +231,50 @@ impl PortTable {
 
     fn link_reply(&mut self, link: u64, reply: &Reply<'_>) {
         let Some(state) = self.links.get_mut(link) else { return };
-        if state.output.is_empty() {
+        if state.replies.is_empty() {
             self.touched_links.push(link);
         }
         match reply.status {
             // A reply that fits no frame ends neither the node nor the link.
             Status::Done(bytes) | Status::Refused(bytes) if bytes.len() > REPLY_BYTES_MAX => {
-                Reply { id: reply.id, status: Status::Refused(REPLY_TOO_LARGE) }.encode(&mut state.output);
+                let reply = Reply { id: reply.id, status: Status::Refused(REPLY_TOO_LARGE) };
+                state.replies.put(&reply, REPLY_TOO_LARGE.len(), &self.limits);
             }
-            _ => reply.encode(&mut state.output),
+            Status::Done(bytes) | Status::Refused(bytes) => {
+                state.replies.put(reply, bytes.len(), &self.limits);
+            }
+            _ => state.replies.put(reply, 0, &self.limits),
         }
         state.unanswered = state.unanswered.saturating_sub(1);
+    }
+
+    /// The largest reply to a read for which this worker has time.
+    pub(super) fn large_room(&self) -> usize {
+        match self.is_large_taken || self.now_us < self.next_large_us {
+            true => self.limits.large_reply_bytes,
+            false => usize::MAX,
+        }
+    }
+
+    /// Whether a read with a large reply was executed in this turn.
+    pub(super) fn is_large_taken(&self) -> bool {
+        self.is_large_taken
+    }
+
+    /// The turn, which took so long, is over: what was reserved is put, or not needed. Copying values of megabytes takes
+    /// milliseconds, in which everyone else waits: they have at least twice as long before the next one.
+    pub(super) fn end_turn(&mut self, now_us: u64, took_us: u64) {
+        if std::mem::take(&mut self.is_large_taken) {
+            self.next_large_us = now_us + 2 * took_us;
+        }
+        for link in std::mem::take(&mut self.reserved_links) {
+            if let Some(state) = self.links.get_mut(link) {
+                state.replies.end_turn();
+                if state.replies.has_parked() {
+                    self.touched_links.push(link);
+                }
+            }
+        }
     }
 
     /// The map that goes with `Done` is added when the answers are taken.
@@ -295,6 +347,47 @@ impl Ports for PortTable {
                 self.reply_bytes(origin, &bytes);
             }
         }
+    }
+
+    fn room(&self, origin: Origin) -> usize {
+        match origin {
+            Origin::Link { link, .. } => {
+                let room = self.links.get(link).map_or(usize::MAX, |link| link.replies.room(&self.limits));
+                room.min(self.large_room())
+            }
+            Origin::Client { worker, client, ticket, .. } if worker == self.worker => {
+                let client = self.clients.get(client);
+                // One that is gone needs no reply.
+                let room = client.map_or(self.limits.large_reply_bytes, |c| c.session.reply_room(ticket));
+                room.min(self.large_room())
+            }
+            Origin::Client { .. } | Origin::Gather { .. } => self.large_room(),
+            Origin::None | Origin::Meta { .. } | Origin::Follower { .. } => usize::MAX,
+        }
+    }
+
+    fn reserve(&mut self, origin: Origin, bytes: usize) {
+        self.is_large_taken |= self.limits.large_reply_bytes < bytes;
+        if let Origin::Link { link, .. } = origin
+            && let Some(state) = self.links.get_mut(link)
+        {
+            state.replies.reserve(bytes, &self.limits);
+            self.reserved_links.push(link);
+        }
+    }
+
+    fn park(&mut self, group: GroupId, read: Submission<'_>, reply_bytes: usize, since_us: u64) -> bool {
+        if let Origin::Link { link, id } = read.origin
+            && let Some(state) = self.links.get_mut(link)
+        {
+            let (session, seq, body) = (read.session, read.seq, read.body.to_vec());
+            let parked = ParkedRead { id, group, session, seq, body, since_us, reply_bytes };
+            if !state.replies.park(parked, &self.limits) {
+                self.reply(read.origin, Status::Refused(TOO_MANY_LARGE));
+            }
+            return true;
+        }
+        false
     }
 
     fn send(&mut self, group: GroupId, incarnation: u32, to: &NodeId, message: &Message) {

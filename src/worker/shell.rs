@@ -37,8 +37,6 @@ use tokio::task::spawn_local;
 /// Most bytes read from one socket at a time, so that no client holds up the others.
 const READ_BYTES: usize = 64 << 10;
 const _: () = assert!(READ_BYTES >= ClientStream::READ_BYTES_MIN);
-/// Unsent replies of a link at which its requests are not read any more.
-const LINK_OUTPUT_PAUSE: usize = 8 << 20;
 /// Bytes of a snapshot in one frame.
 const SNAPSHOT_FRAME_BYTES: usize = 256 << 10;
 /// Time for a connection to be made and greeted.
@@ -150,6 +148,7 @@ pub fn run(options: ShellOptions, ready: impl FnOnce()) -> anyhow::Result<()> {
         links: RefCell::new(BTreeMap::new()),
         clients: RefCell::new(BTreeMap::new()),
         is_leaving: Cell::new(false),
+        client_buffer: RefCell::new(vec![0; READ_BYTES].into_boxed_slice()),
     });
     ready();
     let result = tokio::task::LocalSet::new().block_on(&runtime, Rc::clone(&shell).main());
@@ -191,12 +190,10 @@ struct PeerLink {
     wake: Notify,
 }
 
-/// A proxy's link, whose output the turn sends.
+/// A proxy's link, whose output the turn sends; what the socket does not take stays in the core.
 #[derive(Debug)]
 struct Connection {
     stream: TcpStream,
-    /// Bytes of replies that the socket did not take.
-    unsent: RefCell<Vec<u8>>,
     /// Whether the socket failed: its task ends.
     is_broken: Cell<bool>,
     wake: Notify,
@@ -231,6 +228,8 @@ struct Shell {
     links: RefCell<BTreeMap<u64, Rc<Connection>>>,
     clients: RefCell<BTreeMap<u64, Rc<ClientConnection>>>,
     is_leaving: Cell<bool>,
+    /// What every client's task reads into; nobody holds it across an await.
+    client_buffer: RefCell<Box<[u8]>>,
 }
 
 impl Shell {
@@ -321,7 +320,7 @@ impl Shell {
                 core.take_snapshot_sends(),
                 core.take_jobs(),
                 core.take_worker_output(),
-                core.take_touched_links(),
+                core.take_touched_links(now),
             )
         };
         for (peer, bytes) in raft {
@@ -546,17 +545,15 @@ impl Shell {
     /// Serves a proxy's requests.
     async fn serve_link(self: Rc<Self>, stream: TcpStream) {
         let id = self.core.borrow_mut().link_open();
-        let connection = Rc::new(Connection {
-            stream,
-            unsent: RefCell::default(),
-            is_broken: Cell::new(false),
-            wake: Notify::new(),
-        });
+        let connection = Rc::new(Connection { stream, is_broken: Cell::new(false), wake: Notify::new() });
         self.links.borrow_mut().insert(id, Rc::clone(&connection));
         let mut buffer = vec![0; READ_BYTES];
         while !connection.is_broken.get() {
-            let unsent = connection.unsent.borrow().len();
-            let ready = ready(&connection, unsent < LINK_OUTPUT_PAUSE, unsent > 0).await;
+            let (wants_input, has_output) = {
+                let mut core = self.core.borrow_mut();
+                (core.link_wants_input(id), !core.link_output(id).is_empty())
+            };
+            let ready = ready(&connection, wants_input, has_output).await;
             let Ok(ready) = ready else { break };
             if ready.is_writable() {
                 self.flush_link(id);
@@ -584,26 +581,24 @@ impl Shell {
 
     fn flush_link(&self, id: u64) {
         let Some(connection) = self.links.borrow().get(&id).cloned() else { return };
-        let output = self.core.borrow_mut().take_link_output(id);
-        let mut unsent = connection.unsent.borrow_mut();
-        if connection.is_broken.get() {
-            return;
-        }
-        let result = if unsent.is_empty() {
+        let now = self.clock.now();
+        let mut core = self.core.borrow_mut();
+        let mut output = core.link_output(id);
+        while !output.is_empty() && !connection.is_broken.get() {
             let send = |bytes: &[u8]| connection.stream.try_write(bytes);
-            let result = sent(failpoint::torn(Point::LinkReplyTorn, &output, send));
-            unsent.extend_from_slice(&output[*result.as_ref().unwrap_or(&0)..]);
-            result
-        } else {
-            unsent.extend_from_slice(&output);
-            sent(connection.stream.try_write(&unsent)).inspect(|&count| drop(unsent.drain(..count)))
-        };
-        if result.is_err() {
-            connection.is_broken.set(true);
-            *unsent = Vec::new();
+            match sent(failpoint::torn(Point::LinkReplyTorn, output, send)) {
+                // The task waits until there is room.
+                Ok(0) => return connection.wake.notify_one(),
+                Ok(count) => core.link_sent(id, count, now),
+                Err(_) => {
+                    connection.is_broken.set(true);
+                    connection.wake.notify_one();
+                }
+            }
+            output = core.link_output(id);
         }
-        if result.is_err() || !unsent.is_empty() {
-            connection.wake.notify_one();
+        if core.wants_turn() {
+            self.inbox.wake.notify_one();
         }
     }
 
@@ -625,7 +620,6 @@ impl Shell {
         let connection =
             Rc::new(ClientConnection { stream, is_broken: Cell::new(false), wake: Notify::new() });
         self.clients.borrow_mut().insert(client, Rc::clone(&connection));
-        let mut buffer = vec![0; READ_BYTES];
         loop {
             let (wants_input, has_output, is_over) = {
                 let mut core = self.core.borrow_mut();
@@ -645,7 +639,8 @@ impl Shell {
                 self.flush_client(client);
             }
             if ready.is_readable() {
-                match connection.stream.try_read(&mut buffer) {
+                let buffer = &mut **self.client_buffer.borrow_mut();
+                match connection.stream.try_read(buffer) {
                     // What it has asked for is still answered: it may have closed only its own side.
                     Ok(0) => self.core.borrow_mut().client_end_input(client),
                     Ok(n) => {

@@ -97,6 +97,16 @@ impl Store {
         }
     }
 
+    /// Bytes of the values that GET and MGET return; 0 for other commands. Nothing counts as used.
+    pub fn value_bytes(&self, command: Command, args: &[&[u8]]) -> usize {
+        let keys = match command {
+            Command::Get | Command::MGet => args,
+            _ => &[],
+        };
+        let records = keys.iter().filter_map(|key| self.find(self.place(key).ok()?, key));
+        records.map(|record| record.value().len()).sum()
+    }
+
     fn read_as(
         &self,
         is_use: bool,

@@ -49,6 +49,8 @@ const CRASH_SEEDS_LEN: u64 = 24;
 const LIVENESS_SEEDS_LEN: u64 = 30;
 /// Seeds with changes of the members that are run when SEEDS does not say otherwise.
 const MOVING_SEEDS_LEN: u64 = 24;
+/// Seeds with every queue at capacity 1 that are run when SEEDS does not say otherwise.
+const CAPACITY_SEEDS_LEN: u64 = 12;
 /// Lines of the trace that are printed when LINES does not say otherwise.
 const LINES: u64 = 200;
 
@@ -184,6 +186,14 @@ fn moving() {
     let seeds: Vec<u64> = (first..first + variable("SEEDS").unwrap_or(MOVING_SEEDS_LEN)).collect();
     let report = run_all(&seeds);
     assert!(report.changes > 0 && report.left > 0, "nobody came or went");
+}
+
+/// Every queue of every process at capacity 1: all goes on, one thing after the other, and no two links wait for each other.
+#[test]
+fn every_queue_at_capacity_one() {
+    let first = options::CAPACITY_SEEDS + variable("FIRST").unwrap_or(0);
+    let seeds: Vec<u64> = (first..first + variable("SEEDS").unwrap_or(CAPACITY_SEEDS_LEN)).collect();
+    run_all(&seeds);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use crate::rng::Rng;
 use ringfort::shard::limits::Limits;
 use ringfort::shard::raft::ELECTION_TICKS_MAX;
+use ringfort_proxy::limits::Limits as ProxyLimits;
 use ringfort_store::Policy;
 
 /// One second of virtual time.
@@ -16,9 +17,11 @@ pub(crate) const MEMORY_SEEDS: u64 = 1 << 32;
 pub(crate) const CRASH_SEEDS: u64 = 1 << 33;
 /// Seeds from here on are those of the liveness mode.
 pub(crate) const LIVENESS_SEEDS: u64 = 3 << 32;
-
 /// Seeds from here on change the members again and again.
 pub(crate) const MOVING_SEEDS: u64 = 1 << 34;
+/// Seeds from here on run with every queue at capacity 1, every second one in the liveness mode.
+pub(crate) const CAPACITY_SEEDS: u64 = 5 << 32;
+
 /// Hosts of nodes when members change; some of them are members.
 const MOVING_NODES: usize = 5;
 /// Fewest ticks between two attempts to give leadership back where the preferred leader stays broken; each may hold writes up
@@ -174,8 +177,8 @@ pub(crate) struct Options {
     pub(crate) segment_bytes: u64,
     /// What is small that is large in a product: see [`Options::shrink`].
     pub(crate) limits: Limits,
-    /// Most writes that a proxy sends a partition before it answers.
-    pub(crate) write_window: u64,
+    /// The same of a proxy.
+    pub(crate) proxy_limits: ProxyLimits,
     /// Whether a majority is healed at the end and the rest stays broken, instead of everything being healed.
     pub(crate) is_liveness: bool,
     /// Logical bytes of each partition, and what gives way beyond.
@@ -185,6 +188,14 @@ pub(crate) struct Options {
 impl Options {
     /// The options that belong to `seed`.
     pub(crate) fn of(seed: u64) -> Self {
+        let mut options = Self::draw(seed);
+        if CAPACITY_SEEDS <= seed {
+            options.set_capacities_to_one();
+        }
+        options
+    }
+
+    fn draw(seed: u64) -> Self {
         let mut rng = Rng::new(seed ^ 0x006f_7074_696f_6e73);
         // What came later draws from a sequence of its own.
         let mut extra = Rng::new(seed ^ 0x006d_6f72_6500_0000);
@@ -221,8 +232,9 @@ impl Options {
             mix.kill = 3;
         }
         let has_memory_limit = (MEMORY_SEEDS..CRASH_SEEDS).contains(&seed);
-        let is_liveness = (LIVENESS_SEEDS..MOVING_SEEDS).contains(&seed);
-        let is_moving = MOVING_SEEDS <= seed;
+        let is_liveness =
+            (LIVENESS_SEEDS..MOVING_SEEDS).contains(&seed) || (CAPACITY_SEEDS <= seed && seed % 2 == 1);
+        let is_moving = (MOVING_SEEDS..CAPACITY_SEEDS).contains(&seed);
         let is_hot = rng.one_in(3) || has_memory_limit;
         let replicas = if rng.one_in(8) && !crashes && !is_liveness { 1 } else { 3 };
         if crashes {
@@ -245,7 +257,10 @@ impl Options {
         // One run in four. Where memory is short all look at one partition, and what followers miss is evicted anyway.
         let has_replica_clients = matches!(seed % 8, 4 | 6) && !has_memory_limit;
         let replica_clients = if has_replica_clients { 2 } else { 0 };
-        let shrunk = Self::shrink(&mut limits);
+        let mut bounds = Rng::new(seed ^ 0x0062_6f75_6e64_7300);
+        let shrunk = Self::shrink(&mut limits, &mut bounds);
+        let write_window = if limits.one_in(3) { limits.spread(1, 64) } else { 1024 };
+        let proxy_limits = ProxyLimits { write_window, ..Self::shrink_proxy(&mut bounds) };
         Self {
             seed,
             limits: Limits {
@@ -253,7 +268,7 @@ impl Options {
                 return_ticks: shrunk.return_ticks.max(if is_liveness { RETURN_TICKS_MIN } else { 0 }),
                 ..shrunk
             },
-            write_window: if limits.one_in(3) { limits.spread(1, 64) } else { 1024 },
+            proxy_limits,
             is_liveness,
             nodes,
             members,
@@ -289,11 +304,13 @@ impl Options {
     }
 
     /// Bounds of a process, each of them tiny in one run of three, so that what is rare happens all the time.
-    fn shrink(rng: &mut Rng) -> Limits {
+    fn shrink(rng: &mut Rng, later: &mut Rng) -> Limits {
         let usual = Limits::default();
         // Large enough for some writes: one at a time, each after a pause, a full pipeline would take longer than the heal.
         let queue_bytes = if rng.one_in(3) { rng.range(500, 4_000) as usize } else { usual.queue_bytes };
         let mut tiny = |most: u64, usual: u64| if rng.one_in(3) { rng.spread(1, most) } else { usual };
+        let mut tiny_later =
+            |most: u64, usual: u64| if later.one_in(3) { later.spread(1, most) } else { usual };
         Limits {
             inflight_entries: tiny(2, usual.inflight_entries as u64) as usize,
             entry_bytes: tiny(200, usual.entry_bytes as u64) as usize,
@@ -305,7 +322,51 @@ impl Options {
             committed_bytes: tiny(200, usual.committed_bytes),
             cache_bytes: tiny(1_000, usual.cache_bytes as u64) as usize,
             snapshot_step_bytes: tiny(100, usual.snapshot_step_bytes as u64) as usize,
+            reply_room_bytes: tiny_later(100, usual.reply_room_bytes as u64) as usize,
+            large_reply_bytes: tiny_later(10, usual.large_reply_bytes as u64) as usize,
         }
+    }
+
+    /// The same for a proxy, but for its window.
+    fn shrink_proxy(rng: &mut Rng) -> ProxyLimits {
+        let usual = ProxyLimits::default();
+        let mut tiny = |most: u64, usual: u64| if rng.one_in(3) { rng.spread(1, most) } else { usual };
+        ProxyLimits {
+            pipeline: tiny(4, usual.pipeline as u64) as usize,
+            lane_requests: tiny(4, usual.lane_requests as u64) as usize,
+            lane_bytes: tiny(100, usual.lane_bytes as u64) as usize,
+            credit_requests: tiny(4, usual.credit_requests as u64) as usize,
+            credit_bytes: tiny(200, usual.credit_bytes as u64) as usize,
+            ..usual
+        }
+    }
+
+    /// Every queue of a process holds one thing: a deadlock of links would show.
+    fn set_capacities_to_one(&mut self) {
+        self.limits = Limits {
+            inflight_entries: 1,
+            entry_bytes: 1,
+            queue_bytes: 1,
+            inflight_messages: 1,
+            message_bytes: 1,
+            committed_bytes: 1,
+            cache_bytes: 1,
+            snapshot_step_bytes: 1,
+            reply_room_bytes: 1,
+            large_reply_bytes: 1,
+            ..Limits::default()
+        };
+        self.proxy_limits = ProxyLimits {
+            pipeline: 1,
+            lane_requests: 1,
+            lane_bytes: 1,
+            write_window: 1,
+            credit_requests: 1,
+            credit_bytes: 1,
+        };
+        // All that is asked of a partition goes one after the other.
+        self.think_us = 200_000;
+        self.is_hot = false;
     }
 
     /// Whether an acknowledged write may be gone because its key was evicted.
@@ -401,7 +462,8 @@ impl std::fmt::Display for Options {
             "  limits    segments of {} bytes, compaction at {} bytes; memory {:?}",
             self.segment_bytes, self.compact_bytes, self.memory
         )?;
-        writeln!(f, "            {:?}, {} writes a lane", self.limits, self.write_window)?;
+        writeln!(f, "            {:?}", self.limits)?;
+        writeln!(f, "            proxies: {:?}", self.proxy_limits)?;
         if self.changes_members() {
             writeln!(f, "  members   change within {} ms, again and again", ms(self.change_us))?;
         }

@@ -1,7 +1,9 @@
 //! RINGFORT FAULT: links cut and disks full on command, in processes that were started with `--faults` only.
 
-use crate::cluster::{Cluster, Options, START};
+use crate::cluster::{Cluster, Options, START, assert_clean};
 use crate::wait::eventually;
+use ringfort_loadgen::check;
+use std::time::Duration;
 
 /// A cluster whose nodes take faults; its proxy does not.
 fn cluster() -> Cluster {
@@ -117,4 +119,38 @@ fn a_node_whose_disk_is_full_on_purpose_hands_over_and_follows_when_there_is_roo
     assert!(cluster.node_client(leader).call("RINGFORT FAULT DISK-FULL 1").starts_with('$'));
     cluster.wait_until_equal();
     assert_eq!(cluster.client().call("GET k"), "$5\r\nafter\r\n");
+}
+
+#[test]
+fn a_follower_on_a_full_disk_holds_up_nobody_and_catches_up() {
+    let cluster = cluster();
+    let mut client = cluster.client();
+    assert_eq!(client.call("SET k before"), "+OK\r\n");
+    let follower = (cluster.leader_of("k") + 1) % 3;
+    let load = cluster.check_options(Duration::from_secs(3));
+    let checking = std::thread::spawn(move || check::run(&load));
+    assert!(cluster.node_client(follower).call("RINGFORT FAULT DISK-FULL 60000").starts_with('$'));
+    // It hands over what it leads as soon as a write finds no room.
+    eventually("a node that follows only", START, || {
+        let node = cluster.node_json(follower)?;
+        let groups = node["groups"].as_array().ok_or("no groups")?;
+        match groups.iter().filter(|group| group["role"] == "leader").count() {
+            0 => Ok(()),
+            leads => Err(format!("it leads {leads} groups")),
+        }
+    });
+    let applied = |n: usize| -> Result<u64, String> {
+        let node = cluster.node_json(n)?;
+        let groups = node["groups"].as_array().ok_or("no groups")?;
+        Ok(groups.iter().map(|group| group["applied"].as_u64().unwrap_or(0)).sum())
+    };
+    let before = applied(follower).expect("it answers");
+    for i in 0..500 {
+        assert_eq!(client.call(&format!("SET k{i} after")), "+OK\r\n");
+    }
+    let report = checking.join().expect("the check ends").expect("the check can run");
+    assert_clean(&report);
+    assert!(applied(follower).expect("it answers") < before + 500, "it wrote on a full disk");
+    assert!(cluster.node_client(follower).call("RINGFORT FAULT HEAL").starts_with('$'));
+    cluster.wait_until_equal();
 }

@@ -7,11 +7,12 @@
 use super::*;
 use crate::clients::Clients;
 use crate::errands::ERRANDS_MAX;
+use crate::lane::LANE_REQUESTS_MAX;
 use crate::testing::{self, Random};
 use ringfort_resp::{Command, reply};
 use ringfort_ring::{PartitionId, slot_of};
 use ringfort_wire::frame;
-use ringfort_wire::request::{CREDIT_REQUESTS, CommandBody, SESSION_WINDOW};
+use ringfort_wire::request::{CREDIT_BYTES, CREDIT_REQUESTS, CommandBody, SESSION_WINDOW};
 use ringfort_wire::{Request, RequestKind};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -57,6 +58,8 @@ struct Group {
     leader: Option<usize>,
     /// Until then its leader takes no writes.
     full_until_us: u64,
+    /// Whether its leader answers nothing.
+    is_stuck: bool,
     /// When the newest write is committed: in order.
     commit_us: u64,
     sessions: BTreeMap<u64, Session>,
@@ -146,15 +149,7 @@ impl Sim {
             ..Group::default()
         });
         let groups = groups.collect();
-        let clients = (0..clients)
-            .map(|_| ClientModel {
-                id: proxy.client_open(proxy.shared.all().accept(u64::MAX).unwrap(), &Address::default()),
-                asked: VecDeque::new(),
-                history: Vec::new(),
-                received: Vec::new(),
-            })
-            .collect();
-        Self {
+        let mut sim = Self {
             random,
             chaos,
             now_us: 1,
@@ -165,11 +160,23 @@ impl Sim {
             links: BTreeMap::new(),
             events: BTreeMap::new(),
             next_event: 0,
-            clients,
+            clients: Vec::new(),
             next_token: 0,
             executed: BTreeMap::new(),
             slowest_us: 0,
-        }
+        };
+        (0..clients).for_each(|_| sim.add_client());
+        sim
+    }
+
+    fn add_client(&mut self) {
+        let place = self.proxy.shared.all().accept(u64::MAX).unwrap();
+        self.clients.push(ClientModel {
+            id: self.proxy.client_open(place, &Address::default()),
+            asked: VecDeque::new(),
+            history: Vec::new(),
+            received: Vec::new(),
+        });
     }
 
     fn happens(&mut self, one_in: u64) -> bool {
@@ -335,6 +342,9 @@ impl Sim {
             // A deposed or uninformed node may know the leader, or not.
             let hint = leader.filter(|_| !self.random.one_in(3)).map(|n| format!("n{}", n + 1));
             return self.send_reply(link, request.id, Status::NotLeader(hint.as_deref().unwrap_or("")));
+        }
+        if self.groups[p].is_stuck {
+            return;
         }
         let is_write = request.kind == RequestKind::Write;
         if is_write && self.happens(self.chaos.forget) {
@@ -835,7 +845,6 @@ fn full_disk_is_told_at_once_and_reads_go_on() {
 
 #[test]
 fn lane_without_leader_holds_up_only_who_asks_it() {
-    use crate::lane::LANE_REQUESTS_MAX;
     use crate::session::PIPELINE_MAX;
     let crowd = LANE_REQUESTS_MAX / PIPELINE_MAX + 2;
     let mut quiet = Quiet::new(crowd + 1);
@@ -857,6 +866,141 @@ fn lane_without_leader_holds_up_only_who_asks_it() {
         assert!(replies.iter().all(|reply| reply.starts_with(':')), "{replies:?}");
     }
     assert_eq!(quiet.0.executed["<x>"].0 as usize, crowd * PIPELINE_MAX);
+}
+
+#[test]
+fn a_stuck_partition_leaves_the_credit_of_its_link_to_others() {
+    use crate::session::PIPELINE_MAX;
+    // Reads, of which a lane has as many under way as it may; and writes with as many bytes.
+    let long = "x".repeat(60_000);
+    for (command, count) in [
+        ("GET k1\r\n".to_owned(), PIPELINE_MAX),
+        (format!("APPEND k1 {long}\r\n"), 2 * CREDIT_BYTES / 9 / 60_000),
+    ] {
+        let crowd = CREDIT_REQUESTS / PIPELINE_MAX + 1;
+        let mut quiet = Quiet::new(crowd + 1);
+        // Another partition that the same worker of the same node leads.
+        let partitions = quiet.0.proxy.map().unwrap().partitions;
+        let stuck = usize::from(partitions.of(slot_of(KEY.as_bytes())).0);
+        let leader = quiet.group().leader.unwrap();
+        let workers = usize::from(quiet.0.workers[leader]);
+        let other = (0..1000).map(|n| format!("other{n}")).find(|key| {
+            let p = usize::from(partitions.of(slot_of(key.as_bytes())).0);
+            p != stuck && p % workers == stuck % workers && quiet.0.groups[p].leader == Some(leader)
+        });
+        let get = format!("GET {}\r\n", other.unwrap());
+        quiet.say(crowd, &get);
+        assert_eq!(quiet.replies(crowd, 100_000), ["$-1\r\n"]);
+        // Their sessions learn that replies are short, and ask for many at a time.
+        for client in 0..crowd {
+            quiet.say(client, &"APPEND k1 a\r\n".repeat(PIPELINE_MAX));
+            assert_eq!(quiet.replies(client, 1_000_000).len(), PIPELINE_MAX);
+        }
+
+        quiet.group().is_stuck = true;
+        for client in 0..crowd {
+            quiet.say(client, &command.repeat(count));
+        }
+        for _ in 0..100 {
+            quiet.say(crowd, &get);
+            assert_eq!(quiet.replies(crowd, 10_000), ["$-1\r\n"], "beside {count} commands");
+        }
+        let held = quiet.0.proxy.unanswered();
+        assert!(held <= LANE_REQUESTS_MAX + CREDIT_REQUESTS, "{held}");
+        // Whoever asks it is told so.
+        for client in 0..crowd {
+            let replies = quiet.replies(client, if client == 0 { 12 * DEADLINE_US } else { 0 });
+            assert_eq!(replies.len(), count);
+            assert!(
+                replies
+                    .iter()
+                    .all(|r| r.starts_with("-CLUSTERDOWN ") || r.starts_with("-ERR outcome unknown"))
+            );
+        }
+        quiet.0.proxy.check_invariants();
+    }
+}
+
+/// A proxy with every queue at capacity 1.
+fn narrow(clients: usize) -> Quiet {
+    let mut sim = Sim::new(1, Chaos::default(), 0);
+    sim.proxy.set_limits(Limits {
+        pipeline: 1,
+        lane_requests: 1,
+        lane_bytes: 1,
+        write_window: 1,
+        credit_requests: 1,
+        credit_bytes: 1,
+    });
+    // Limits are for the map that comes next.
+    let map = sim.proxy.map().unwrap().clone();
+    assert!(sim.proxy.update_map(ClusterMap { epoch: map.epoch + 1, ..map }));
+    (0..clients).for_each(|_| sim.add_client());
+    sim.connect();
+    sim.run_until(100_000);
+    Quiet(sim)
+}
+
+#[test]
+fn with_every_queue_at_capacity_one_all_is_answered_in_turn() {
+    let mut quiet = narrow(8);
+    for client in 0..8 {
+        quiet.say(client, &"APPEND k1 <x>\r\nMGET k1 k2 k3 k4\r\nGET k1\r\nDBSIZE\r\n".repeat(20));
+    }
+    for client in 0..8 {
+        let replies = quiet.replies(client, if client == 0 { 4_000_000 } else { 0 });
+        assert_eq!(replies.len(), 80);
+        assert!(replies.iter().all(|reply| !reply.starts_with('-')), "{replies:?}");
+    }
+    quiet.0.proxy.check_invariants();
+}
+
+#[test]
+fn who_waits_for_credit_of_a_node_that_answers_nothing_asks_another_one() {
+    let mut quiet = narrow(8);
+    quiet.0.groups.iter_mut().for_each(|group| group.leader = Some(0));
+    let ask_all = |quiet: &mut Quiet| {
+        for client in 0..8 {
+            quiet.say(client, &format!("GET k{client}\r\nAPPEND k{client} <x>\r\n"));
+        }
+        for client in 0..8 {
+            let replies = quiet.replies(client, if client == 0 { DEADLINE_US } else { 0 });
+            assert!(
+                replies.len() == 2 && replies.iter().all(|r| !r.starts_with('-')),
+                "{client}: {replies:?}"
+            );
+        }
+    };
+    ask_all(&mut quiet);
+    quiet.0.paused_until_us[0] = 1_000_000_000;
+    quiet.0.groups.iter_mut().for_each(|group| group.leader = Some(1));
+    ask_all(&mut quiet);
+    quiet.0.proxy.check_invariants();
+}
+
+#[test]
+fn reads_behind_a_large_reply_wait_for_it_and_are_not_asked_again() {
+    let mut quiet = Quiet::new(1);
+    quiet.say(0, "APPEND k1 <a>\r\n");
+    assert_eq!(quiet.replies(0, 100_000).len(), 1);
+    quiet.group().is_stuck = true;
+    let leader = quiet.group().leader.unwrap();
+    quiet.say(0, "GET k1\r\n");
+    assert_eq!(quiet.replies(0, 1_000), [""; 0]);
+    let links: Vec<_> = quiet.0.links.keys().copied().filter(|link| link.node == leader).collect();
+    let sent = |quiet: &Quiet| links.iter().map(|link| quiet.0.links[link].unanswered).sum::<usize>();
+    assert_eq!(sent(&quiet), 1);
+    // Pieces of somebody's reply come all the while.
+    for _ in 0..30 {
+        for &link in &links {
+            quiet.0.proxy.link_heard(link, quiet.0.now_us);
+        }
+        quiet.0.run_until(quiet.0.now_us + 100_000);
+        assert_eq!(sent(&quiet), 1);
+    }
+    // Without them it is asked anew.
+    quiet.0.run_until(quiet.0.now_us + 1_500_000);
+    assert!(1 < sent(&quiet));
 }
 
 #[test]

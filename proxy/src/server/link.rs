@@ -216,6 +216,7 @@ fn take_frames(worker: &Worker, link: &LinkShell, bytes: &[u8]) -> io::Result<us
     let mut consumed = 0;
     let now_us = worker.shared.now_us();
     let core = &mut *worker.core.borrow_mut();
+    core.link_heard(link.wanted.link, now_us);
     while let Some(frame) = frame::next(&bytes[consumed..]).map_err(invalid)? {
         if frame.kind != Kind::Reply {
             return Err(invalid(format!("a frame of kind {:?} on a link for requests", frame.kind)));

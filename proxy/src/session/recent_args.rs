@@ -82,6 +82,18 @@ impl RecentArgs {
         self.start += self.bytes.len() as u64;
         self.bytes.clear();
     }
+
+    /// Forgets everything and gives the memory back.
+    pub(super) fn give_back_buffer(&mut self) {
+        self.clear();
+        self.bytes = VecDeque::new();
+    }
+
+    /// Bytes of memory that it has.
+    #[cfg(test)]
+    pub(super) fn buffer_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
 }
 
 fn shown(count: usize) -> usize {

@@ -81,6 +81,11 @@ impl ReplyQueue {
         self.waiting.len()
     }
 
+    /// Whether the replies that wait, if any, wait for this one.
+    pub(super) fn is_next(&self, ticket: Ticket) -> bool {
+        ticket.0 == self.first
+    }
+
     /// The oldest command without its answer.
     pub(super) fn oldest(&self) -> Option<Asked> {
         self.waiting.front()?.asked
@@ -177,6 +182,19 @@ impl ReplyQueue {
     pub(super) fn overflow(&mut self) {
         *self =
             Self { has_overflowed: true, first: self.first + self.waiting.len() as u64, ..Self::default() };
+    }
+
+    /// Gives the memory of the buffers back, which are empty.
+    pub(super) fn give_back_buffers(&mut self) {
+        debug_assert!(self.output().is_empty() && self.waiting.is_empty(), "the buffers are used");
+        (self.output, self.sent) = (Vec::new(), 0);
+        self.waiting = VecDeque::new();
+    }
+
+    /// Bytes of memory that the buffers have.
+    #[cfg(test)]
+    pub(super) fn buffer_bytes(&self) -> usize {
+        self.output.capacity() + self.waiting.capacity() * size_of::<Waiting>()
     }
 
     /// Forgets `count` bytes that have been sent.

@@ -1083,3 +1083,41 @@ fn info_of_a_proxy_waits_for_the_number_of_keys() {
     session.answer(asks[2].0, b":0\r\n");
     assert!(session.output().ends_with(b"# Keyspace\r\n\r\n"), "as Redis without keys");
 }
+
+#[test]
+fn buffers_of_a_session_that_rests_are_given_back() {
+    let host = node();
+    let mut session = session(Mode::Node);
+    let burst = b"PING 0123456789012345678901234567890123456789\r\n".repeat(4000);
+    let run = |session: &mut Session, bytes: &[u8]| {
+        session.push_input(bytes);
+        while session.wants_next() {
+            assert!(session.next(&host).is_none());
+            session.sent(session.output().len());
+        }
+    };
+    run(&mut session, &burst);
+    let kept = session.buffer_bytes();
+    assert!(100_000 < kept, "{kept}: what is kept from one command to the next");
+    // Used since the last look: they stay.
+    assert!(!session.give_back_buffers());
+    run(&mut session, b"PING\r\n");
+    assert!(!session.give_back_buffers() && session.buffer_bytes() == kept);
+    assert!(session.give_back_buffers() && session.buffer_bytes() == 0);
+    assert!(!session.give_back_buffers(), "there is nothing more to give");
+
+    // What is not whole, not answered or not sent stays, however long the client is silent.
+    for bytes in [&b"*2\r\n$4\r\nECHO\r\n$"[..], b"1\r\nx\r\nGET k\r\n", b"PING\r\n"] {
+        session.push_input(bytes);
+        let ticket = session.next(&host).map(|ask| ask.ticket);
+        for _ in 0..3 {
+            assert!(!session.give_back_buffers());
+        }
+        if let Some(ticket) = ticket {
+            session.answer(ticket, b"$1\r\nv\r\n");
+        }
+    }
+    assert_eq!(session.output(), b"$1\r\nx\r\n$1\r\nv\r\n+PONG\r\n");
+    session.sent(session.output().len());
+    assert!(session.give_back_buffers());
+}

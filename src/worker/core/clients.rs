@@ -158,14 +158,16 @@ impl<D: Disk> WorkerCore<D> {
         }
     }
 
-    /// Cuts the clients that were silent for longer than the setting `timeout` allows.
-    pub(super) fn cut_idle_clients(&mut self) {
-        if self.clients.idle_max_s().is_none() {
-            return;
-        }
+    /// Cuts the clients that were silent for longer than the setting `timeout` allows, and gives back the buffers of those
+    /// that rest.
+    pub(super) fn attend_idle_clients(&mut self) {
         for client in self.ports.clients.keys() {
             if let Some(state) = self.ports.clients.get_mut(client) {
                 state.session.cut_if_idle();
+                if state.session.give_back_buffers() {
+                    state.reads = PendingReads::default();
+                    state.write_tickets = VecDeque::new();
+                }
                 if state.session.is_over() {
                     self.ports.touched_clients.push(client);
                 }

@@ -4,7 +4,8 @@ use super::WorkerCore;
 use crate::clock::Now;
 use crate::log::Disk;
 use crate::shard::{Origin, Ports as _, Submission};
-use crate::worker::ports::Link;
+use crate::worker::ports::{Link, TOO_MANY_LARGE};
+use crate::worker::replies::{ParkedRead, Unparked};
 use ringfort_proxy::session::Host as _;
 use ringfort_resp::Command;
 use ringfort_wire::GroupId;
@@ -35,6 +36,7 @@ impl<D: Disk> WorkerCore<D> {
     /// # Errors
     /// They are malformed, or beyond the link's credit: drop the link.
     pub fn link_data(&mut self, link: u64, bytes: &[u8], now: Now) -> Result<(), WireError> {
+        self.ports.now_us = now.boot_us;
         let Some(state) = self.ports.links.get_mut(link) else { return Ok(()) };
         let mut input = std::mem::take(&mut state.input);
         input.extend_from_slice(bytes);
@@ -119,14 +121,66 @@ impl<D: Disk> WorkerCore<D> {
         self.touch(id.0);
     }
 
-    /// Takes what is to be sent on a link.
-    pub fn take_link_output(&mut self, link: u64) -> Vec<u8> {
-        self.ports.links.get_mut(link).map(|l| std::mem::take(&mut l.output)).unwrap_or_default()
+    /// Bytes to be sent on a link. Call [`WorkerCore::link_sent`] with what was sent; there may be more then.
+    pub fn link_output(&mut self, link: u64) -> &[u8] {
+        let Some(state) = self.ports.links.get_mut(link) else { return &[] };
+        state.replies.refill();
+        state.replies.output()
+    }
+
+    /// So much was sent on a link: reads that waited for room are executed.
+    pub fn link_sent(&mut self, link: u64, count: usize, now: Now) {
+        if let Some(state) = self.ports.links.get_mut(link) {
+            state.replies.sent(count);
+        }
+        self.unpark(link, now);
+    }
+
+    /// Executes the reads of a link whose replies have found room.
+    fn unpark(&mut self, link: u64, now: Now) {
+        self.ports.now_us = now.boot_us;
+        while let most = self.ports.large_room()
+            && let Some(state) = self.ports.links.get_mut(link)
+            && let Some(unparked) = state.replies.take_parked(now.boot_us, most, &self.options.limits)
+        {
+            match unparked {
+                Unparked::Execute(ParkedRead { id, group, session, seq, body, .. }) => {
+                    let origin = Origin::Link { link, id };
+                    let read =
+                        Submission { origin, session, seq, acked: 0, is_after_queued: false, body: &body };
+                    self.submit_read(group, read, false, now);
+                }
+                Unparked::TooLate(read) => {
+                    self.ports.reply(Origin::Link { link, id: read.id }, Status::Refused(TOO_MANY_LARGE));
+                }
+            }
+        }
+    }
+
+    /// As [`Self::unpark`], for all links: the worker may have time again.
+    pub(super) fn unpark_all(&mut self, now: Now) {
+        for link in self.ports.links.keys() {
+            if self.ports.links.get(link).is_some_and(|state| state.replies.has_parked()) {
+                self.unpark(link, now);
+            }
+        }
+    }
+
+    /// Whether a link should be read: not while its proxy leaves too many replies untaken.
+    pub fn link_wants_input(&self, link: u64) -> bool {
+        let limit = self.options.limits.reply_room_bytes;
+        self.ports.links.get(link).is_some_and(|state| state.replies.small_bytes() < limit)
     }
 
     /// Links that have something to send since the last call.
-    pub fn take_touched_links(&mut self) -> Vec<u64> {
-        std::mem::take(&mut self.ports.touched_links)
+    pub fn take_touched_links(&mut self, now: Now) -> Vec<u64> {
+        let mut touched = std::mem::take(&mut self.ports.touched_links);
+        touched.sort_unstable();
+        touched.dedup();
+        for &link in &touched {
+            self.unpark(link, now);
+        }
+        touched
     }
 }
 

@@ -34,7 +34,7 @@ impl<D: Disk> WorkerCore<D> {
         let (log, recovered) = Log::open(disk.clone(), options.log)?;
         let snapshots = SnapshotFiles::load(disk)?;
         let log = Rc::new(RefCell::new(log));
-        let mut ports = PortTable::new(options.worker);
+        let mut ports = PortTable::new(options.worker, options.limits);
         // A newer map is followed in the first turn.
         ports.map = shared.map().filter(|shared| shared.epoch == map.epoch);
         let mut core = Self {

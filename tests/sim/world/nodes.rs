@@ -239,8 +239,14 @@ impl World {
         }
         let Some(core) = &mut state.workers[worker].core else { return Ok(()) };
         let mut out = Vec::new();
-        for link in core.take_touched_links() {
-            out.push((false, link, core.take_link_output(link)));
+        for link in core.take_touched_links(now) {
+            let mut bytes = Vec::new();
+            while let piece @ [_, ..] = core.link_output(link) {
+                let count = piece.len();
+                bytes.extend_from_slice(piece);
+                core.link_sent(link, count, now);
+            }
+            out.push((false, link, bytes));
         }
         for client in core.take_touched_clients(now) {
             let Some((bytes, _)) = core.client_output(client) else { continue };

@@ -28,7 +28,7 @@ pub(super) struct ProxyHost {
 impl World {
     pub(super) fn new_proxy(&self, seed: u64) -> Proxy {
         let mut proxy = Proxy::new(seed, self.options.deadline_us, Clients::new(1).worker(0));
-        proxy.set_write_window(self.options.write_window);
+        proxy.set_limits(self.options.proxy_limits);
         proxy
     }
 

@@ -1,0 +1,280 @@
+//! The replies of one proxy's link: a read is answered only when there is room for its reply, and a large reply is on its
+//! way alone, with small ones in between, so that who asks for much holds up nobody else.
+//!
+//! ```text
+//!  put --small--> small --\  in turn, whole frames
+//!       --large--> large --+--> current --sent--> socket
+//!  park --------> parked: reads whose replies find no room; taken again by `take_parked` when there is
+//! ```
+//!
+//! # Invariants
+//! - Replies to reads have at most `reply_room_bytes` and one small reply more, and one large reply.
+//! - What is parked is within the link's credit. Replies to writes find room always: they cannot be had again later.
+
+use crate::shard::limits::Limits;
+use ringfort_wire::GroupId;
+use ringfort_wire::request::Reply;
+use std::collections::VecDeque;
+
+/// Most reads with large replies that wait on one link, an eighth of its credit: who asks for values of megabytes leaves
+/// most of it to others.
+pub(super) const PARKED_LARGE_MAX: usize = 1024;
+/// Longest that a read waits for room, µs: the proxy has given it up by then.
+const PARKED_MAX_US: u64 = 5_000_000;
+/// Capacity of a buffer that is kept when it is empty, bytes.
+const KEPT_BYTES: usize = 1 << 20;
+
+/// A read that waits for room for its reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ParkedRead {
+    /// Its request's id.
+    pub(super) id: u64,
+    pub(super) group: GroupId,
+    pub(super) session: u64,
+    pub(super) seq: u64,
+    pub(super) body: Vec<u8>,
+    pub(super) since_us: u64,
+    /// Bytes that its reply had, or would have had.
+    pub(super) reply_bytes: usize,
+}
+
+/// What becomes of a read that was parked.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unparked {
+    /// There is room: execute it.
+    Execute(ParkedRead),
+    /// It has waited for too long.
+    TooLate(ParkedRead),
+}
+
+/// The replies that a proxy has not taken yet, and the reads that wait for that.
+#[derive(Debug, Default)]
+pub(super) struct LinkReplies {
+    /// Being sent; the first `sent` bytes are with the system.
+    current: Vec<u8>,
+    sent: usize,
+    is_current_large: bool,
+    /// Frames of small replies.
+    small: Vec<u8>,
+    /// Frames of large ones: of reads one at most.
+    large: VecDeque<Vec<u8>>,
+    /// Room for the replies of reads that are executed in this turn.
+    reserved_bytes: usize,
+    is_large_reserved: bool,
+    parked_small: VecDeque<ParkedRead>,
+    parked_large: VecDeque<ParkedRead>,
+}
+
+impl LinkReplies {
+    /// The largest reply to a read for which there is room now.
+    pub(super) fn room(&self, limits: &Limits) -> usize {
+        let current = if self.is_current_large { 0 } else { self.current.len() - self.sent };
+        let small = current + self.small.len() + self.reserved_bytes;
+        let is_large_free = !self.is_large_reserved && !self.is_current_large && self.large.is_empty();
+        match small < limits.reply_room_bytes {
+            false => 0,
+            true if is_large_free => usize::MAX,
+            true => limits.large_reply_bytes,
+        }
+    }
+
+    /// Keeps room for a reply until the turn is over and the reply is put.
+    pub(super) fn reserve(&mut self, bytes: usize, limits: &Limits) {
+        match limits.large_reply_bytes < bytes {
+            true => self.is_large_reserved = true,
+            false => self.reserved_bytes += bytes,
+        }
+    }
+
+    /// Forgets what was reserved: the turn is over.
+    pub(super) fn end_turn(&mut self) {
+        self.reserved_bytes = 0;
+        self.is_large_reserved = false;
+    }
+
+    /// Takes a reply of so many bytes.
+    pub(super) fn put(&mut self, reply: &Reply<'_>, bytes: usize, limits: &Limits) {
+        if limits.large_reply_bytes < bytes {
+            let mut frame = Vec::new();
+            reply.encode(&mut frame);
+            self.large.push_back(frame);
+        } else {
+            reply.encode(&mut self.small);
+        }
+    }
+
+    /// Keeps a read until there is room for its reply. `false`: too many wait for a large one.
+    pub(super) fn park(&mut self, read: ParkedRead, limits: &Limits) -> bool {
+        if read.reply_bytes <= limits.large_reply_bytes {
+            self.parked_small.push_back(read);
+            return true;
+        }
+        let has_place = self.parked_large.len() < PARKED_LARGE_MAX;
+        if has_place {
+            self.parked_large.push_back(read);
+        }
+        has_place
+    }
+
+    /// Whether reads wait for room.
+    pub(super) fn has_parked(&self) -> bool {
+        !self.parked_small.is_empty() || !self.parked_large.is_empty()
+    }
+
+    /// The next read that waits no more, a small one first; none whose reply is larger than `most`.
+    pub(super) fn take_parked(&mut self, now_us: u64, most: usize, limits: &Limits) -> Option<Unparked> {
+        let room = self.room(limits).min(most);
+        for parked in [&mut self.parked_small, &mut self.parked_large] {
+            let Some(read) = parked.front() else { continue };
+            let is_late = PARKED_MAX_US < now_us.saturating_sub(read.since_us);
+            if is_late || read.reply_bytes <= room {
+                let read = parked.pop_front()?;
+                return Some(if is_late { Unparked::TooLate(read) } else { Unparked::Execute(read) });
+            }
+        }
+        None
+    }
+
+    /// Bytes of small replies that are not sent.
+    pub(super) fn small_bytes(&self) -> usize {
+        let current = if self.is_current_large { 0 } else { self.current.len() - self.sent };
+        current + self.small.len()
+    }
+
+    /// Whether nothing is left to be sent.
+    pub(super) fn is_empty(&self) -> bool {
+        self.sent == self.current.len() && self.small.is_empty() && self.large.is_empty()
+    }
+
+    /// The next bytes to send.
+    pub(super) fn output(&self) -> &[u8] {
+        &self.current[self.sent..]
+    }
+
+    /// Forgets `count` bytes of the output, which have been sent.
+    pub(super) fn sent(&mut self, count: usize) {
+        self.sent += count;
+        debug_assert!(self.sent <= self.current.len(), "more was sent than there was");
+        self.refill();
+    }
+
+    /// When all of `current` is sent: a large reply's turn comes after some small ones, and theirs after each large one.
+    pub(super) fn refill(&mut self) {
+        if self.sent < self.current.len() {
+            return;
+        }
+        self.sent = 0;
+        self.current.clear();
+        self.current.shrink_to(KEPT_BYTES);
+        let was_large = std::mem::replace(&mut self.is_current_large, false);
+        if (!was_large || self.small.is_empty())
+            && let Some(frame) = self.large.pop_front()
+        {
+            self.is_current_large = true;
+            self.current = frame;
+        } else {
+            std::mem::swap(&mut self.current, &mut self.small);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringfort_wire::frame;
+    use ringfort_wire::request::Status;
+
+    const LIMITS: Limits = Limits { reply_room_bytes: 100, large_reply_bytes: 10, ..Limits::USUAL };
+
+    fn put(replies: &mut LinkReplies, id: u64, bytes: usize) {
+        replies.put(&Reply { id, status: Status::Done(&vec![b'x'; bytes]) }, bytes, &LIMITS);
+        replies.refill();
+    }
+
+    fn parked(id: u64, reply_bytes: usize) -> ParkedRead {
+        let (group, body) = (GroupId(1), Vec::new());
+        ParkedRead { id, group, session: 0, seq: 0, body, since_us: 0, reply_bytes }
+    }
+
+    /// Sends everything, `step` bytes at a time; the ids in the order of their frames.
+    fn send_all(replies: &mut LinkReplies, step: usize) -> Vec<u64> {
+        let mut bytes = Vec::new();
+        while !replies.output().is_empty() {
+            let piece = replies.output()[..step.min(replies.output().len())].to_vec();
+            replies.sent(piece.len());
+            bytes.extend(piece);
+        }
+        let (mut ids, mut rest) = (Vec::new(), &bytes[..]);
+        while let Some(frame) = frame::next(rest).unwrap() {
+            ids.push(Reply::decode(frame.body).unwrap().id);
+            rest = &rest[frame.consumed..];
+        }
+        assert!(rest.is_empty() && replies.is_empty());
+        ids
+    }
+
+    #[test]
+    fn large_replies_leave_alone_with_small_ones_in_between() {
+        for step in [1, 7, 1000] {
+            let mut replies = LinkReplies::default();
+            put(&mut replies, 1, 5);
+            for id in [10, 11, 12] {
+                put(&mut replies, id, 50);
+            }
+            // These come while the first is under way.
+            for id in [2, 3] {
+                put(&mut replies, id, 5);
+            }
+            assert_eq!(send_all(&mut replies, step), [1, 10, 2, 3, 11, 12]);
+        }
+    }
+
+    #[test]
+    fn room_is_for_one_large_reply_and_some_small_ones() {
+        let mut replies = LinkReplies::default();
+        assert_eq!(replies.room(&LIMITS), usize::MAX);
+        replies.reserve(50, &LIMITS);
+        assert_eq!(replies.room(&LIMITS), 10, "another large one must wait");
+        put(&mut replies, 1, 50);
+        replies.end_turn();
+        assert_eq!(replies.room(&LIMITS), 10, "it is under way");
+        for id in 2..12 {
+            put(&mut replies, id, 10);
+        }
+        assert_eq!(replies.room(&LIMITS), 0);
+        send_all(&mut replies, 1000);
+        assert_eq!(replies.room(&LIMITS), usize::MAX);
+        replies.reserve(10, &LIMITS);
+        (0..9).for_each(|_| replies.reserve(10, &LIMITS));
+        assert_eq!(replies.room(&LIMITS), 0, "what is executed in this turn counts");
+    }
+
+    #[test]
+    fn a_parked_read_goes_on_when_its_reply_has_room_small_ones_first() {
+        let mut replies = LinkReplies::default();
+        put(&mut replies, 1, 50);
+        for (id, bytes) in [(2, 50), (3, 5), (4, 50)] {
+            assert!(replies.park(parked(id, bytes), &LIMITS));
+        }
+        assert_eq!(replies.take_parked(1, usize::MAX, &LIMITS), Some(Unparked::Execute(parked(3, 5))));
+        assert_eq!(replies.take_parked(1, usize::MAX, &LIMITS), None, "a large reply is under way");
+        send_all(&mut replies, 8);
+        assert_eq!(replies.take_parked(1, 10, &LIMITS), None, "the worker has no time for it");
+        assert_eq!(replies.take_parked(1, usize::MAX, &LIMITS), Some(Unparked::Execute(parked(2, 50))));
+        replies.reserve(50, &LIMITS);
+        assert_eq!(replies.take_parked(1, usize::MAX, &LIMITS), None);
+        let late = replies.take_parked(PARKED_MAX_US + 1, usize::MAX, &LIMITS);
+        assert_eq!(late, Some(Unparked::TooLate(parked(4, 50))));
+        assert!(!replies.has_parked());
+    }
+
+    #[test]
+    fn reads_with_large_replies_leave_most_of_the_credit_to_others() {
+        let mut replies = LinkReplies::default();
+        for id in 0..PARKED_LARGE_MAX as u64 {
+            assert!(replies.park(parked(id, 50), &LIMITS));
+        }
+        assert!(!replies.park(parked(5000, 50), &LIMITS));
+        assert!(replies.park(parked(5001, 5), &LIMITS));
+    }
+}
