@@ -155,6 +155,8 @@ fn help_shows_only_what_exists() {
         "plan",
         "apply",
         "abort",
+        "drain",
+        "undrain",
         "transfer",
         "log-level",
         "check-config",
@@ -163,9 +165,7 @@ fn help_shows_only_what_exists() {
     ] {
         assert!(help.contains(&format!("\n  {command} ")), "{command} is missing in {help}");
     }
-    for later in ["drain", "undrain", "--rebuild"] {
-        assert!(!help.contains(&format!("  {later} ")), "{later} is shown in {help}");
-    }
+    assert!(!help.contains("--rebuild"), "{help}");
 }
 
 #[test]

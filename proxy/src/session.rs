@@ -708,8 +708,14 @@ fn judge(mode: Mode, args: Args<'_>, connection: &mut Connection, host: &dyn Hos
             Err(error) => Verdict::Error(Some(spec), error),
         };
     }
-    if spec.name == "ringfort|transfer" {
-        return match transfer::change(args, host) {
+    let change = match spec.name {
+        "ringfort|transfer" => Some(transfer::change(args, host)),
+        "ringfort|drain" => Some(transfer::drain(args, true, host)),
+        "ringfort|undrain" => Some(transfer::drain(args, false, host)),
+        _ => None,
+    };
+    if let Some(change) = change {
+        return match change {
             Ok(write) => Verdict::Errand(spec, write),
             Err(error) => Verdict::Error(Some(spec), error),
         };

@@ -31,6 +31,7 @@ pub(crate) fn map(nodes: u16, partitions: u16) -> ClusterMap {
                 zone: String::new(),
                 store_id: u128::from(i) + 1,
                 is_leaving: false,
+                is_drained: false,
             })
             .collect(),
         meta: group(0),

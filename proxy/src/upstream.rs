@@ -282,7 +282,7 @@ impl Upstream {
         for (place, group) in self.places.iter_mut().zip(&map.groups) {
             let is_seated = |n: usize| group.replica_on(&self.nodes[n].id).is_some();
             if !place.leader.is_some_and(is_seated) {
-                place.leader = self.nodes.iter().position(|node| node.id == group.leader);
+                place.leader = self.nodes.iter().position(|node| node.id == *group.wanted_leader());
             }
         }
         self.map = Some(map);

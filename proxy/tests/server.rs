@@ -85,6 +85,7 @@ impl Node {
                 zone: String::new(),
                 store_id: 1,
                 is_leaving: false,
+                is_drained: false,
             }],
             meta: group(),
             groups: (0..16).map(|_| group()).collect(),

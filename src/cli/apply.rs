@@ -1,6 +1,6 @@
 //! `ringfort apply`: makes the cluster what a config file says, and shows how far it is. `ringfort abort`: gives that up.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use ringfort_wire::{Apply, ClusterMap, MetaWrite};
 
 use super::find::{Proposal, Target};
 use super::meta_group::MetaGroup;
-use super::output::{ColorChoice, Style, bytes, out};
+use super::output::{ColorChoice, Style, bytes, out, out_in_place};
 use super::plan::{Made, ask};
 use super::process::pause;
 use super::status::Moves;
@@ -101,7 +101,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     if args.no_wait {
         return Ok(());
     }
-    wait(&made.config, &args.proposal.target(), epoch)
+    wait(&made.config, &args.proposal.target(), epoch, !made.plan.is_empty())
 }
 
 pub(super) fn abort(args: AbortArgs) -> anyhow::Result<()> {
@@ -114,7 +114,7 @@ pub(super) fn abort(args: AbortArgs) -> anyhow::Result<()> {
     if args.no_wait {
         return Ok(());
     }
-    wait(&config, &target, map.planned_epoch)
+    wait(&config, &target, map.planned_epoch, true)
 }
 
 /// Asks the meta group for what was planned. The epoch at which it agreed, or the text of its error reply.
@@ -146,8 +146,8 @@ fn change(map: &ClusterMap, wanted: &Wanted, plan: &Plan) -> Apply {
     }
 }
 
-/// Shows the progress of the change that was planned at `epoch` until it is done.
-fn wait(config: &Config, target: &Target, epoch: u64) -> anyhow::Result<()> {
+/// Shows the progress of the change that was planned at `epoch` until it is done; `is_new`: it has just been asked for.
+fn wait(config: &Config, target: &Target, epoch: u64, is_new: bool) -> anyhow::Result<()> {
     let is_terminal = std::io::stdout().is_terminal();
     let started_us = SystemClock.now().boot_us;
     let (mut failed, mut last) = (0, String::new());
@@ -168,9 +168,9 @@ fn wait(config: &Config, target: &Target, epoch: u64) -> anyhow::Result<()> {
         let seconds = SystemClock.now().boot_us.saturating_sub(started_us) as f64 / 1e6;
         if !is_old && map.change.is_none() {
             if is_terminal && !last.is_empty() {
-                print_in_place("");
+                out_in_place("");
             }
-            if bytes_first.is_some() {
+            if is_new || bytes_first.is_some() {
                 out(&format!("done in {seconds:.1} s: cluster {} at epoch {}", map.name, map.epoch));
             }
             return Ok(());
@@ -184,7 +184,7 @@ fn wait(config: &Config, target: &Target, epoch: u64) -> anyhow::Result<()> {
             let first = *bytes_first.get_or_insert(moves.bytes_left);
             let line = progress(moves, first.saturating_sub(moves.bytes_left), seconds, &waits(&map));
             if is_terminal {
-                print_in_place(&line);
+                out_in_place(&line);
             } else if line != last {
                 out(&line);
             }
@@ -220,13 +220,6 @@ pub(super) fn progress(moves: &Moves, sent: u64, seconds: f64, waits: &str) -> S
         bytes(moves.bytes_left),
         width = BAR as usize
     )
-}
-
-/// Replaces the line of the terminal.
-fn print_in_place(line: &str) {
-    let mut stdout = std::io::stdout().lock();
-    // Nobody may read it any more: the cluster goes on all the same.
-    let _ = write!(stdout, "\r{line}\x1b[K").and_then(|()| stdout.flush());
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod apply;
 mod check_config;
 mod client;
 mod completions;
+mod drain;
 mod find;
 mod log_level;
 mod man;
@@ -69,6 +70,8 @@ enum Command {
     Plan(plan::Args),
     Apply(apply::Args),
     Abort(apply::AbortArgs),
+    Drain(drain::Args),
+    Undrain(drain::UndrainArgs),
     Transfer(transfer::Args),
     Recover(recover::Args),
     LogLevel(log_level::Args),
@@ -88,6 +91,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Plan(args) => plan::run(args),
         Command::Apply(args) => done(apply::run(args)),
         Command::Abort(args) => done(apply::abort(args)),
+        Command::Drain(args) => done(drain::run(args)),
+        Command::Undrain(args) => done(drain::undrain(args)),
         Command::Transfer(args) => done(transfer::run(args)),
         Command::Recover(args) => done(recover::run(args)),
         Command::LogLevel(args) => done(log_level::run(args)),

@@ -7,6 +7,14 @@ pub(super) fn out(text: &str) -> bool {
     write_line(&mut std::io::stdout().lock(), text.as_bytes())
 }
 
+/// Replaces the line of the terminal that stdout is.
+pub(super) fn out_in_place(line: &str) {
+    use std::io::Write as _;
+    let mut stdout = std::io::stdout().lock();
+    // Nobody may read it any more: that hinders nothing.
+    let _ = write!(stdout, "\r{line}\x1b[K").and_then(|()| stdout.flush());
+}
+
 /// Writes `text` and a line end to stderr.
 pub(super) fn err(text: &str) {
     write_line(&mut std::io::stderr().lock(), text.as_bytes());

@@ -79,6 +79,10 @@ fn judge(status: &Status, number: u16, node: &str) -> anyhow::Result<String> {
         partition.replicas.iter().any(|holder| holder.0 == node),
         "{node} has no replica of partition {number}; its replicas are on {holders}"
     );
+    anyhow::ensure!(
+        !status.nodes.iter().any(|known| known.id.0 == node && known.drained),
+        "{node} is drained: `ringfort undrain {node}` lets it lead again"
+    );
     let leader =
         partition.leader.as_ref().with_context(|| format!("partition {number} has no leader now"))?;
     anyhow::ensure!(

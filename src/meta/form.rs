@@ -140,6 +140,7 @@ pub fn first_map(
             zone: n.zone.clone(),
             store_id: stores.iter().find(|(id, _)| *id == n.id).map_or(0, |(_, store)| *store),
             is_leaving: false,
+            is_drained: false,
         })
         .collect();
     nodes.sort_by(|a, b| a.id.cmp(&b.id));

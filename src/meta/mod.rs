@@ -6,6 +6,7 @@
 //!   leader and its successor, never overwrite each other (compare-and-set);
 //! - a [`MetaWrite`] is worked into whatever map there is when it is applied; doing it again changes nothing.
 
+pub mod drain;
 pub mod form;
 pub mod moves;
 pub mod plan;
@@ -82,6 +83,7 @@ impl MetaMachine {
             if op.kind != OpKind::Command {
                 continue;
             }
+            let epoch = self.epoch();
             // Every replica judges the same bytes, so all refuse alike; an error would stop them all for ever.
             let outcome = match serde_json::from_slice(op.body) {
                 Ok(Operation::Change(change)) => self.change(*change),
@@ -90,6 +92,9 @@ impl MetaMachine {
                     self.tls_client(&node, address.map(|a| a.to_string()))
                 }
                 Ok(Operation::Write(MetaWrite::Lead(partition, node))) => self.lead(partition, node),
+                Ok(Operation::Write(MetaWrite::Drain(node, is_drained))) => {
+                    self.map.as_mut().ok_or(NO_MAP).and_then(|map| drain::drain(map, &node, is_drained))
+                }
                 Ok(Operation::Write(MetaWrite::Replace { node, old_store, new_store })) => {
                     let map = self.map.as_mut().ok_or(NO_MAP);
                     map.and_then(|map| replace::replace(map, &node, &old_store, &new_store))
@@ -124,6 +129,9 @@ impl MetaMachine {
             };
             if let Some(map) = &mut self.map {
                 moves::advance(map);
+                if drain::deputize(map) && map.epoch == epoch {
+                    map.epoch += 1;
+                }
             }
             answer(position, outcome.map_or_else(Status::Refused, |()| Status::Done(b"+OK\r\n")));
         }
@@ -170,6 +178,9 @@ impl MetaMachine {
         let group = map.groups.get_mut(usize::from(partition)).ok_or(&b"-ERR no such partition\r\n"[..])?;
         if group.replica_on(&node).is_none() {
             return Err(b"-ERR that node has no replica of the partition\r\n");
+        }
+        if map.nodes.iter().any(|other| other.id == node && other.is_drained) {
+            return Err(b"-ERR that node is drained: undrain it first\r\n");
         }
         if group.leader != node {
             group.leader = node;

@@ -128,7 +128,7 @@ fn begin_moves(map: &mut ClusterMap, at_once: u16) -> bool {
             take(&mut busy, &seat.node);
         }
         if !group.joining.is_empty() {
-            take(&mut busy, &group.leader);
+            take(&mut busy, group.wanted_leader());
         }
     }
     let mut next_replica = map.next_replica;
@@ -143,12 +143,12 @@ fn begin_moves(map: &mut ClusterMap, at_once: u16) -> bool {
             continue;
         }
         let is_free = |node: &NodeId| busy.get(node).is_none_or(|&count| count < at_once);
-        let is_sent = step.come.is_empty() || is_free(&group.leader);
+        let is_sent = step.come.is_empty() || is_free(group.wanted_leader());
         if !is_sent || !step.come.iter().all(|node| joined.contains(node) && is_free(node)) {
             continue;
         }
         if !step.come.is_empty() {
-            take(&mut busy, &group.leader);
+            take(&mut busy, group.wanted_leader());
         }
         let mut seats: Vec<MapSeat> =
             group.seats.iter().filter(|seat| !step.go.contains(&seat.node)).cloned().collect();
@@ -252,6 +252,7 @@ fn set_members(map: &mut ClusterMap, wanted: &[Member], replicas: u16) {
             zone: member.zone.clone(),
             store_id: old.map_or(0, |old| old.store_id),
             is_leaving: false,
+            is_drained: old.is_some_and(|old| old.is_drained),
         });
     }
     nodes.sort_by(|a, b| a.id.cmp(&b.id));

@@ -250,7 +250,8 @@ pub fn plan(map: &ClusterMap, wanted: &Wanted, facts: &Facts) -> Result<Plan, Ve
     }
     let meta_now = aim_of(&map.meta);
     let meta = meta_seats(Some(&meta_now), &specs);
-    let refusals = check::majorities(facts, (&now, &next), (&meta_now, &meta));
+    let mut refusals = check::majorities(facts, (&now, &next), (&meta_now, &meta));
+    refusals.extend(check::drained(map, &next, &meta));
     if !refusals.is_empty() {
         return Err(refusals);
     }

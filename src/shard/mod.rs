@@ -260,6 +260,8 @@ pub struct Seats {
     pub peers: Vec<(u64, NodeId)>,
     /// The replica that leads when it can.
     pub preferred: u64,
+    /// Replicas that are to lead only when no other one can.
+    pub drained: Vec<u64>,
     /// Place of this replica in the order in which the voters campaign.
     pub rank: usize,
 }
@@ -862,6 +864,11 @@ impl Group {
     /// follower could be asked: a voter that answers, needs no snapshot, and is close to the end of the log. Not while the
     /// membership changes: who has not applied the change does not campaign.
     pub fn transfer(&mut self, replica: Option<u64>) -> bool {
+        self.transfer_to(|heir| replica.is_none_or(|replica| heir == replica))
+    }
+
+    /// The same to one of those that a function names; rather not to one on a drained node.
+    fn transfer_to(&mut self, is_heir: impl Fn(u64) -> bool) -> bool {
         if !self.raft.is_leader() || self.raft.is_transferring() || self.raft.is_changing() {
             return false;
         }
@@ -869,8 +876,8 @@ impl Group {
             .raft
             .followers()
             .into_iter()
-            .filter(|f| replica.is_none_or(|r| f.replica == r) && self.could_lead(f))
-            .max_by_key(|f| f.match_index);
+            .filter(|f| is_heir(f.replica) && self.could_lead(f))
+            .max_by_key(|f| (!self.seats.drained.contains(&f.replica), f.match_index));
         let Some(target) = target else { return false };
         // A late success of this transfer would break a lease of this term, so there is none from here on.
         self.lease.void(self.raft.term());
@@ -878,18 +885,24 @@ impl Group {
         true
     }
 
-    /// Hands leadership to the preferred replica if another one (this) holds it. Returns whether it began to.
+    /// Hands leadership to the preferred replica if another one (this) holds it; from a drained node, if that one cannot lead,
+    /// to any other that is not on such a node. Returns whether it began to.
     pub fn transfer_to_preferred(&mut self) -> bool {
         let begins = !self.is_preferred()
             && self.led_ticks >= self.limits.return_ticks
             && self.is_lease_usable()
-            && self.transfer(Some(self.seats.preferred));
+            && (self.transfer(Some(self.seats.preferred)) || self.transfer_from_drained());
         if begins {
             // Writes wait until it is done or given up. One that cannot catch up, its disk being full, must not make that
             // the rule: it is not asked again before long.
             self.led_ticks = 0;
         }
         begins
+    }
+
+    fn transfer_from_drained(&mut self) -> bool {
+        let drained = self.seats.drained.clone();
+        drained.contains(&self.raft.replica()) && self.transfer_to(|heir| !drained.contains(&heir))
     }
 
     /// Begins a snapshot of the applied state and returns its index and term; `None` while one is being written, or

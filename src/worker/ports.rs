@@ -317,7 +317,7 @@ impl PortTable {
                 map.and_then(|m| moved(m, &NodeId(hint.to_owned()))).unwrap_or_else(|| NO_LEADER.to_owned())
             }
             Status::NotHere(_) => map
-                .and_then(|m| moved(m, &m.groups.get(usize::from(m.partitions.of(slot).0))?.leader))
+                .and_then(|m| moved(m, m.groups.get(usize::from(m.partitions.of(slot).0))?.wanted_leader()))
                 .unwrap_or_else(|| NO_LEADER.to_owned()),
             Status::NotLeader(_) => NO_LEADER.to_owned(),
             Status::Retry | Status::NoSession | Status::Gap(_) => UNKNOWN.to_owned(),

@@ -6,6 +6,7 @@ use parking_lot::{Mutex, RwLock};
 use ringfort_proxy::clients::Clients;
 use ringfort_proxy::session::{Facts, FollowerReads, Host, Keyspace, RingfortQuery, Usage, map_json};
 use ringfort_ring::{NodeId, PartitionId, Slot};
+use ringfort_wire::map::MapGroup;
 use ringfort_wire::{ClusterMap, GroupId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering};
@@ -298,7 +299,7 @@ impl Host for View {
         let index = self.shared.leaders.get(usize::from(partition.0))?.load(Ordering::Relaxed);
         if index == NOT_HERE {
             // The preferred leader is the best guess.
-            return map.groups.get(usize::from(partition.0)).map(|g| &g.leader);
+            return map.groups.get(usize::from(partition.0)).map(MapGroup::wanted_leader);
         }
         map.nodes.get(usize::from(index)).map(|n| &n.id)
     }

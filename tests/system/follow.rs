@@ -164,6 +164,45 @@ fn a_node_comes_and_goes_by_an_edit_under_load() {
 }
 
 #[test]
+fn nodes_move_to_other_addresses_by_an_edit() {
+    let mut up = Up::start(Options::default());
+    up.is_healthy();
+    let options = up.cluster.check_options(Duration::from_secs(15));
+    let checking = std::thread::spawn(move || check::run(&options));
+    let mut text = up.text();
+    let old = up.cluster.addresses.clone();
+    for address in [old[1].client, old[1].peer, old[2].peer] {
+        let free =
+            TcpListener::bind((address.ip(), 0)).expect("a free port").local_addr().expect("its address");
+        text = text.replace(&format!("\"{address}\""), &format!("\"{free}\""));
+    }
+    up.save(&text);
+    up.says("n2 moves from ");
+    up.says("n3 moves from ");
+    up.says("[up] cluster test is as FILE says, at epoch ");
+    up.is_healthy();
+    let status = up.status();
+    for (n, node) in old.iter().enumerate() {
+        let is_same = (
+            status["nodes"][n]["client"] == node.client.to_string(),
+            status["nodes"][n]["peer"] == node.peer.to_string(),
+        );
+        assert_eq!(is_same, [(true, true), (false, false), (true, false)][n], "{status}");
+    }
+    assert_clean(&checking.join().expect("the check ends").expect("the check can run"));
+    // What was edited while it was down is found as well.
+    up.process.stop();
+    let text = text.replace(&format!("\"{}\"", old[0].client), &format!("\"{}\"", old[1].client));
+    up.save(&text);
+    up.start_again();
+    up.says("n1 moves from ");
+    up.says("[up] cluster test is as FILE says, at epoch ");
+    up.is_healthy();
+    assert_eq!(up.status()["nodes"][0]["client"], old[1].client.to_string());
+    up.process.stop();
+}
+
+#[test]
 fn files_that_are_wrong_change_nothing() {
     let mut up = Up::start(Options::default());
     up.is_healthy();

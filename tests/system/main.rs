@@ -12,6 +12,7 @@ mod departures;
 #[cfg(debug_assertions)]
 mod disk_errors;
 mod disk_full;
+mod drain;
 mod expiry;
 mod failover;
 #[cfg(debug_assertions)]

@@ -33,7 +33,7 @@ pub(crate) fn shares(cluster: &Cluster) -> Vec<(u64, u64)> {
 }
 
 /// Three nodes, of which all is known that a plan asks for.
-fn healthy_cluster() -> Cluster {
+pub(crate) fn healthy_cluster() -> Cluster {
     healthy_cluster_of(Options::default())
 }
 

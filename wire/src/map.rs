@@ -107,6 +107,9 @@ pub struct MapNode {
     /// Whether it is to be forgotten once no replica is on it.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub is_leaving: bool,
+    /// Whether it is to lead nothing that somebody else can lead.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub is_drained: bool,
 }
 
 /// One Raft group's replicas.
@@ -131,8 +134,11 @@ pub struct MapGroup {
     /// The voters with which the group began, once they differ from those of `seats`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     founders: Vec<u64>,
-    /// The node that leads when it can.
+    /// The node that leads when it can, and is not drained.
     pub leader: NodeId,
+    /// The one that leads instead while that one is drained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deputy: Option<NodeId>,
     /// Replicas that stand aside: they will not take part again under their ids. Each waits until a leader lets a new one
     /// take its seat, or until its group starts anew.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -261,6 +267,7 @@ impl MapGroup {
             before: None,
             founders: Vec::new(),
             leader,
+            deputy: None,
             asides: Vec::new(),
             recovery: None,
             loss_accepted_ms: None,
@@ -367,7 +374,12 @@ impl MapGroup {
         is_seated
     }
 
-    /// The nodes of its seats, and who is to lead.
+    /// The node that is to lead now.
+    pub fn wanted_leader(&self) -> &NodeId {
+        self.deputy.as_ref().unwrap_or(&self.leader)
+    }
+
+    /// The nodes of its seats, and who is preferred to lead.
     pub fn placed(&self) -> Seats {
         let mut replicas: Vec<NodeId> = self.seats.iter().map(|seat| seat.node.clone()).collect();
         replicas.sort_unstable();

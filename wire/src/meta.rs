@@ -29,6 +29,8 @@ pub enum MetaWrite {
     TlsClient(NodeId, Option<SocketAddr>),
     /// The leader of this partition is to be this node, which holds a replica of it.
     Lead(u16, NodeId),
+    /// This node is to lead nothing that somebody else can lead; `false`: it leads again as before.
+    Drain(NodeId, bool),
     /// A node's data folder is lost: every replica that was in it is replaced by a new one in the folder that it has now.
     Replace {
         /// The node.

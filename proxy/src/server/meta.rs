@@ -61,7 +61,7 @@ impl Asker<'_> {
     async fn ask_all(&self) -> Result<ClusterMap, String> {
         let map = self.map;
         let mut nodes: VecDeque<&MapNode> = map.meta.seats.iter().filter_map(|s| map.node(&s.node)).collect();
-        nodes.make_contiguous().sort_by_key(|node| node.id != map.meta.leader);
+        nodes.make_contiguous().sort_by_key(|node| node.id != *map.meta.wanted_leader());
         let mut pause = PAUSE;
         let mut was_named = false;
         loop {

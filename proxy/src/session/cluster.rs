@@ -147,7 +147,7 @@ fn ranges_of_readers<'a>(map: &'a ClusterMap, host: &dyn Host) -> Vec<Range<'a>>
 }
 
 fn leader_of<'a>(partition: PartitionId, map: &'a ClusterMap, host: &dyn Host) -> Option<&'a MapNode> {
-    let wanted = &map.groups.get(usize::from(partition.0))?.leader;
+    let wanted = map.groups.get(usize::from(partition.0))?.wanted_leader();
     map.node(host.leader_of(partition).unwrap_or(wanted))
 }
 

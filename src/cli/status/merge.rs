@@ -34,6 +34,8 @@ pub(super) struct MapNode {
     pub(super) client: String,
     pub(super) peer: String,
     pub(super) zone: String,
+    #[serde(default)]
+    pub(super) is_drained: bool,
 }
 
 /// Reply of `RINGFORT NODE`.
@@ -114,6 +116,8 @@ pub(in crate::cli) struct NodeStatus {
     pub(in crate::cli) peer: String,
     pub(in crate::cli) zone: String,
     pub(in crate::cli) state: NodeState,
+    /// Whether it is to lead nothing that another node can lead.
+    pub(in crate::cli) drained: bool,
     /// Why it is down.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::cli) problem: Option<String>,
@@ -251,6 +255,7 @@ pub(super) fn merge(map: &ClusterMap, answers: Vec<anyhow::Result<NodeAnswer>>) 
             peer: node.peer.clone(),
             zone: node.zone.clone(),
             state: answer.as_ref().map_or(NodeState::Down, |answer| answer.state),
+            drained: node.is_drained,
             problem: answer.as_ref().err().cloned(),
             leaders: leaders.iter().flatten().filter(|leader| *leader.node == node.id).count(),
             replicas: map.placement.iter().filter(|seats| seats.replicas.contains(&node.id)).count(),
@@ -418,7 +423,7 @@ pub(super) mod tests {
         assert_eq!(
             status["nodes"][0],
             json!({"id": "n1", "client": "127.0.0.1:7001", "peer": "127.0.0.1:7101", "zone": "a",
-                   "state": "up", "leaders": 2, "replicas": 16, "keys": 1203, "bytes": 2406, "ops_per_second": 12_500,
+                   "state": "up", "drained": false, "leaders": 2, "replicas": 16, "keys": 1203, "bytes": 2406, "ops_per_second": 12_500,
                    "lag": 0})
         );
         assert_eq!(status["nodes"][1]["state"], "down");

@@ -81,7 +81,10 @@ fn state(node: &NodeStatus) -> Cell {
         NodeState::Loading | NodeState::Leaving => Paint::Yellow,
         NodeState::Down => Paint::Red,
     };
-    Cell::painted(paint, node.state.as_str())
+    match node.state {
+        NodeState::Up if node.drained => Cell::painted(Paint::Yellow, "drained"),
+        state => Cell::painted(paint, state.as_str()),
+    }
 }
 
 /// The peer address; only its port when the machine is the one of the client address.
@@ -129,6 +132,14 @@ problems
   1 of 2 replicas: partitions 0-1
   n2 does not answer at 127.0.0.1:7002: connection refused";
         assert_eq!(for_people(&sample(), Style::PLAIN, 200), expected);
+    }
+
+    #[test]
+    fn a_drained_node_says_so_while_it_is_up() {
+        let mut status = sample();
+        status.nodes.iter_mut().for_each(|node| node.drained = true);
+        let text = for_people(&status, Style::PLAIN, 200);
+        assert!(text.contains("a     drained      2") && text.contains("b     down         0"), "{text}");
     }
 
     #[test]

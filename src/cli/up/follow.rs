@@ -258,7 +258,8 @@ impl<'a> Follower<'a> {
                 return;
             }
             if !is_first {
-                say(&format!("nothing to do: cluster {} is as {} says", made.map.name, self.file_name()));
+                let map = &made.map;
+                say(&format!("cluster {} is as {} says, at epoch {}", map.name, self.file_name(), map.epoch));
             }
             self.state = State::SETTLED;
             return;
@@ -360,7 +361,10 @@ impl<'a> Follower<'a> {
         let written = self.write_own_file();
         self.begin(&id);
         match told.and_then(|epoch| written.map(|()| epoch)) {
-            Ok(epoch) => self.epoch = self.epoch.max(epoch),
+            Ok(epoch) => {
+                self.epoch = self.epoch.max(epoch);
+                self.state = State::DUE;
+            }
             Err(error) => self.refused(&format!("{error:#}")),
         }
     }

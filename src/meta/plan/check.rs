@@ -80,6 +80,22 @@ pub(super) fn majorities(
     of_meta.into_iter().chain(of_partitions).map(refusal).collect()
 }
 
+/// Groups that would be on drained nodes alone, which are to lead nothing.
+pub(super) fn drained(map: &ClusterMap, next: &Placement, meta: &Seats) -> Option<Refusal> {
+    let is_drained = |id: &NodeId| map.node(id).is_some_and(|node| node.is_drained);
+    let is_alone = |seats: &Seats| seats.replicas.iter().all(is_drained);
+    let ids = (0..).zip(&next.partitions).filter(|(_, seats)| is_alone(seats)).map(|(id, _)| id);
+    let ids: Vec<u16> = ids.collect();
+    let what = match (ids.is_empty(), is_alone(meta)) {
+        (true, false) => return None,
+        (true, true) => "the meta group".to_owned(),
+        (false, _) => partitions_named(&ids),
+    };
+    let drained: Vec<&str> = map.nodes.iter().filter(|n| n.is_drained).map(|n| n.id.0.as_str()).collect();
+    let text = format!("{what} would be on drained nodes alone ({}): undrain one first", drained.join(", "));
+    Some(Refusal { place: Place::File, text })
+}
+
 /// Why a group that is to change its members cannot; the rest of a sentence.
 fn lacks_majority(facts: &Facts, group: &GroupFacts, now: &Seats, next: &Seats) -> Option<String> {
     if now.replicas == next.replicas {

@@ -51,6 +51,7 @@ fn done(map: &ClusterMap, wanted: &Wanted, plan: &Plan) -> ClusterMap {
     map.former_nodes.extend(former);
     let node = |(id, n): (&NodeId, &Member)| MapNode {
         is_leaving: false,
+        is_drained: false,
         id: id.clone(),
         client: n.client.clone(),
         tls_client: None,

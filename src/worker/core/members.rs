@@ -32,7 +32,7 @@ impl<D: Disk> WorkerCore<D> {
             let replica = group.raft().replica();
             match map.group(GroupId(id)) {
                 Some(spec) if spec.node_of(replica).is_some() => {
-                    group.set_seats(seats_of(map.epoch, GroupId(id), spec, replica));
+                    group.set_seats(seats_of(&map, GroupId(id), spec, replica));
                 }
                 _ => gone.push(id),
             }

@@ -89,7 +89,7 @@ fn checked(body: &[u8]) -> Result<MetaWrite, String> {
                 pairs.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]).collect();
             settings::parse_pairs(&args).map(MetaWrite::Set)
         }
-        write @ (MetaWrite::TlsClient(..) | MetaWrite::Lead(..)) => Ok(write),
+        write @ (MetaWrite::TlsClient(..) | MetaWrite::Lead(..) | MetaWrite::Drain(..)) => Ok(write),
         // An operator's word; what the others need, they find out themselves.
         write @ MetaWrite::Recover { accept_loss: true, .. } => Ok(write),
         write @ (MetaWrite::Apply(_) | MetaWrite::Abort) => Ok(write),

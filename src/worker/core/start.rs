@@ -12,7 +12,7 @@ use crate::worker::shared::{Shared, View};
 use crate::worker::status::WorkerStatus;
 use ringfort_proxy::errands::Errands;
 use ringfort_proxy::random::Random;
-use ringfort_wire::map::MapGroup;
+use ringfort_wire::map::{MapGroup, MapSeat};
 use ringfort_wire::{ClusterMap, GroupId};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -228,7 +228,7 @@ impl<D: Disk> WorkerCore<D> {
         );
         let hard_state = recovered.map_or_else(HardState::default, |r| r.hard_state);
         drop(log);
-        let seats = seats_of(map.epoch, id, spec, replica);
+        let seats = seats_of(map, id, spec, replica);
         let mark_index = mark.index;
         let members = Membership::decode(&mark.conf).map_err(|e| anyhow::anyhow!("group {id}: {e}"))?;
         let start = GroupStart {
@@ -284,27 +284,30 @@ fn has_log<D: Disk>(disk: &D) -> anyhow::Result<bool> {
 }
 
 /// What a map says of a group to its replica `replica`.
-pub(super) fn seats_of(epoch: u64, id: GroupId, spec: &MapGroup, replica: u64) -> Seats {
+pub(super) fn seats_of(map: &ClusterMap, id: GroupId, spec: &MapGroup, replica: u64) -> Seats {
     let wanted: Vec<u64> = spec.seats.iter().map(|s| s.replica).collect();
-    let preferred = spec.replica_on(&spec.leader).unwrap_or(0);
+    let preferred = spec.replica_on(spec.wanted_leader()).unwrap_or(0);
+    let is_drained = |seat: &&MapSeat| map.node(&seat.node).is_some_and(|node| node.is_drained);
+    let drained: Vec<u64> = spec.peers().filter(is_drained).map(|seat| seat.replica).collect();
     Seats {
-        epoch,
-        rank: campaign_rank(id, &wanted, preferred, replica),
+        epoch: map.epoch,
+        rank: campaign_rank(id, &wanted, preferred, &drained, replica),
         peers: spec.peers().map(|s| (s.replica, s.node.clone())).collect(),
         preferred,
+        drained,
         wanted,
     }
 }
 
 /// The order in which a group's voters campaign: the preferred leader first, the others in an order that differs from
-/// group to group, so that a dead node's leaderships spread over all others.
-fn campaign_rank(group: GroupId, voters: &[u64], preferred: u64, replica: u64) -> usize {
+/// group to group, so that a dead node's leaderships spread over all others; those on drained nodes last.
+fn campaign_rank(group: GroupId, voters: &[u64], preferred: u64, drained: &[u64], replica: u64) -> usize {
     let mut order = voters.to_vec();
     order.sort_by_key(|&v| {
         let mut key = [0u8; 10];
         key[..2].copy_from_slice(&group.0.to_le_bytes());
         key[2..].copy_from_slice(&v.to_le_bytes());
-        (v != preferred, twox_hash::XxHash3_64::oneshot(&key))
+        (v != preferred, drained.contains(&v), twox_hash::XxHash3_64::oneshot(&key))
     });
     // One that leaves comes last.
     order.iter().position(|&v| v == replica).unwrap_or(order.len())

@@ -224,6 +224,11 @@ pub(super) const ROWS: &[CommandSpec] = &[
                     "Get digests of this node's replicas as JSON, as of the last time asked",
                 )
                 .complexity("O(N) in the background where N is the bytes held"),
+            row(Command::Ringfort, "ringfort|drain", 3, Scope::Connection)
+                .flags(&["admin", "stale"])
+                .about("server", "0.1.0", "Have a node lead nothing that another one can lead")
+                .complexity("O(P) where P is the number of partitions")
+                .arguments("node:string"),
             row(Command::Ringfort, "ringfort|fault", -2, Scope::Connection)
                 .flags(&["admin", "loading", "stale"])
                 .about("server", "0.1.0", "Cut links of this process or have its disk be full, for tests")
@@ -252,6 +257,11 @@ pub(super) const ROWS: &[CommandSpec] = &[
                 .about("server", "0.1.0", "Make a node the preferred leader of a partition")
                 .complexity("O(1)")
                 .arguments("partition:integer node:string"),
+            row(Command::Ringfort, "ringfort|undrain", 3, Scope::Connection)
+                .flags(&["admin", "stale"])
+                .about("server", "0.1.0", "Have a drained node lead again as before")
+                .complexity("O(P) where P is the number of partitions")
+                .arguments("node:string"),
         ]),
     row(Command::LastSave, "lastsave", 1, Scope::Connection)
         .flags(&["loading", "stale", "fast"])
