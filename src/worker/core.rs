@@ -150,8 +150,8 @@ pub struct WorkerCore<D: Disk> {
     /// Whether the whole log is missing although replicas have run on it.
     is_log_lost: bool,
     snapshots_wanted: VecDeque<u16>,
-    /// Received snapshots (group, index) that Raft has not judged yet.
-    received: Vec<(u16, u64)>,
+    /// Groups of which a snapshot was received and not judged by Raft yet, and its index once Raft was told of it.
+    received: BTreeMap<u16, Option<u64>>,
     ticks: u64,
     status: WorkerStatus,
     /// The setting `replica-max-staleness-ms`, µs.
@@ -344,9 +344,9 @@ impl<D: Disk> WorkerCore<D> {
         if let Some((index, term)) = ready.as_ref().and_then(|(_, work)| work.install) {
             self.install(id, index, term)?;
         }
-        if let Some(at) = self.received.iter().position(|&(group, _)| group == id) {
+        if let Some(&Some(index)) = self.received.get(&id) {
             // Raft has seen it and did not want it: it knows better.
-            let (_, index) = self.received.swap_remove(at);
+            self.received.remove(&id);
             self.snapshots.discard(id, index)?;
         }
         let Some((number, work)) = ready else { return Ok(()) };
@@ -359,13 +359,16 @@ impl<D: Disk> WorkerCore<D> {
             log.stage_hard_state(id, &state)?;
         }
         drop(log);
-        // An empty piece of work that nothing is ahead of waits for no disk.
-        if work.is_empty() && !self.pending.iter().any(|p| p.group == id) {
-            if let Some(group) = self.groups.get_mut(&id) {
-                group.persisted(number, &mut self.ports);
+        // An empty piece of work waits only for what is ahead of it: there may be no further write for long.
+        let ahead = self.pending.iter().rfind(|p| p.group == id).map(|p| p.write);
+        match ahead.filter(|_| work.is_empty()) {
+            Some(write) => self.pending.push_back(Pending { group: id, number, write }),
+            None if work.is_empty() => {
+                if let Some(group) = self.groups.get_mut(&id) {
+                    group.persisted(number, &mut self.ports);
+                }
             }
-        } else {
-            self.pending.push_back(Pending { group: id, number, write: None });
+            None => self.pending.push_back(Pending { group: id, number, write: None }),
         }
         self.touch(id);
         if id == GroupId::META.0 {
@@ -495,6 +498,7 @@ impl<D: Disk> WorkerCore<D> {
                 self.touch(id);
             }
             JobDone::Received(id, header, message, result) => {
+                self.received.remove(&id);
                 if let Err(error) = result {
                     let error = format!("{:#}", anyhow::Error::from(error));
                     tracing::warn!(group = id, error, "a received snapshot could not be made durable");
@@ -503,7 +507,7 @@ impl<D: Disk> WorkerCore<D> {
                 // It becomes the current one when Raft accepts it; until then the older one stays.
                 if let Some(group) = self.groups.get_mut(&id) {
                     group.step(message);
-                    self.received.push((id, header.index));
+                    self.received.insert(id, Some(header.index));
                     self.touch(id);
                 } else {
                     self.snapshots.discard(id, header.index)?;
@@ -677,3 +681,6 @@ fn no_room(error: LogError) -> Result<(), LogError> {
         other => Err(other),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -771,6 +771,7 @@ impl Shell {
             }
         }
         let id = self.core.borrow_mut().snapshot_received(receive)?;
+        let id = id.ok_or_else(|| anyhow::anyhow!("another snapshot of the group came just before"))?;
         let (sender, durable) = oneshot::channel();
         self.received.borrow_mut().insert(id, sender);
         self.inbox.wake.notify_one();

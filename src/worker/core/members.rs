@@ -56,7 +56,8 @@ impl<D: Disk> WorkerCore<D> {
         let group = self.groups.remove(&id)?;
         self.pending.retain(|p| p.group != id);
         self.snapshots_wanted.retain(|&wanted| wanted != id);
-        self.received.retain(|&(received, _)| received != id);
+        // One that the disk still makes durable is judged when that is done.
+        self.received.retain(|&group, index| group != id || index.is_none());
         if self.building.as_ref().is_some_and(|(building, _)| *building == id) {
             self.building = None;
         }

@@ -120,11 +120,12 @@ impl<D: Disk> WorkerCore<D> {
         Ok(Some(SnapshotReceive { group, message, file }))
     }
 
-    /// All bytes of a snapshot have come. Returns its group and index.
+    /// All bytes of a snapshot have come. Returns its group and index; `None` when another one of the group came just before
+    /// and Raft has not judged it yet: what becomes of that one must not touch the file of this one, which may have its name.
     ///
     /// # Errors
     /// They are incomplete or damaged.
-    pub fn snapshot_received(&mut self, receive: SnapshotReceive<D>) -> anyhow::Result<(u16, u64)> {
+    pub fn snapshot_received(&mut self, receive: SnapshotReceive<D>) -> anyhow::Result<Option<(u16, u64)>> {
         let SnapshotReceive { group, message, file } = receive;
         failpoint::hit(Point::SnapshotReceived)?;
         let job = self.snapshots.finish_incoming(file)?;
@@ -134,9 +135,13 @@ impl<D: Disk> WorkerCore<D> {
                 && (job.header().conf.is_empty() || job.header().conf == message.snapshot_members()),
             "the snapshot is not the one that was announced"
         );
+        if self.received.contains_key(&group) {
+            return Ok(None);
+        }
+        self.received.insert(group, None);
         let index = job.header().index;
         self.jobs.push(Job::Received { job, message, group });
-        Ok((group, index))
+        Ok(Some((group, index)))
     }
 
     /// Begins a snapshot of every group that wants one, one after the other, and writes the next bytes of it.
@@ -200,7 +205,9 @@ impl<D: Disk> WorkerCore<D> {
         self.status.snapshots_installed += 1;
         failpoint::hit(Point::SnapshotInstall)?;
         self.snapshots.complete(id, index)?;
-        self.received.retain(|&received| received != (id, index));
+        if self.received.get(&id) == Some(&Some(index)) {
+            self.received.remove(&id);
+        }
         let reader = self
             .snapshots
             .open(id)?
@@ -281,6 +288,8 @@ mod tests {
         disks: Vec<MemDisk>,
         cores: Vec<WorkerCore<MemDisk>>,
         cut: Option<usize>,
+        /// Whether every snapshot is sent twice at once.
+        is_doubled: bool,
         now: Now,
     }
 
@@ -289,8 +298,8 @@ mod tests {
             let map = sample_map();
             let disks: Vec<_> = (0..3).map(|_| MemDisk::new()).collect();
             let cores = (0..3).map(|n| start(&map, n, &disks[n], false)).collect();
-            let mut trio =
-                Self { map, disks, cores, cut: None, now: Now { boot_us: 1_000_000, wall_ms: 1_000_000 } };
+            let now = Now { boot_us: 1_000_000, wall_ms: 1_000_000 };
+            let mut trio = Self { map, disks, cores, cut: None, is_doubled: false, now };
             trio.until("a leader", |trio| trio.leader().is_some());
             trio
         }
@@ -349,10 +358,16 @@ mod tests {
             let Some(mut receive) = receive.filter(|_| !is_cut) else {
                 return self.cores[n].snapshot_sent(send.group, replica, false);
             };
+            let again =
+                self.is_doubled.then(|| receiver.receive_snapshot(send.group.0, send.incarnation, &message));
+            let mut again = again.and_then(|again| again.unwrap());
             loop {
                 match send.reader.next_raw(50) {
                     Ok(bytes) if bytes.is_empty() => break,
-                    Ok(bytes) => receive.write(&bytes).expect("only what is good is sent"),
+                    Ok(bytes) => {
+                        receive.write(&bytes).expect("only what is good is sent");
+                        again.iter_mut().for_each(|again| again.write(&bytes).unwrap());
+                    }
                     Err(error) => {
                         self.cores[n].snapshot_unreadable(send.group, index, &error);
                         return self.cores[n].snapshot_sent(send.group, replica, false);
@@ -360,6 +375,9 @@ mod tests {
                 }
             }
             receiver.snapshot_received(receive).unwrap();
+            if let Some(again) = again {
+                assert_eq!(receiver.snapshot_received(again).unwrap(), None, "one at a time");
+            }
             self.cores[n].snapshot_sent(send.group, replica, true);
         }
 
@@ -459,9 +477,9 @@ mod tests {
 
     #[test]
     fn a_follower_that_needs_an_entry_that_decayed_gets_a_snapshot() {
-        // Once without a snapshot on disk, and once with one that the follower is beyond.
-        for has_snapshot in [false, true] {
-            let mut trio = Trio::new();
+        // Without a snapshot on disk; with one that the follower is beyond; and when it comes twice at once.
+        for (has_snapshot, is_doubled) in [(false, false), (true, false), (true, true)] {
+            let mut trio = Trio { is_doubled, ..Trio::new() };
             if has_snapshot {
                 trio.write(0..3);
                 (0..3).for_each(|n| trio.cores[n].snapshots_wanted.push_back(GROUP.0));

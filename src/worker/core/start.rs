@@ -57,7 +57,7 @@ impl<D: Disk> WorkerCore<D> {
             ending: Vec::new(),
             is_log_lost,
             snapshots_wanted: VecDeque::new(),
-            received: Vec::new(),
+            received: BTreeMap::new(),
             ticks: 0,
             status: WorkerStatus::default(),
             read_age_us_max: read_age_us_max(map),
