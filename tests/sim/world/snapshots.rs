@@ -73,7 +73,7 @@ impl World {
                 for chunk in t.bytes.chunks(1000) {
                     receive.write(chunk)?;
                 }
-                core.snapshot_received(receive).map(Some)
+                core.snapshot_received(receive)
             });
             let group = t.group;
             match received {
