@@ -3,18 +3,23 @@
 mod view;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::Deserialize as _;
 
 use super::find::{IS_IT_RUNNING, Proposal, Target, map_of};
 use super::output::{ColorChoice, Style, WIDTH_UNLIMITED, out, terminal_size};
+use super::process::pause;
 use super::status::{self, NodeState, Status, look_at};
 use crate::config::{Config, ConfigError};
 use crate::meta::plan::{Facts, GroupFacts, NodeFacts, Plan, Refusal, Wanted, plan};
 use ringfort_ring::NodeId;
 use ringfort_wire::ClusterMap;
 
+/// Attempts to make a plan, and the time between two.
+const ATTEMPTS: usize = 10;
+const AGAIN: Duration = Duration::from_millis(250);
 /// Exit code when the file asks for changes.
 const CHANGES: u8 = 2;
 
@@ -63,18 +68,28 @@ pub(super) struct Made {
 }
 
 impl Made {
-    /// Asks the cluster and plans how it becomes what the file says.
+    /// Asks the cluster and plans how it becomes what the file says; again, when it is refused for what may pass in a moment.
     ///
     /// # Errors
     /// The file is wrong, the cluster does not answer, or the change is refused.
     pub(super) fn of(proposal: &Proposal) -> anyhow::Result<Self> {
         let file = &proposal.file;
         let config = Config::load(file)?;
-        let heard = ask(&config, &proposal.target())?;
-        let refused = |refusals: Vec<Refusal>| {
-            ConfigError::at(file, refusals.into_iter().map(|refusal| (refusal.place, refusal.text)))
-        };
-        Ok(Self::new(config, &file.display().to_string(), heard).map_err(refused)?)
+        let mut attempt = 1;
+        loop {
+            let heard = ask(&config, &proposal.target())?;
+            match Self::new(config.clone(), &file.display().to_string(), heard) {
+                Ok(made) => return Ok(made),
+                Err(refusals) if attempt < ATTEMPTS && refusals.iter().all(|refusal| refusal.may_pass) => {
+                    attempt += 1;
+                    pause(AGAIN);
+                }
+                Err(refusals) => {
+                    let places = refusals.into_iter().map(|refusal| (refusal.place, refusal.text));
+                    return Err(ConfigError::at(file, places).into());
+                }
+            }
+        }
     }
 
     /// Plans how a cluster of which this was heard becomes what `config` says; `file` is its name.

@@ -173,6 +173,15 @@ pub struct Refusal {
     pub place: Place,
     /// A sentence.
     pub text: String,
+    /// Whether it may be gone in a moment: everybody answers, and is just catching up or electing a leader.
+    pub may_pass: bool,
+}
+
+impl Refusal {
+    /// One that stays.
+    fn new(place: Place, text: String) -> Self {
+        Self { place, text, may_pass: false }
+    }
 }
 
 /// How the cluster becomes what is wanted.
@@ -239,7 +248,7 @@ pub fn plan(map: &ClusterMap, wanted: &Wanted, facts: &Facts) -> Result<Plan, Ve
     }
     let now = placement_of(map);
     let (specs, partitions) = (wanted.specs(), wanted.partitions);
-    let refuse = |error: PlaceError| vec![Refusal { place: Place::File, text: error.to_string() }];
+    let refuse = |error: PlaceError| vec![Refusal::new(Place::File, error.to_string())];
     let mut next = place(Some(&now), &specs, partitions, wanted.replicas).map_err(refuse)?;
     let minimum = minimum_moves(&now, &specs, partitions, wanted.replicas).map_err(refuse)?;
     let is_same_replicas = |(a, b): (&Seats, &Seats)| a.replicas == b.replicas;

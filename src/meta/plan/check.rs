@@ -16,7 +16,7 @@ const PARTITIONS_PER_WORKER: usize = 4;
 /// What never changes, and what cannot yet.
 pub(super) fn identity(map: &ClusterMap, wanted: &Wanted) -> Vec<Refusal> {
     let mut refusals = Vec::new();
-    let mut refuse = |place, text| refusals.push(Refusal { place, text });
+    let mut refuse = |place, text| refusals.push(Refusal::new(place, text));
     if map.name != wanted.name {
         refuse(
             Place::Cluster("name"),
@@ -66,7 +66,7 @@ pub(super) fn majorities(
     (meta_now, meta): (&Seats, &Seats),
 ) -> Vec<Refusal> {
     let nothing = GroupFacts::default();
-    let mut by_reason: BTreeMap<String, Vec<u16>> = BTreeMap::new();
+    let mut by_reason: BTreeMap<Lack, Vec<u16>> = BTreeMap::new();
     for ((id, was), is) in (0..).zip(&now.partitions).zip(&next.partitions) {
         let group = facts.partitions.get(usize::from(id)).unwrap_or(&nothing);
         if let Some(reason) = lacks_majority(facts, group, was, is) {
@@ -74,9 +74,13 @@ pub(super) fn majorities(
         }
     }
     let of_meta =
-        lacks_majority(facts, &facts.meta, meta_now, meta).map(|why| format!("the meta group {why}"));
-    let of_partitions = by_reason.iter().map(|(why, ids)| format!("{} {why}", partitions_named(ids)));
-    let refusal = |text| Refusal { place: Place::File, text };
+        lacks_majority(facts, &facts.meta, meta_now, meta).map(|lack| (lack, "the meta group".to_owned()));
+    let of_partitions = by_reason.into_iter().map(|(lack, ids)| (lack, partitions_named(&ids)));
+    let refusal = |(Lack { why, may_pass }, who): (Lack, String)| Refusal {
+        place: Place::File,
+        text: format!("{who} {why}"),
+        may_pass,
+    };
     of_meta.into_iter().chain(of_partitions).map(refusal).collect()
 }
 
@@ -93,11 +97,18 @@ pub(super) fn drained(map: &ClusterMap, next: &Placement, meta: &Seats) -> Optio
     };
     let drained: Vec<&str> = map.nodes.iter().filter(|n| n.is_drained).map(|n| n.id.0.as_str()).collect();
     let text = format!("{what} would be on drained nodes alone ({}): undrain one first", drained.join(", "));
-    Some(Refusal { place: Place::File, text })
+    Some(Refusal::new(Place::File, text))
 }
 
-/// Why a group that is to change its members cannot; the rest of a sentence.
-fn lacks_majority(facts: &Facts, group: &GroupFacts, now: &Seats, next: &Seats) -> Option<String> {
+/// Why a group that is to change its members cannot.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Lack {
+    /// The rest of a sentence.
+    why: String,
+    may_pass: bool,
+}
+
+fn lacks_majority(facts: &Facts, group: &GroupFacts, now: &Seats, next: &Seats) -> Option<Lack> {
     if now.replicas == next.replicas {
         return None;
     }
@@ -110,13 +121,15 @@ fn lacks_majority(facts: &Facts, group: &GroupFacts, now: &Seats, next: &Seats) 
             Some(_) => format!("{live} of {} replicas are up to date", now.replicas.len()),
         };
         let down: Vec<&NodeId> = now.replicas.iter().filter(|id| !is_up(id)).collect();
-        return Some(match down.is_empty() {
+        let may_pass = down.is_empty();
+        let why = match may_pass {
             true => format!("cannot change now: {why}; ask again"),
             false => format!(
                 "cannot change: {why}, and nobody answers on {}; start what can be started, or see `ringfort recover`",
                 names(down)
             ),
-        });
+        };
+        return Some(Lack { why, may_pass });
     }
     // A new replica votes only when it has caught up.
     let is_down = |id: &NodeId| match now.replicas.contains(id) {
@@ -125,10 +138,12 @@ fn lacks_majority(facts: &Facts, group: &GroupFacts, now: &Seats, next: &Seats) 
     };
     let dead: Vec<&NodeId> = next.replicas.iter().filter(|id| is_down(id)).collect();
     if (next.replicas.len() - dead.len()) * 2 <= next.replicas.len() {
-        return Some(format!(
+        let may_pass = dead.iter().all(|id| is_up(id));
+        let why = format!(
             "would be left without a majority: {} does not answer or lacks entries; start it, or take it out of the file",
             names(dead)
-        ));
+        );
+        return Some(Lack { why, may_pass });
     }
     None
 }
