@@ -164,6 +164,30 @@ fn a_node_comes_and_goes_by_an_edit_under_load() {
 }
 
 #[test]
+fn another_edit_replaces_a_change_that_is_under_way() {
+    let mut up = Up::start(Options { partitions: 64, ..Options::default() });
+    up.is_healthy();
+    up.cluster.add_node();
+    up.says(" under way, ");
+    up.cluster.add_node();
+    up.says("[up] starting n5, data in ");
+    up.says("[up] done in ");
+    let all = ["n1", "n2", "n3", "n4", "n5"];
+    assert_eq!(up.members(), all);
+    // One that is about to leave stays after all.
+    let five = up.text();
+    up.save(&up.without(&["n5"]));
+    up.says("- n5  ");
+    up.save(&five);
+    up.says_times("+ n5  ", 2);
+    up.says_times("[up] done in ", 2);
+    assert_eq!(up.members(), all);
+    assert!(!up.said().contains("n5 stopped"), "{}", up.said());
+    up.is_healthy();
+    up.process.stop();
+}
+
+#[test]
 fn nodes_move_to_other_addresses_by_an_edit() {
     let mut up = Up::start(Options::default());
     up.is_healthy();

@@ -101,7 +101,8 @@ pub(super) struct Start {
     pub(super) kept: Vec<Kept>,
 }
 
-/// Compares the file with the map that was seen last. `is_taken` tells whether something else listens on an address.
+/// Compares the file with the map that was seen last. `is_taken` tells whether something else listens on an address: a node
+/// cannot run there.
 pub(super) fn start(mut file: Config, map: &ClusterMap, is_taken: impl Fn(SocketAddr) -> bool) -> Start {
     let durability = if map.fsync { Durability::Fsync } else { Durability::Buffered };
     let now = ClusterConfig {
@@ -120,6 +121,9 @@ pub(super) fn start(mut file: Config, map: &ClusterMap, is_taken: impl Fn(Socket
     }
     for member in map.nodes.iter().filter(|member| file.node(&member.id).is_none()) {
         let Some((client, peer)) = addresses(member) else { continue };
+        if is_taken(client) || is_taken(peer) {
+            continue;
+        }
         let tls_client = member.tls_client.as_ref().and_then(|address| address.parse().ok());
         running.nodes.push(NodeConfig {
             id: member.id.clone(),
@@ -298,6 +302,9 @@ mod tests {
         assert_eq!(begun.running.cluster.partitions.get(), 64);
         assert_eq!((begun.kept.len(), begun.file.cluster.partitions.get()), (1, 64));
         assert_eq!(begun.file.nodes, file.nodes);
+
+        let begun = start(file.clone(), &map_of(1..=4), |address| address == node(4).peer);
+        assert_eq!(begun.running.nodes.len(), 4, "n4 cannot run");
 
         // A new node at the addresses of one that is gone.
         let mut file = with([1, 2, 3]);

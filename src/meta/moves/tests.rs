@@ -1,6 +1,6 @@
 use super::*;
 use crate::meta::form::tests::sample_map;
-use crate::meta::replace;
+use crate::meta::{drain, replace};
 use ringfort_ring::{NodeSpec, Placement, place};
 use ringfort_wire::map::{MapSeat, Moving};
 
@@ -88,6 +88,16 @@ fn check_bounds(map: &ClusterMap) {
         assert!(group.joining.len() <= 1 || group.leaving.is_empty(), "one for one: {group:?}");
     }
     assert!(receives.values().all(|&count| count <= map.moving.at_once), "{receives:?}");
+}
+
+/// A deputy is there exactly where it is needed and possible.
+fn check_deputies(map: &ClusterMap) {
+    let is_drained = |id: &NodeId| map.node(id).is_some_and(|node| node.is_drained);
+    for (id, group) in map.all_groups() {
+        let can_be = |id: &NodeId| group.replica_on(id).is_some() && !is_drained(id);
+        let is_needed = is_drained(&group.leader) && group.seats.iter().any(|seat| can_be(&seat.node));
+        assert_eq!(group.deputy.as_ref().map(can_be), is_needed.then_some(true), "group {id}: {group:?}");
+    }
 }
 
 /// Everything that is under way ends, in the order that `random` says. Returns how many groups have done something.
@@ -223,8 +233,18 @@ fn any_series_of_changes_ends_where_the_last_wish_is() {
                     }
                 }
             }
+            if random.below(4) == 0 {
+                // Refused when nobody else could lead; whoever is drained, the moves are the same.
+                let _ = drain::drain(
+                    &mut map,
+                    &NodeId(format!("n{}", 1 + random.below(4))),
+                    random.below(2) == 0,
+                );
+            }
             advance(&mut map);
+            drain::deputize(&mut map);
             check_bounds(&map);
+            check_deputies(&map);
         }
         settle(&mut map, random);
         assert_eq!((placed(&map), map.nodes.len()), (aim, nodes), "seed {seed}");
