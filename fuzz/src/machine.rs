@@ -298,7 +298,11 @@ fn read(machine: &PartitionMachine, input: &mut Input<'_>) {
     assert_eq!(machine.digest(), before, "a read changes nothing");
     match outcome {
         ReadOutcome::Expired(keys) => assert!(out.is_empty() && !keys.is_empty()),
-        ReadOutcome::Done | ReadOutcome::Refused => {
+        outcome @ (ReadOutcome::Done | ReadOutcome::Refused | ReadOutcome::Large(_)) => {
+            if let ReadOutcome::Large(value) = outcome {
+                out.extend_from_slice(value.as_ref());
+                out.extend_from_slice(b"\r\n");
+            }
             let len = ringfort_resp::reply::frame_len(&out);
             assert_eq!(len, Ok(Some(out.len())), "one reply");
         }

@@ -13,11 +13,13 @@ use crate::errands::{self, Errands};
 use crate::gather::{Gather, Join};
 use crate::lane::WriteNumber;
 use crate::limits::Limits;
-use crate::session::{Ask, Facts, Mode, PIPELINE_MAX, PendingReads, Session, Ticket};
+use crate::session::{Answer, Ask, Facts, Mode, PIPELINE_MAX, PendingReads, Session, Ticket};
 use crate::slab::Slab;
 use crate::upstream::{Failure, LinkId, Origin, Outcome, Upstream, WantedLink};
+use bytes::Bytes;
 use ringfort_resp::{Protocol, ReplyWriter};
-use ringfort_wire::{ClusterMap, MetaWrite, Reply, Status};
+use ringfort_wire::request::ReplyPart;
+use ringfort_wire::{ClusterMap, MetaWrite, Reply, Status, WireError};
 use std::collections::BTreeMap;
 
 /// Interval at which deadlines and silence are looked at, µs.
@@ -292,19 +294,42 @@ impl Proxy {
         self.upstream.link_heard(link);
     }
 
+    /// A part of a large reply came on a link. Returns the reply when it is whole.
+    ///
+    /// # Errors
+    /// It does not fit the parts before it: drop the link.
+    pub fn link_part(
+        &mut self,
+        link: LinkId,
+        part: &ReplyPart<'_>,
+        now_us: u64,
+    ) -> Result<Option<Bytes>, WireError> {
+        let whole = self.upstream.take_part(link, part)?;
+        if let Some(whole) = &whole {
+            self.handle_reply(link, &Reply { id: part.id, status: Status::Done(whole) }, Some(whole), now_us);
+        }
+        Ok(whole)
+    }
+
     /// A reply came on a link.
     pub fn link_reply(&mut self, link: LinkId, reply: &Reply<'_>, now_us: u64) {
+        self.handle_reply(link, reply, None, now_us);
+    }
+
+    /// `shared`: the bytes of the reply, to be kept as they are.
+    fn handle_reply(&mut self, link: LinkId, reply: &Reply<'_>, shared: Option<&Bytes>, now_us: u64) {
         self.set_now(now_us);
         let (p, outcome) = self.upstream.handle_reply(link, reply);
         let bytes = match reply.status {
             Status::Done(bytes) | Status::Refused(bytes) => bytes,
             _ => &[],
         };
+        let answer = || shared.map_or(Answer::Copied(bytes), |shared| Answer::Shared(vec![shared.clone()]));
         match outcome {
             Outcome::Nothing => {}
-            Outcome::Deliver(origin) => self.deliver(origin, bytes),
+            Outcome::Deliver(origin) => self.deliver(origin, answer()),
             Outcome::DeliverAll(origins) => {
-                origins.into_iter().for_each(|origin| self.deliver(origin, bytes))
+                origins.into_iter().for_each(|origin| self.deliver(origin, answer()))
             }
             Outcome::Lost(origins) => {
                 origins.into_iter().for_each(|origin| self.deliver_failure(p, origin, Failure::Unknown));
@@ -326,7 +351,7 @@ impl Proxy {
     /// ([`Proxy::update_map`]).
     pub fn errand_done(&mut self, errand: u64, outcome: &Result<(), String>) {
         if let Some((client, ticket)) = self.errands.end(errand) {
-            self.answer(client, ticket, &errands::reply(outcome));
+            self.answer(client, ticket, Answer::Copied(&errands::reply(outcome)));
         }
     }
 
@@ -459,15 +484,15 @@ impl Proxy {
         }
     }
 
-    fn deliver(&mut self, origin: Origin, reply: &[u8]) {
+    fn deliver(&mut self, origin: Origin, reply: Answer<'_>) {
         match origin {
             Origin::Whole { client, ticket } => self.answer(client, ticket, reply),
             Origin::Part { gather, part } => {
                 let Some(gathering) = self.gatherings.get_mut(gather) else { return };
-                if let Some(joined) = gathering.gather.answer(part as usize, reply) {
+                if let Some(joined) = gathering.gather.answer(part as usize, &reply.bytes()) {
                     let (client, ticket) = (gathering.client, gathering.ticket);
                     self.gatherings.remove(gather);
-                    self.answer(client, ticket, &joined);
+                    self.answer(client, ticket, Answer::Copied(&joined));
                 }
             }
         }
@@ -476,12 +501,12 @@ impl Proxy {
     fn deliver_failure(&mut self, p: u16, origin: Origin, failure: Failure) {
         let mut reply = Vec::new();
         ReplyWriter::new(&mut reply, Protocol::Resp2).error(&failure.text(p));
-        self.deliver(origin, &reply);
+        self.deliver(origin, Answer::Copied(&reply));
     }
 
-    fn answer(&mut self, id: u64, ticket: Ticket, reply: &[u8]) {
+    fn answer(&mut self, id: u64, ticket: Ticket, reply: Answer<'_>) {
         let Some(client) = self.clients.get_mut(id) else { return };
-        client.session.answer(ticket, reply);
+        client.session.answer_with(ticket, reply);
         client.reads.remove(ticket);
         client.is_held = false;
         self.plan_decode(id);

@@ -20,6 +20,7 @@ mod connection;
 mod info;
 mod latency;
 mod monitor;
+mod output;
 mod pending_reads;
 mod recent_args;
 mod replies;
@@ -42,6 +43,7 @@ use std::collections::BTreeMap;
 pub use cluster::map_json;
 pub use info::{Facts, FollowerReads, Keyspace, Usage};
 pub use pending_reads::PendingReads;
+pub use replies::Answer;
 
 /// Most unanswered commands of one session (fewer while its replies are large); at the limit it stops decoding and its caller stops reading the socket.
 pub const PIPELINE_MAX: usize = 1024;
@@ -305,7 +307,7 @@ impl Session {
             && self.on_errand.is_none()
             && !self.is_paused
             && self.replies.unanswered() < self.pipeline_max
-            && self.replies.output().len() < OUTPUT_PAUSE_BYTES
+            && self.replies.output_bytes() < OUTPUT_PAUSE_BYTES
             && self.replies.has_room()
     }
 
@@ -469,7 +471,7 @@ impl Session {
     /// Counts what the session holds among what all do, in steps, so that small commands touch nothing shared. Whoever makes
     /// all of them hold too much is cut, and what it held is dropped.
     fn count_held(&mut self) {
-        let held = self.input.len() - self.start + self.replies.output().len() + self.replies.waiting_bytes();
+        let held = self.input.len() - self.start + self.replies.output_bytes() + self.replies.waiting_bytes();
         if held.abs_diff(self.counted) < HELD_STEP && (held > 0 || self.counted == 0) {
             return;
         }
@@ -488,7 +490,7 @@ impl Session {
         self.connection.hold(Held {
             input: self.input.len() - self.start,
             input_free: self.input.capacity() - self.input.len(),
-            output: self.replies.output().len(),
+            output: self.replies.output_bytes(),
             waiting: self.replies.waiting_bytes(),
         });
     }
@@ -534,7 +536,7 @@ impl Session {
     pub fn give_back_buffers(&mut self) -> bool {
         let holds_something = self.start < self.input.len()
             || self.replies.unanswered() > 0
-            || !self.replies.output().is_empty()
+            || self.replies.output_bytes() > 0
             || self.is_paused;
         match self.buffers {
             Buffers::Used => {
@@ -572,6 +574,11 @@ impl Session {
 
     /// Answers a command that [`Session::next`] gave out. A ticket that is answered already is ignored.
     pub fn answer(&mut self, ticket: Ticket, reply: &[u8]) {
+        self.answer_with(ticket, Answer::Copied(reply));
+    }
+
+    /// As [`Session::answer`].
+    pub fn answer_with(&mut self, ticket: Ticket, reply: Answer<'_>) {
         self.on_errand = self.on_errand.filter(|errand| *errand != ticket);
         if !self.infos.is_empty()
             && let Some((protocol, text)) = self.infos.remove(&ticket)
@@ -579,15 +586,18 @@ impl Session {
             let mut whole = Vec::new();
             info::write(
                 text,
-                ringfort_resp::reply::integer(reply),
+                ringfort_resp::reply::integer(&reply.bytes()),
                 &mut ReplyWriter::new(&mut whole, protocol),
             );
             return self.answer(ticket, &whole);
         }
+        let error = match reply {
+            Answer::Copied(reply) => reply.strip_prefix(b"-"),
+            Answer::Shared(_) => None,
+        };
         let Some(asked) = self.replies.answer(ticket, reply) else { return };
         let (clients, us) =
             (&self.connection.clients, self.connection.clients.now_us().saturating_sub(asked.at_us));
-        let error = reply.strip_prefix(b"-");
         clients.stats().answered(asked.spec, us, error.is_some());
         if let Some(error) = error {
             clients.stats().failed_with(error);
@@ -629,7 +639,7 @@ impl Session {
     /// The largest reply to a read for which there is room: a client that does not read what it asked for gets no more of
     /// what is large. The reply for which others wait has room when those before it are sent.
     pub fn reply_room(&self, ticket: Ticket) -> usize {
-        let output = self.replies.output().len();
+        let output = self.replies.output_bytes();
         let is_free = match self.replies.is_next(ticket) {
             true => output < OUTPUT_PAUSE_BYTES,
             false => output + self.replies.waiting_bytes() == 0,
@@ -637,7 +647,7 @@ impl Session {
         if is_free { usize::MAX } else { OUTPUT_PAUSE_BYTES }
     }
 
-    /// Bytes to send to the client.
+    /// Bytes to send to the client; there may be more when they are sent.
     pub fn output(&self) -> &[u8] {
         if self.is_cut { &[] } else { self.replies.output() }
     }
@@ -655,7 +665,7 @@ impl Session {
         let is_last = self.is_closing || (self.is_input_ended && self.is_starved);
         self.is_cut
             || self.replies.has_overflowed()
-            || (is_last && self.replies.unanswered() == 0 && self.replies.output().is_empty())
+            || (is_last && self.replies.unanswered() == 0 && self.replies.output_bytes() == 0)
     }
 }
 

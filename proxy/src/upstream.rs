@@ -7,11 +7,13 @@ use crate::random::Random;
 use crate::route::{Part, Route, encode_part, encode_random_key, encode_whole, route};
 use crate::session::{Ask, Facts, Host, RingfortQuery, Ticket, map_json};
 use crate::slab::Slab;
+use bytes::Bytes;
 use core::cell::Cell;
 use ringfort_resp::{Command, Scope};
 use ringfort_ring::{NodeId, PartitionId};
 use ringfort_wire::frame::FRAME_HEADER_BYTES;
-use ringfort_wire::{ClusterMap, Reply, Request, Status};
+use ringfort_wire::request::ReplyPart;
+use ringfort_wire::{ClusterMap, Reply, Request, Status, WireError};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// First pause of a lane after a failed round, µs; it doubles with each further one.
@@ -23,6 +25,8 @@ pub(crate) const RETRY_BACKOFF_MAX_US: u64 = 100_000;
 pub(crate) const LANE_SILENCE_US: u64 = 600_000;
 /// Requests that a lane sends before the next lane has its turn.
 const LANE_QUANTUM: usize = 64;
+/// Bytes of a large reply after which its length is believed.
+const LARGE_TRUSTED_BYTES: usize = 1 << 20;
 /// Most workers of a node; a handshake that tells of more is refused.
 pub const NODE_WORKERS_MAX: u16 = 256;
 
@@ -106,6 +110,29 @@ struct Node {
     links: Vec<Link>,
 }
 
+/// What has come of a large reply.
+#[derive(Debug)]
+struct LargeReply {
+    id: u64,
+    whole_len: u32,
+    bytes: Vec<u8>,
+}
+
+impl LargeReply {
+    /// Takes the next part; `false`: it is of another reply, or too long.
+    fn take(&mut self, part: &ReplyPart<'_>) -> bool {
+        let len = self.bytes.len() + part.bytes.len();
+        let fits = self.id == part.id && self.whole_len == part.whole_len && len <= part.whole_len as usize;
+        if fits {
+            // No memory for what only a length speaks of.
+            let wanted = if self.bytes.len() < LARGE_TRUSTED_BYTES { len } else { part.whole_len as usize };
+            self.bytes.reserve_exact(wanted - self.bytes.len());
+            self.bytes.extend_from_slice(part.bytes);
+        }
+        fits
+    }
+}
+
 /// One link. Its output is bounded by the credit.
 #[derive(Debug, Default)]
 struct Link {
@@ -118,6 +145,8 @@ struct Link {
     used_by_lane: BTreeMap<u16, Used>,
     /// Lanes that wait for credit, in turn.
     starved: Vec<u16>,
+    /// The large reply whose parts are coming.
+    large: Option<LargeReply>,
     /// Since when nothing came on it: the last bytes, or the first request after all were answered.
     silent_since_us: u64,
 }
@@ -353,6 +382,24 @@ impl Upstream {
             }
         }
         starved.into_iter().for_each(|p| self.make_ready(p));
+    }
+
+    /// Takes a part of a large reply, and returns it when it is whole.
+    ///
+    /// # Errors
+    /// It does not fit the parts before it.
+    pub(crate) fn take_part(&mut self, id: LinkId, part: &ReplyPart<'_>) -> Result<Option<Bytes>, WireError> {
+        let Some(link) = self.link_mut(id) else { return Ok(None) };
+        let large = link.large.get_or_insert_with(|| LargeReply {
+            id: part.id,
+            whole_len: part.whole_len,
+            bytes: Vec::new(),
+        });
+        if !large.take(part) {
+            return Err(WireError::Malformed("part of a reply"));
+        }
+        let is_whole = large.bytes.len() == part.whole_len as usize;
+        Ok(link.large.take_if(|_| is_whole).map(|large| large.bytes.into()))
     }
 
     /// The frames to send on a link; the caller takes them out.

@@ -92,6 +92,11 @@ impl<'a> ReplyWriter<'a> {
         self.raw(b"\r\n");
     }
 
+    /// The head of a bulk string of `len` bytes, which the caller sends behind it, with a line end.
+    pub fn bulk_head(&mut self, len: usize) {
+        self.header(b'$', len as u64);
+    }
+
     /// The null of a missing value: `$-1` (RESP2) or `_` (RESP3).
     #[inline]
     pub fn null(&mut self) {

@@ -6,7 +6,7 @@
 //! - A session's command is executed at most once, and in the order of its seq (RIFL, Lee et al. 2015).
 
 use ringfort_resp::{Command, Protocol, ReplyWriter};
-use ringfort_store::{ApplyContext, ExpiredKey, MemoryLimit, Restorer, Store};
+use ringfort_store::{ApplyContext, ExpiredKey, LargeValue, MemoryLimit, Restorer, Store};
 use ringfort_wire::entry::{Entry, Op, OpKind};
 use ringfort_wire::frame::{Reader, WireError, put_bytes};
 use ringfort_wire::request::{CommandBody, SESSION_WINDOW, SESSIONS_MAX, Status};
@@ -59,6 +59,8 @@ const OUT_OF_MEMORY: &str = "OOM command not allowed when used memory > 'maxmemo
 pub enum ReadOutcome {
     /// The reply was appended.
     Done,
+    /// The head of the reply was appended; the value and a line end follow.
+    Large(LargeValue),
     /// Nothing was appended: these keys are past their expiry and must be deleted by the log first.
     Expired(Vec<ExpiredKey>),
     /// Nothing was appended: a write of the same connection, sent before it, is not applied yet.
@@ -312,14 +314,17 @@ impl PartitionMachine {
         let mut expired = Vec::new();
         let now_ms = now_ms.max(self.log_time_ms);
         let reply = &mut ReplyWriter::new(out, body.protocol);
-        if is_replica {
-            self.store.read_as_replica(!body.is_no_touch, now_ms, command, &args, reply);
-        } else if body.is_no_touch {
-            self.store.peek(now_ms, command, &args, reply, &mut expired);
+        let is_use = !body.is_no_touch;
+        let large = if is_replica {
+            self.store.read_as_replica(is_use, now_ms, command, &args, reply)
         } else {
-            self.store.read(now_ms, command, &args, reply, &mut expired);
+            self.store.read_large(is_use, now_ms, command, &args, reply, &mut expired)
+        };
+        match large {
+            _ if !expired.is_empty() => ReadOutcome::Expired(expired),
+            Some(value) => ReadOutcome::Large(value),
+            None => ReadOutcome::Done,
         }
-        if expired.is_empty() { ReadOutcome::Done } else { ReadOutcome::Expired(expired) }
     }
 
     /// Bytes of the values that a read returns; 0 for commands that return none as they are.

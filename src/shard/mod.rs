@@ -37,7 +37,7 @@ use raft::{EntryReader, Follower, Message, Raft, Start};
 use reads::Reads;
 use ringfort_proxy::session::Ticket;
 use ringfort_ring::{NodeId, Slot};
-use ringfort_store::MemoryLimit;
+use ringfort_store::{LargeValue, MemoryLimit};
 use ringfort_wire::GroupId;
 use ringfort_wire::entry::{EntryBuilder, OPS_MAX, Op, OpKind};
 use ringfort_wire::request::Status;
@@ -110,6 +110,8 @@ pub enum Origin {
 pub trait Ports {
     /// Answers `origin`.
     fn reply(&mut self, origin: Origin, status: Status<'_>);
+    /// Answers a read with `head`, `value` and a line end.
+    fn reply_large(&mut self, origin: Origin, head: &[u8], value: LargeValue);
     /// The largest reply to a read of `origin` for which there is room now; for a larger one the read is parked.
     fn room(&self, origin: Origin) -> usize;
     /// Keeps room for the reply to a read that was executed in this turn.

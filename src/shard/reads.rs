@@ -11,6 +11,7 @@
 
 use super::{Group, Machine, Origin, Ports, Submission, machine::ReadOutcome};
 use crate::clock::Now;
+use ringfort_store::LargeValue;
 use ringfort_wire::GroupId;
 use ringfort_wire::entry::{Op, OpKind};
 use ringfort_wire::request::Status;
@@ -95,6 +96,8 @@ struct WaitingRead {
     may_follow: bool,
     /// ReadIndex round whose confirmation, or that of any later one, allows it; 0 = none yet.
     round: u64,
+    /// Bytes of its reply, for which there was no room; 0 = not known.
+    reply_bytes: usize,
 }
 
 /// A read that was executed: its command and its reply lie in the scratch buffer.
@@ -111,6 +114,8 @@ struct DoneRead {
     is_followers: bool,
     command: (usize, usize),
     reply: (usize, usize),
+    /// What follows the reply, with a line end.
+    value: Option<LargeValue>,
 }
 
 /// What became of the attempt to execute a read.
@@ -119,8 +124,8 @@ enum Attempt {
     Done,
     /// Not before this batch is applied (0 = something else must happen first).
     After(u64),
-    /// Not before there is room for its reply.
-    NoRoom,
+    /// Not before there is room for its reply of so many bytes.
+    NoRoom(usize),
 }
 
 impl Reads {
@@ -248,6 +253,7 @@ impl Reads {
             after_batch: read.after_batch,
             may_follow: read.may_follow,
             round: 0,
+            reply_bytes: 0,
         });
     }
 }
@@ -308,7 +314,7 @@ impl Group {
             match self.execute_read(read, false, now, ports) {
                 Attempt::Done => return,
                 Attempt::After(batch) => read.after_batch = batch,
-                Attempt::NoRoom => {}
+                Attempt::NoRoom(_) => {}
             }
         }
         if self.reads.has_room(s.body.len()) {
@@ -383,7 +389,7 @@ impl Group {
             _ if is_followers => machine.read_as_replica(now.wall_ms, read.body, scratch),
             _ => machine.read(now.wall_ms, read.session, read.seq, read.body, scratch),
         };
-        match outcome {
+        let value = match outcome {
             ReadOutcome::AwaitsWrite => return Attempt::After(read.after_batch),
             ReadOutcome::Expired(keys) => {
                 let mut body = Vec::new();
@@ -396,10 +402,12 @@ impl Group {
                 }
                 return Attempt::After(self.last_batch);
             }
-            ReadOutcome::Done | ReadOutcome::Refused => {}
-        }
+            ReadOutcome::Done | ReadOutcome::Refused => None,
+            ReadOutcome::Large(value) => Some(value),
+        };
         let reply = (start, scratch.len());
-        let reply_bytes = reply.1 - reply.0;
+        let value_bytes = value.as_ref().map_or(0, |value| value.as_ref().len() + b"\r\n".len());
+        let reply_bytes = reply.1 - reply.0 + value_bytes;
         if room < reply_bytes {
             scratch.truncate(start);
             return park(self.id, read, reply_bytes, ports);
@@ -417,6 +425,7 @@ impl Group {
             is_followers,
             command,
             reply,
+            value,
         });
         Attempt::Done
     }
@@ -469,12 +478,12 @@ impl Group {
             let Some(mut read) = self.reads.waiting.pop_front() else { break };
             let is_confirmed = read.round != 0 && read.round <= confirmed;
             let mut is_over = false;
-            let mut has_room = true;
-            if (is_covered || is_confirmed) && self.reads.scratch.len() < SCRATCH_BYTES_MAX {
+            let mut has_room = read.reply_bytes == 0 || read.reply_bytes <= ports.room(read.origin);
+            if has_room && (is_covered || is_confirmed) && self.reads.scratch.len() < SCRATCH_BYTES_MAX {
                 match self.execute_read(read.command(), is_confirmed, now, ports) {
                     Attempt::Done => is_over = true,
                     Attempt::After(batch) => read.after_batch = batch,
-                    Attempt::NoRoom => has_room = false,
+                    Attempt::NoRoom(bytes) => (has_room, read.reply_bytes) = (false, bytes),
                 }
             }
             let waited_us = now.boot_us.saturating_sub(read.since_us);
@@ -521,7 +530,11 @@ impl Group {
                     };
                     *by += 1;
                 }
-                self.answer_read(read.origin, Status::Done(&scratch[read.reply.0..read.reply.1]), ports);
+                let reply = &scratch[read.reply.0..read.reply.1];
+                match read.value {
+                    Some(value) => ports.reply_large(read.origin, reply, value),
+                    None => self.answer_read(read.origin, Status::Done(reply), ports),
+                }
             } else if is_leader || read.may_follow {
                 self.reads.keep(ReadCommand {
                     origin: read.origin,
@@ -553,6 +566,6 @@ fn park(group: GroupId, read: ReadCommand<'_>, reply_bytes: usize, ports: &mut i
     let submission = Submission { origin, session, seq, acked: 0, is_after_queued: false, body };
     match ports.park(group, submission, reply_bytes, since_us) {
         true => Attempt::Done,
-        false => Attempt::NoRoom,
+        false => Attempt::NoRoom(reply_bytes),
     }
 }

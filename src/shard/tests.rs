@@ -7,7 +7,7 @@ use super::raft::tests::{NoDisk, start};
 use super::raft::{ELECTION_TICKS_MAX, Message, ProposeError, TICK_MS};
 use super::*;
 use ringfort_resp::{Command, Protocol};
-use ringfort_store::Policy;
+use ringfort_store::{LargeValue, Policy};
 use ringfort_wire::request::CommandBody;
 
 /// What a replica has sent and answered.
@@ -39,6 +39,11 @@ impl Ports for Captured {
             other => format!("{other:?}"),
         };
         self.replies.push((origin, text));
+    }
+
+    fn reply_large(&mut self, origin: Origin, head: &[u8], value: LargeValue) {
+        let value = String::from_utf8_lossy(value.as_ref());
+        self.replies.push((origin, format!("{}{value}", String::from_utf8_lossy(head))));
     }
 
     fn room(&self, _: Origin) -> usize {

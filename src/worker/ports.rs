@@ -1,14 +1,16 @@
 //! Where the effects of a worker's groups go: buffers of peers, of proxies' links and of clients.
 
-use super::replies::{LinkReplies, ParkedRead};
+use super::replies::{LargeReply, LinkReplies, ParkedRead};
 use crate::shard::limits::Limits;
 use crate::shard::raft::Message;
 use crate::shard::{Access, Origin, Ports, Submission};
+use bytes::Bytes;
 use ringfort_proxy::gather::Gather;
-use ringfort_proxy::session::{PendingReads, Session, Ticket};
+use ringfort_proxy::session::{Answer, PendingReads, Session, Ticket};
 use ringfort_proxy::slab::Slab;
 use ringfort_resp::{Command, Cursor, Protocol, ReplyWriter};
 use ringfort_ring::{NodeId, Slot};
+use ringfort_store::LargeValue;
 use ringfort_store::REPLY_BYTES_MAX;
 use ringfort_wire::frame::{self, Kind};
 use ringfort_wire::request::{Reply, Status};
@@ -209,6 +211,10 @@ impl PortTable {
     }
 
     pub(super) fn client_reply(&mut self, client: u64, ticket: Ticket, bytes: &[u8]) {
+        self.client_answer(client, ticket, Answer::Copied(bytes));
+    }
+
+    pub(super) fn client_answer(&mut self, client: u64, ticket: Ticket, answer: Answer<'_>) {
         let Some(state) = self.clients.get_mut(client) else { return };
         if let Some(at) = state.write_tickets.iter().position(|t| *t == ticket) {
             state.write_tickets.remove(at);
@@ -216,7 +222,7 @@ impl PortTable {
         }
         state.reads.remove(ticket);
         state.is_held = false;
-        state.session.answer(ticket, bytes);
+        state.session.answer_with(ticket, answer);
         self.touched_clients.push(client);
     }
 
@@ -229,6 +235,15 @@ impl PortTable {
         }
     }
 
+    fn link_reply_large(&mut self, link: u64, id: u64, pieces: [Bytes; 3]) {
+        let Some(state) = self.links.get_mut(link) else { return };
+        if state.replies.is_empty() {
+            self.touched_links.push(link);
+        }
+        state.replies.put_large(LargeReply::new(id, pieces));
+        state.unanswered = state.unanswered.saturating_sub(1);
+    }
+
     fn link_reply(&mut self, link: u64, reply: &Reply<'_>) {
         let Some(state) = self.links.get_mut(link) else { return };
         if state.replies.is_empty() {
@@ -238,12 +253,9 @@ impl PortTable {
             // A reply that fits no frame ends neither the node nor the link.
             Status::Done(bytes) | Status::Refused(bytes) if bytes.len() > REPLY_BYTES_MAX => {
                 let reply = Reply { id: reply.id, status: Status::Refused(REPLY_TOO_LARGE) };
-                state.replies.put(&reply, REPLY_TOO_LARGE.len(), &self.limits);
+                state.replies.put(&reply, &self.limits);
             }
-            Status::Done(bytes) | Status::Refused(bytes) => {
-                state.replies.put(reply, bytes.len(), &self.limits);
-            }
-            _ => state.replies.put(reply, 0, &self.limits),
+            _ => state.replies.put(reply, &self.limits),
         }
         state.unanswered = state.unanswered.saturating_sub(1);
     }
@@ -346,6 +358,17 @@ impl Ports for PortTable {
                 ReplyWriter::new(&mut bytes, Protocol::Resp2).error(&self.client_text(other, slot, is_tls));
                 self.reply_bytes(origin, &bytes);
             }
+        }
+    }
+
+    fn reply_large(&mut self, origin: Origin, head: &[u8], value: LargeValue) {
+        let pieces = [Bytes::copy_from_slice(head), Bytes::from_owner(value), Bytes::from_static(b"\r\n")];
+        match origin {
+            Origin::Link { link, id } => self.link_reply_large(link, id, pieces),
+            Origin::Client { worker, client, ticket, .. } if worker == self.worker => {
+                self.client_answer(client, ticket, Answer::Shared(pieces.into()));
+            }
+            _ => self.reply_bytes(origin, &pieces.concat()),
         }
     }
 

@@ -1,9 +1,10 @@
-//! The replies of one proxy's link: a read is answered only when there is room for its reply, and a large reply is on its
-//! way alone, with small ones in between, so that who asks for much holds up nobody else.
+//! The replies of one proxy's link: a read is answered only when there is room for its reply, and a large reply leaves in
+//! parts, with small replies in between, so that who asks for much holds up nobody else.
 //!
 //! ```text
-//!  put --small--> small --\  in turn, whole frames
+//!  put --small--> small --\  in turn
 //!       --large--> large --+--> current --sent--> socket
+//!                  (parts)
 //!  park --------> parked: reads whose replies find no room; taken again by `take_parked` when there is
 //! ```
 //!
@@ -12,8 +13,9 @@
 //! - What is parked is within the link's credit. Replies to writes find room always: they cannot be had again later.
 
 use crate::shard::limits::Limits;
+use bytes::Bytes;
 use ringfort_wire::GroupId;
-use ringfort_wire::request::Reply;
+use ringfort_wire::request::{Reply, ReplyPart, Status};
 use std::collections::VecDeque;
 
 /// Most reads with large replies that wait on one link, an eighth of its credit: who asks for values of megabytes leaves
@@ -47,17 +49,45 @@ pub(super) enum Unparked {
     TooLate(ParkedRead),
 }
 
+/// A reply that leaves in parts.
+#[derive(Debug)]
+pub(super) struct LargeReply {
+    id: u64,
+    whole_len: usize,
+    /// What is not in a part yet.
+    pieces: VecDeque<Bytes>,
+}
+
+impl LargeReply {
+    pub(super) fn new(id: u64, pieces: impl Into<VecDeque<Bytes>>) -> Self {
+        let pieces: VecDeque<Bytes> = pieces.into();
+        Self { id, whole_len: pieces.iter().map(Bytes::len).sum(), pieces }
+    }
+
+    /// Moves the next part to `out`; `false`: it was the last one.
+    fn put_part(&mut self, bytes_max: usize, out: &mut Vec<u8>) -> bool {
+        let Some(piece) = self.pieces.front_mut() else { return false };
+        let bytes = piece.split_to(piece.len().min(bytes_max.max(1)));
+        ReplyPart { id: self.id, whole_len: self.whole_len as u32, bytes: &bytes }.encode(out);
+        if piece.is_empty() {
+            self.pieces.pop_front();
+        }
+        !self.pieces.is_empty()
+    }
+}
+
 /// The replies that a proxy has not taken yet, and the reads that wait for that.
 #[derive(Debug, Default)]
 pub(super) struct LinkReplies {
     /// Being sent; the first `sent` bytes are with the system.
     current: Vec<u8>,
     sent: usize,
+    /// Whether that is a part of a large reply.
     is_current_large: bool,
     /// Frames of small replies.
     small: Vec<u8>,
-    /// Frames of large ones: of reads one at most.
-    large: VecDeque<Vec<u8>>,
+    /// Large ones: of reads one at most.
+    large: VecDeque<LargeReply>,
     /// Room for the replies of reads that are executed in this turn.
     reserved_bytes: usize,
     is_large_reserved: bool,
@@ -70,7 +100,7 @@ impl LinkReplies {
     pub(super) fn room(&self, limits: &Limits) -> usize {
         let current = if self.is_current_large { 0 } else { self.current.len() - self.sent };
         let small = current + self.small.len() + self.reserved_bytes;
-        let is_large_free = !self.is_large_reserved && !self.is_current_large && self.large.is_empty();
+        let is_large_free = !self.is_large_reserved && self.large.is_empty();
         match small < limits.reply_room_bytes {
             false => 0,
             true if is_large_free => usize::MAX,
@@ -93,14 +123,18 @@ impl LinkReplies {
     }
 
     /// Takes a reply of so many bytes.
-    pub(super) fn put(&mut self, reply: &Reply<'_>, bytes: usize, limits: &Limits) {
-        if limits.large_reply_bytes < bytes {
-            let mut frame = Vec::new();
-            reply.encode(&mut frame);
-            self.large.push_back(frame);
-        } else {
-            reply.encode(&mut self.small);
+    pub(super) fn put(&mut self, reply: &Reply<'_>, limits: &Limits) {
+        match reply.status {
+            Status::Done(bytes) if limits.large_reply_bytes < bytes.len() => {
+                self.put_large(LargeReply::new(reply.id, [Bytes::copy_from_slice(bytes)]));
+            }
+            _ => reply.encode(&mut self.small),
         }
+    }
+
+    /// Takes a large reply.
+    pub(super) fn put_large(&mut self, reply: LargeReply) {
+        self.large.push_back(reply);
     }
 
     /// Keeps a read until there is room for its reply. `false`: too many wait for a large one.
@@ -152,14 +186,14 @@ impl LinkReplies {
     }
 
     /// Forgets `count` bytes of the output, which have been sent.
-    pub(super) fn sent(&mut self, count: usize) {
+    pub(super) fn sent(&mut self, count: usize, limits: &Limits) {
         self.sent += count;
         debug_assert!(self.sent <= self.current.len(), "more was sent than there was");
-        self.refill();
+        self.refill(limits);
     }
 
-    /// When all of `current` is sent: a large reply's turn comes after some small ones, and theirs after each large one.
-    pub(super) fn refill(&mut self) {
+    /// When all of `current` is sent: parts of large replies and small ones take turns.
+    pub(super) fn refill(&mut self, limits: &Limits) {
         if self.sent < self.current.len() {
             return;
         }
@@ -168,10 +202,12 @@ impl LinkReplies {
         self.current.shrink_to(KEPT_BYTES);
         let was_large = std::mem::replace(&mut self.is_current_large, false);
         if (!was_large || self.small.is_empty())
-            && let Some(frame) = self.large.pop_front()
+            && let Some(reply) = self.large.front_mut()
         {
             self.is_current_large = true;
-            self.current = frame;
+            if !reply.put_part(limits.large_reply_bytes, &mut self.current) {
+                self.large.pop_front();
+            }
         } else {
             std::mem::swap(&mut self.current, &mut self.small);
         }
@@ -182,13 +218,12 @@ impl LinkReplies {
 mod tests {
     use super::*;
     use ringfort_wire::frame;
-    use ringfort_wire::request::Status;
 
     const LIMITS: Limits = Limits { reply_room_bytes: 100, large_reply_bytes: 10, ..Limits::USUAL };
 
     fn put(replies: &mut LinkReplies, id: u64, bytes: usize) {
-        replies.put(&Reply { id, status: Status::Done(&vec![b'x'; bytes]) }, bytes, &LIMITS);
-        replies.refill();
+        replies.put(&Reply { id, status: Status::Done(&vec![b'x'; bytes]) }, &LIMITS);
+        replies.refill(&LIMITS);
     }
 
     fn parked(id: u64, reply_bytes: usize) -> ParkedRead {
@@ -196,17 +231,27 @@ mod tests {
         ParkedRead { id, group, session: 0, seq: 0, body, since_us: 0, reply_bytes }
     }
 
-    /// Sends everything, `step` bytes at a time; the ids in the order of their frames.
+    /// Sends everything, `step` bytes at a time; the ids in the order in which their replies are whole.
     fn send_all(replies: &mut LinkReplies, step: usize) -> Vec<u64> {
         let mut bytes = Vec::new();
         while !replies.output().is_empty() {
             let piece = replies.output()[..step.min(replies.output().len())].to_vec();
-            replies.sent(piece.len());
+            replies.sent(piece.len(), &LIMITS);
             bytes.extend(piece);
         }
-        let (mut ids, mut rest) = (Vec::new(), &bytes[..]);
+        let (mut ids, mut rest, mut come) = (Vec::new(), &bytes[..], 0);
         while let Some(frame) = frame::next(rest).unwrap() {
-            ids.push(Reply::decode(frame.body).unwrap().id);
+            if frame.kind == frame::Kind::Reply {
+                ids.push(Reply::decode(frame.body).unwrap().id);
+            } else {
+                let part = ReplyPart::decode(frame.body).unwrap();
+                assert!(part.bytes.len() <= LIMITS.large_reply_bytes);
+                come += part.bytes.len();
+                if come == part.whole_len as usize {
+                    come = 0;
+                    ids.push(part.id);
+                }
+            }
             rest = &rest[frame.consumed..];
         }
         assert!(rest.is_empty() && replies.is_empty());
@@ -214,18 +259,17 @@ mod tests {
     }
 
     #[test]
-    fn large_replies_leave_alone_with_small_ones_in_between() {
+    fn large_replies_leave_one_after_the_other_with_small_ones_in_between() {
         for step in [1, 7, 1000] {
             let mut replies = LinkReplies::default();
             put(&mut replies, 1, 5);
             for id in [10, 11, 12] {
                 put(&mut replies, id, 50);
             }
-            // These come while the first is under way.
             for id in [2, 3] {
                 put(&mut replies, id, 5);
             }
-            assert_eq!(send_all(&mut replies, step), [1, 10, 2, 3, 11, 12]);
+            assert_eq!(send_all(&mut replies, step), [1, 2, 3, 10, 11, 12]);
         }
     }
 

@@ -37,6 +37,10 @@ use tokio::task::spawn_local;
 /// Most bytes read from one socket at a time, so that no client holds up the others.
 const READ_BYTES: usize = 64 << 10;
 const _: () = assert!(READ_BYTES >= ClientStream::READ_BYTES_MIN);
+/// Most bytes written to one socket before the others have their turn.
+const WRITE_BYTES: usize = 128 << 10;
+/// What the system keeps of replies that a proxy has not taken: what a small one finds before it.
+const REPLY_BUFFER_BYTES: usize = 256 << 10;
 /// Bytes of a snapshot in one frame.
 const SNAPSHOT_FRAME_BYTES: usize = 256 << 10;
 /// Time for a connection to be made and greeted.
@@ -544,6 +548,10 @@ impl Shell {
 
     /// Serves a proxy's requests.
     async fn serve_link(self: Rc<Self>, stream: TcpStream) {
+        if let Err(error) = socket2::SockRef::from(&stream).set_send_buffer_size(REPLY_BUFFER_BYTES) {
+            tracing::warn!(%error, "a proxy's link is dropped");
+            return;
+        }
         let id = self.core.borrow_mut().link_open();
         let connection = Rc::new(Connection { stream, is_broken: Cell::new(false), wake: Notify::new() });
         self.links.borrow_mut().insert(id, Rc::clone(&connection));
@@ -557,6 +565,7 @@ impl Shell {
             let Ok(ready) = ready else { break };
             if ready.is_writable() {
                 self.flush_link(id);
+                tokio::task::yield_now().await;
             }
             if ready.is_readable() {
                 match connection.stream.try_read(&mut buffer) {
@@ -579,23 +588,35 @@ impl Shell {
         self.core.borrow_mut().link_close(id);
     }
 
+    /// Sends the next bytes of a link's output; its task sends the rest.
     fn flush_link(&self, id: u64) {
         let Some(connection) = self.links.borrow().get(&id).cloned() else { return };
         let now = self.clock.now();
         let mut core = self.core.borrow_mut();
-        let mut output = core.link_output(id);
-        while !output.is_empty() && !connection.is_broken.get() {
+        let mut budget = WRITE_BYTES;
+        while !connection.is_broken.get()
+            && let output @ [_, ..] = core.link_output(id)
+        {
+            let output = &output[..output.len().min(budget)];
             let send = |bytes: &[u8]| connection.stream.try_write(bytes);
-            match sent(failpoint::torn(Point::LinkReplyTorn, output, send)) {
-                // The task waits until there is room.
-                Ok(0) => return connection.wake.notify_one(),
-                Ok(count) => core.link_sent(id, count, now),
+            let result = match output.is_empty() {
+                true => Ok(0),
+                false => sent(failpoint::torn(Point::LinkReplyTorn, output, send)),
+            };
+            match result {
+                Ok(0) => {
+                    connection.wake.notify_one();
+                    break;
+                }
+                Ok(count) => {
+                    budget -= count;
+                    core.link_sent(id, count, now);
+                }
                 Err(_) => {
                     connection.is_broken.set(true);
                     connection.wake.notify_one();
                 }
             }
-            output = core.link_output(id);
         }
         if core.wants_turn() {
             self.inbox.wake.notify_one();
@@ -637,6 +658,7 @@ impl Shell {
             let Ok(ready) = ready else { break };
             if ready.is_writable() {
                 self.flush_client(client);
+                tokio::task::yield_now().await;
             }
             if ready.is_readable() {
                 let buffer = &mut **self.client_buffer.borrow_mut();
@@ -667,9 +689,9 @@ impl Shell {
             return;
         }
         let send = |bytes: &[u8]| connection.stream.try_write(bytes);
-        let sent = match output.is_empty() {
-            true => Ok(0),
-            false => sent(failpoint::torn(Point::ClientReplyTorn, output, send)),
+        let sent = match &output[..output.len().min(WRITE_BYTES)] {
+            [] => Ok(0),
+            output => sent(failpoint::torn(Point::ClientReplyTorn, output, send)),
         };
         let Ok(sent) = sent else {
             connection.is_broken.set(true);

@@ -2,7 +2,7 @@
 
 use ringfort_resp::{Command, ReplyWriter};
 
-use crate::{Store, commands, keyspace::Reader};
+use crate::{LargeValue, Store, commands, keyspace::Reader};
 
 /// Records of flushed tables that each apply frees for each of its arguments. A new key takes at least one argument, so
 /// that memory is given back faster than writes can fill it again, and garbage never adds up over several flushes.
@@ -65,7 +65,8 @@ impl Store {
         reply: &mut ReplyWriter<'_>,
         expired: &mut Vec<ExpiredKey>,
     ) {
-        self.read_as(commands::is_use(command), now_ms, command, args, reply, expired);
+        let reader = Reader::new(self, now_ms, Self::is_use(true, command));
+        Self::finish(reader, command, args, reply, expired);
     }
 
     /// As [`Store::read`], but no key counts as used by it, except by TOUCH (CLIENT NO-TOUCH).
@@ -77,11 +78,26 @@ impl Store {
         reply: &mut ReplyWriter<'_>,
         expired: &mut Vec<ExpiredKey>,
     ) {
-        self.read_as(command == Command::Touch, now_ms, command, args, reply, expired);
+        let reader = Reader::new(self, now_ms, Self::is_use(false, command));
+        Self::finish(reader, command, args, reply, expired);
     }
 
-    /// As [`Store::read`] (`is_use`) or [`Store::peek`], for a replica that may not delete: keys past their expiry are
-    /// absent. One reply is written.
+    /// As [`Store::read`] (`is_use`) or [`Store::peek`]; a value that is large and all of the reply is returned instead of
+    /// copied, and only its head is written.
+    pub fn read_large(
+        &self,
+        is_use: bool,
+        now_ms: u64,
+        command: Command,
+        args: &[&[u8]],
+        reply: &mut ReplyWriter<'_>,
+        expired: &mut Vec<ExpiredKey>,
+    ) -> Option<LargeValue> {
+        let reader = Reader::new(self, now_ms, Self::is_use(is_use, command)).taking_large();
+        Self::finish(reader, command, args, reply, expired)
+    }
+
+    /// As [`Store::read_large`], for a replica that may not delete: keys past their expiry are absent. One reply is written.
     pub fn read_as_replica(
         &self,
         is_use: bool,
@@ -89,12 +105,13 @@ impl Store {
         command: Command,
         args: &[&[u8]],
         reply: &mut ReplyWriter<'_>,
-    ) {
-        let is_use = if is_use { commands::is_use(command) } else { command == Command::Touch };
-        let mut reader = Reader::new(self, now_ms, is_use).hiding_expired();
-        if let Err(error) = commands::read(&mut reader, command, args, reply) {
-            error.write(reply);
-        }
+    ) -> Option<LargeValue> {
+        let reader = Reader::new(self, now_ms, Self::is_use(is_use, command)).taking_large().hiding_expired();
+        Self::finish(reader, command, args, reply, &mut Vec::new())
+    }
+
+    fn is_use(is_use: bool, command: Command) -> bool {
+        if is_use { commands::is_use(command) } else { command == Command::Touch }
     }
 
     /// Bytes of the values that GET and MGET return; 0 for other commands. Nothing counts as used.
@@ -107,21 +124,18 @@ impl Store {
         records.map(|record| record.value().len()).sum()
     }
 
-    fn read_as(
-        &self,
-        is_use: bool,
-        now_ms: u64,
+    fn finish(
+        mut reader: Reader<'_>,
         command: Command,
         args: &[&[u8]],
         reply: &mut ReplyWriter<'_>,
         expired: &mut Vec<ExpiredKey>,
-    ) {
-        let mut reader = Reader::new(self, now_ms, is_use);
-        if let Err(error) = commands::read(&mut reader, command, args, reply) {
-            error.write(reply);
-        } else {
-            expired.append(&mut reader.expired);
+    ) -> Option<LargeValue> {
+        match commands::read(&mut reader, command, args, reply) {
+            Ok(()) => expired.append(&mut reader.expired),
+            Err(error) => error.write(reply),
         }
+        reader.large
     }
 
     fn apply_read(

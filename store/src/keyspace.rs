@@ -4,7 +4,7 @@ use hashbrown::{HashTable, hash_table::Entry};
 use ringfort_ring::{SLOTS, slot_of};
 
 use crate::{
-    ExpiredKey, KEY_BYTES_MAX, MemoryLimit, VALUE_BYTES_MAX,
+    ExpiredKey, KEY_BYTES_MAX, LargeValue, MemoryLimit, VALUE_BYTES_MAX,
     counts::KeyCounts,
     error::CommandError,
     expiry::{ExpiryEntry, ExpiryIndex},
@@ -463,12 +463,37 @@ pub(crate) struct Reader<'a> {
     hides_expired: bool,
     /// Keys found past their expiry; the reply is not to be written when there are any.
     pub(crate) expired: Vec<ExpiredKey>,
+    /// Whether a large value may be left out of the reply.
+    takes_large: bool,
+    /// The value that is to be sent behind the reply, with a line end.
+    pub(crate) large: Option<LargeValue>,
 }
 
 impl<'a> Reader<'a> {
     /// Makes a view of `store` at `now_ms`; `is_use`: finding a key is a use of it.
     pub(crate) fn new(store: &'a Store, now_ms: u64, is_use: bool) -> Self {
-        Self { store, now_ms, is_use, hides_expired: false, expired: Vec::new() }
+        Self {
+            store,
+            now_ms,
+            is_use,
+            hides_expired: false,
+            expired: Vec::new(),
+            takes_large: false,
+            large: None,
+        }
+    }
+
+    /// Has GET leave a large value out of its reply.
+    pub(crate) fn taking_large(self) -> Self {
+        Self { takes_large: true, ..self }
+    }
+
+    /// Leaves the value of a record out of the reply, if it is large and that is wanted; returns its length.
+    pub(crate) fn take_large(&mut self, record: &Record) -> Option<usize> {
+        if self.takes_large {
+            self.large = record.large_value();
+        }
+        self.large.as_ref().map(|value| value.as_ref().len())
     }
 
     /// Has keys past their expiry be absent, without a note of them.

@@ -31,6 +31,7 @@ pub use apply::{ApplyContext, ExpiredKey};
 pub use evict::{Evictor, Victim};
 pub use keyspace::Store;
 pub use memory::{MemoryLimit, Policy};
+pub use record::LargeValue;
 pub use restore::{RestoreError, Restorer};
 
 /// Longest key that a write accepts, bytes. Longer ones are refused, so that a record's header stays small and an index

@@ -1,8 +1,13 @@
 //! One key and its value in one allocation.
 
+use std::sync::Arc;
+
 use twox_hash::XxHash3_64;
 
-use crate::{KEY_BYTES_MAX, VALUE_BYTES_MAX, packed::Packed};
+use crate::{
+    KEY_BYTES_MAX, VALUE_BYTES_MAX,
+    packed::{Packed, SHARED_BYTES_MIN},
+};
 
 /// Seed of the key hash: fixed, because digests and snapshots order by it on every replica.
 const KEY_SEED: u64 = 0x5269_6e67_666f_7274;
@@ -43,6 +48,25 @@ const FLAG_LONG_KEY: u8 = 2;
 /// [`KEY_BYTES_MAX`] and the value at most [`VALUE_BYTES_MAX`] long.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Record(Packed);
+
+/// A value of 64 KiB or more, as a read found it: shared with its record, which is copied before it changes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct LargeValue {
+    record: Arc<Box<[u8]>>,
+    start: usize,
+}
+
+impl AsRef<[u8]> for LargeValue {
+    fn as_ref(&self) -> &[u8] {
+        &self.record[self.start..]
+    }
+}
+
+impl core::fmt::Debug for LargeValue {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "LargeValue({} bytes)", self.as_ref().len())
+    }
+}
 
 /// Lengths in a record's first bytes.
 struct Header {
@@ -119,6 +143,13 @@ impl Record {
     /// The value.
     pub(crate) fn value(&self) -> &[u8] {
         &self.0[self.header().value_start..]
+    }
+
+    /// The value without a copy, if it is large.
+    pub(crate) fn large_value(&self) -> Option<LargeValue> {
+        let start = self.header().value_start;
+        let large = LargeValue { record: self.0.share()?, start };
+        (SHARED_BYTES_MIN <= large.as_ref().len()).then_some(large)
     }
 
     /// When it expires, milliseconds since 1970; `None`: never.

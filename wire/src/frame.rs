@@ -27,6 +27,8 @@ pub enum Kind {
     Request = 10,
     /// Its answer ([`crate::Reply`]).
     Reply = 11,
+    /// A part of a large one ([`crate::request::ReplyPart`]).
+    ReplyPart = 12,
     /// Asks for the cluster map if its epoch is above the one in the body (8 bytes); the answer may wait for such a map
     /// for so many milliseconds (4 bytes, at most [`MAP_WAIT_MS_MAX`]).
     MapGet = 20,
@@ -64,6 +66,7 @@ impl Kind {
             5 => Self::Proof,
             10 => Self::Request,
             11 => Self::Reply,
+            12 => Self::ReplyPart,
             20 => Self::MapGet,
             21 => Self::Map,
             22 => Self::MetaWrite,

@@ -17,6 +17,9 @@
 //!
 //! Reply body: id (8), [`Status`] (1), and what the status says.
 //!
+//! Body of a part of a large reply ([`ReplyPart`]): id (8), length of the whole (4), its next bytes. When so many have come
+//! they are what `Status::Done` would hold. The parts of one reply follow each other, with other replies in between.
+//!
 //! Command:
 //!
 //! | offset | size | field |
@@ -30,7 +33,7 @@
 //! every reply gives its request's credit back, and a sender without credit keeps its requests. A node drops a link with
 //! more unanswered requests than that; it counts requests, not their bytes.
 
-use crate::frame::{self, Kind, Reader, WireError, put_bytes};
+use crate::frame::{self, FRAME_BYTES_MAX, Kind, Reader, WireError, put_bytes};
 use ringfort_resp::Protocol;
 use ringfort_ring::PartitionId;
 
@@ -202,6 +205,41 @@ impl<'a> Reply<'a> {
             _ => return Err(r.malformed()),
         };
         Ok(Self { id, status })
+    }
+}
+
+/// A part of a reply that is too large to hold up the others on its link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplyPart<'a> {
+    /// The request's id.
+    pub id: u64,
+    /// Bytes of the whole reply.
+    pub whole_len: u32,
+    /// The next of them.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> ReplyPart<'a> {
+    /// Appends the frame.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        frame::put(out, Kind::ReplyPart, |out| {
+            out.extend_from_slice(&self.id.to_le_bytes());
+            out.extend_from_slice(&self.whole_len.to_le_bytes());
+            out.extend_from_slice(self.bytes);
+        });
+    }
+
+    /// Reads a frame's body.
+    ///
+    /// # Errors
+    /// It is malformed: drop the link.
+    pub fn decode(body: &'a [u8]) -> Result<Self, WireError> {
+        let mut r = Reader::new(body, "part of a reply");
+        let part = Self { id: r.u64()?, whole_len: r.u32()?, bytes: r.rest() };
+        let is_possible = !part.bytes.is_empty()
+            && part.bytes.len() <= part.whole_len as usize
+            && part.whole_len as usize <= FRAME_BYTES_MAX;
+        if is_possible { Ok(part) } else { Err(r.malformed()) }
     }
 }
 

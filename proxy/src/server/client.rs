@@ -13,6 +13,8 @@ use std::rc::Rc;
 /// Most bytes that one read takes from a client, so that a busy client leaves room in the turn for others.
 const READ_BYTES: usize = 64 << 10;
 const _: () = assert!(READ_BYTES >= ClientStream::READ_BYTES_MIN);
+/// Most bytes that are written to one client before the others have their turn.
+const WRITE_BYTES: usize = 64 << 10;
 
 /// What the client's task and the turn share.
 pub(super) struct ClientShell {
@@ -68,10 +70,18 @@ impl ClientShell {
         }
         drop(waker);
         let core = &mut *worker.core.borrow_mut();
-        while !core.client_output(self.id).is_empty() {
-            match self.stream.poll_write(cx, core.client_output(self.id)) {
+        let mut budget = WRITE_BYTES;
+        while let output @ [_, ..] = core.client_output(self.id) {
+            if budget == 0 {
+                cx.waker().wake_by_ref();
+                break;
+            }
+            match self.stream.poll_write(cx, &output[..output.len().min(budget)]) {
                 Poll::Pending => break,
-                Poll::Ready(Ok(count @ 1..)) => core.client_sent(self.id, count),
+                Poll::Ready(Ok(count @ 1..)) => {
+                    budget -= count;
+                    core.client_sent(self.id, count);
+                }
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
             }
         }
@@ -107,9 +117,15 @@ impl ClientShell {
     /// Writes the client's replies, and wakes its task if there is something to do for it.
     pub(super) fn after_turn(&self, worker: &Worker) {
         let core = &mut *worker.core.borrow_mut();
-        while !core.client_output(self.id).is_empty() {
-            match self.stream.try_write(core.client_output(self.id)) {
-                Ok(count) => core.client_sent(self.id, count),
+        let mut budget = WRITE_BYTES;
+        while let output @ [_, ..] = core.client_output(self.id)
+            && budget > 0
+        {
+            match self.stream.try_write(&output[..output.len().min(budget)]) {
+                Ok(count) => {
+                    budget -= count;
+                    core.client_sent(self.id, count);
+                }
                 Err(error) => {
                     self.is_broken.set(stream::is_fatal(&error));
                     break;

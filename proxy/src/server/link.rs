@@ -9,6 +9,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll};
 use core::time::Duration;
 use ringfort_wire::hello::{Channel, Hello, HelloAck};
+use ringfort_wire::request::ReplyPart;
 use ringfort_wire::{FEATURE_LEVEL, Kind, Reply, frame};
 use std::io;
 use std::rc::Rc;
@@ -27,6 +28,8 @@ const RECONNECT_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// How long a node's machine may leave bytes unacknowledged before the connection counts as lost: one that lost its power
 /// or its network sends no reset.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(3);
+/// What the system keeps of replies that are not read: what a small one finds before it.
+const REPLY_BUFFER_BYTES: usize = 256 << 10;
 /// Capacity of the buffers that is kept when they are empty, bytes.
 const KEPT_BYTES: usize = 1 << 20;
 
@@ -143,7 +146,9 @@ async fn connect(worker: &Worker, link: &LinkShell) -> io::Result<(TcpStream, He
     let (stream, ack) =
         timeout(CONNECT_TIMEOUT, peer::connect(&link.peer, hello, worker.shared.options.secret.as_ref()))
             .await??;
-    socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
+    let socket = socket2::SockRef::from(&stream);
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
+    socket.set_recv_buffer_size(REPLY_BUFFER_BYTES)?;
     Ok((stream, ack))
 }
 
@@ -218,11 +223,17 @@ fn take_frames(worker: &Worker, link: &LinkShell, bytes: &[u8]) -> io::Result<us
     let core = &mut *worker.core.borrow_mut();
     core.link_heard(link.wanted.link, now_us);
     while let Some(frame) = frame::next(&bytes[consumed..]).map_err(invalid)? {
-        if frame.kind != Kind::Reply {
-            return Err(invalid(format!("a frame of kind {:?} on a link for requests", frame.kind)));
+        match frame.kind {
+            Kind::Reply => {
+                let reply = Reply::decode(frame.body).map_err(invalid)?;
+                core.link_reply(link.wanted.link, &reply, now_us);
+            }
+            Kind::ReplyPart => {
+                let part = ReplyPart::decode(frame.body).map_err(invalid)?;
+                core.link_part(link.wanted.link, &part, now_us).map_err(invalid)?;
+            }
+            kind => return Err(invalid(format!("a frame of kind {kind:?} on a link for requests"))),
         }
-        let reply = Reply::decode(frame.body).map_err(invalid)?;
-        core.link_reply(link.wanted.link, &reply, now_us);
         consumed += frame.consumed;
     }
     Ok(consumed)

@@ -1,8 +1,11 @@
 //! Replies in request order, whatever order the answers come in.
 
+use super::output::Output;
 use super::recent_args::Place;
 use super::{OUTPUT_BYTES_MAX, Ticket};
+use bytes::Bytes;
 use ringfort_resp::{CommandSpec, Protocol, ReplyWriter};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 /// Size that a session's first replies are taken to have, bytes.
@@ -10,15 +13,54 @@ const FIRST_REPLY_BYTES: usize = 1 << 20;
 /// Of this many answers, a large one is forgotten by a factor of e.
 const REPLIES_REMEMBERED: usize = 64;
 
-/// Capacity of the output buffer that is kept when it is empty, bytes.
-const OUTPUT_KEPT_BYTES: usize = 256 << 10;
-
 /// A command that is given out, or a reply that waits for the replies before it.
 #[derive(Debug)]
 struct Waiting {
     /// `None` when the session itself answered it.
     asked: Option<Asked>,
-    reply: Option<Box<[u8]>>,
+    reply: Option<Kept>,
+}
+
+/// An answer, as it comes.
+#[derive(Debug, Clone)]
+pub enum Answer<'a> {
+    /// Bytes to be copied.
+    Copied(&'a [u8]),
+    /// Bytes to be kept as they are until they are sent: no error.
+    Shared(Vec<Bytes>),
+}
+
+impl Answer<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Copied(bytes) => bytes.len(),
+            Self::Shared(pieces) => pieces.iter().map(Bytes::len).sum(),
+        }
+    }
+
+    /// All bytes of it.
+    pub(crate) fn bytes(&self) -> Cow<'_, [u8]> {
+        match self {
+            Self::Copied(bytes) => Cow::Borrowed(bytes),
+            Self::Shared(pieces) => Cow::Owned(pieces.concat()),
+        }
+    }
+}
+
+/// An answer that waits for those before it.
+#[derive(Debug)]
+enum Kept {
+    Copied(Box<[u8]>),
+    Shared(Vec<Bytes>),
+}
+
+impl Kept {
+    fn len(&self) -> usize {
+        match self {
+            Self::Copied(bytes) => bytes.len(),
+            Self::Shared(pieces) => pieces.iter().map(Bytes::len).sum(),
+        }
+    }
 }
 
 /// A command that waits for its answer.
@@ -40,9 +82,7 @@ pub(super) struct Asked {
 /// - `waiting` never starts with an answer: that is written to the output at once.
 #[derive(Debug)]
 pub(super) struct ReplyQueue {
-    output: Vec<u8>,
-    /// Bytes of `output` that are sent already.
-    sent: usize,
+    output: Output,
     first: u64,
     waiting: VecDeque<Waiting>,
     /// Bytes in `waiting`.
@@ -55,8 +95,7 @@ pub(super) struct ReplyQueue {
 impl Default for ReplyQueue {
     fn default() -> Self {
         Self {
-            output: Vec::new(),
-            sent: 0,
+            output: Output::default(),
             first: 0,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
@@ -71,7 +110,7 @@ impl ReplyQueue {
     /// half of [`OUTPUT_BYTES_MAX`] holds them. So a pipeline of large reads is held up, and not cut, when the client reads
     /// more slowly than the cluster answers. One command may always be given out.
     pub(super) fn has_room(&self) -> bool {
-        let held = self.output().len() + self.waiting_bytes;
+        let held = self.output_bytes() + self.waiting_bytes;
         let to_come = (self.waiting.len() + 1).saturating_mul(self.large_reply_bytes);
         self.waiting.is_empty() || held + to_come <= OUTPUT_BYTES_MAX / 2
     }
@@ -96,9 +135,14 @@ impl ReplyQueue {
         self.waiting_bytes
     }
 
-    /// Bytes to send.
+    /// The next bytes to send.
     pub(super) fn output(&self) -> &[u8] {
-        &self.output[self.sent..]
+        self.output.first()
+    }
+
+    /// Bytes to send, altogether.
+    pub(super) fn output_bytes(&self) -> usize {
+        self.output.len()
     }
 
     /// Whether the client let more than [`OUTPUT_BYTES_MAX`] bytes pile up; what was held is dropped then.
@@ -129,12 +173,12 @@ impl ReplyQueue {
     /// As [`Self::write`], with the buffer itself.
     pub(super) fn write_raw<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         let result = if self.waiting.is_empty() {
-            write(&mut self.output)
+            self.output.write(write)
         } else {
             let mut reply = Vec::new();
             let result = write(&mut reply);
             self.waiting_bytes += reply.len();
-            self.waiting.push_back(Waiting { asked: None, reply: Some(reply.into_boxed_slice()) });
+            self.waiting.push_back(Waiting { asked: None, reply: Some(Kept::Copied(reply.into())) });
             result
         };
         self.check_size();
@@ -142,21 +186,27 @@ impl ReplyQueue {
     }
 
     /// Takes the reply for a ticket; `None` when it has one already.
-    pub(super) fn answer(&mut self, ticket: Ticket, reply: &[u8]) -> Option<Asked> {
+    pub(super) fn answer(&mut self, ticket: Ticket, reply: Answer<'_>) -> Option<Asked> {
         let i = usize::try_from(ticket.0.checked_sub(self.first)?).ok()?;
         let waiting = self.waiting.get_mut(i).filter(|waiting| waiting.reply.is_none())?;
         let asked = waiting.asked;
-        let reply = if asked.is_some_and(|asked| asked.is_silent) { &[] } else { reply };
+        let reply = if asked.is_some_and(|asked| asked.is_silent) { Answer::Copied(&[]) } else { reply };
         let faded = self.large_reply_bytes - self.large_reply_bytes / REPLIES_REMEMBERED;
         self.large_reply_bytes = faded.max(reply.len());
         if i == 0 {
             self.waiting.pop_front();
             self.first += 1;
-            self.output.extend_from_slice(reply);
+            match reply {
+                Answer::Copied(bytes) => self.output.write(|out| out.extend_from_slice(bytes)),
+                Answer::Shared(pieces) => self.output.share(pieces),
+            }
             self.write_ready();
         } else {
-            waiting.reply = Some(reply.into());
             self.waiting_bytes += reply.len();
+            waiting.reply = Some(match reply {
+                Answer::Copied(bytes) => Kept::Copied(bytes.into()),
+                Answer::Shared(pieces) => Kept::Shared(pieces),
+            });
         }
         self.check_size();
         asked
@@ -164,16 +214,19 @@ impl ReplyQueue {
 
     /// Moves the answers that are next in line to the output.
     fn write_ready(&mut self) {
-        while let Some(reply) = self.waiting.front().and_then(|waiting| waiting.reply.as_ref()) {
-            self.output.extend_from_slice(reply);
+        while let Some(reply) = self.waiting.front_mut().and_then(|waiting| waiting.reply.take()) {
             self.waiting_bytes -= reply.len();
+            match reply {
+                Kept::Copied(bytes) => self.output.write(|out| out.extend_from_slice(&bytes)),
+                Kept::Shared(pieces) => self.output.share(pieces),
+            }
             self.waiting.pop_front();
             self.first += 1;
         }
     }
 
     fn check_size(&mut self) {
-        if self.output().len() + self.waiting_bytes > OUTPUT_BYTES_MAX {
+        if self.output_bytes() + self.waiting_bytes > OUTPUT_BYTES_MAX {
             self.overflow();
         }
     }
@@ -186,26 +239,20 @@ impl ReplyQueue {
 
     /// Gives the memory of the buffers back, which are empty.
     pub(super) fn give_back_buffers(&mut self) {
-        debug_assert!(self.output().is_empty() && self.waiting.is_empty(), "the buffers are used");
-        (self.output, self.sent) = (Vec::new(), 0);
+        debug_assert!(self.output_bytes() == 0 && self.waiting.is_empty(), "the buffers are used");
+        self.output = Output::default();
         self.waiting = VecDeque::new();
     }
 
     /// Bytes of memory that the buffers have.
     #[cfg(test)]
     pub(super) fn buffer_bytes(&self) -> usize {
-        self.output.capacity() + self.waiting.capacity() * size_of::<Waiting>()
+        self.output.buffer_bytes() + self.waiting.capacity() * size_of::<Waiting>()
     }
 
     /// Forgets `count` bytes that have been sent.
     pub(super) fn sent(&mut self, count: usize) {
-        self.sent += count;
-        debug_assert!(self.sent <= self.output.len(), "more was sent than there was");
-        if self.sent >= self.output.len() {
-            self.output.clear();
-            self.output.shrink_to(OUTPUT_KEPT_BYTES);
-            self.sent = 0;
-        }
+        self.output.sent(count);
     }
 }
 
@@ -223,18 +270,18 @@ mod tests {
         let mut queue = ReplyQueue::default();
         let tickets = [queue.expect_one(asked()), queue.expect_one(asked())];
         queue.write_raw(|out| out.extend_from_slice(b"+3\r\n"));
-        queue.answer(tickets[1], b"+2\r\n");
+        queue.answer(tickets[1], Answer::Copied(b"+2\r\n"));
         assert_eq!((queue.output(), queue.unanswered()), (&b""[..], 3));
-        queue.answer(tickets[1], b"+again\r\n");
-        queue.answer(tickets[0], b"+1\r\n");
-        queue.answer(tickets[0], b"+again\r\n");
+        queue.answer(tickets[1], Answer::Copied(b"+again\r\n"));
+        queue.answer(tickets[0], Answer::Copied(b"+1\r\n"));
+        queue.answer(tickets[0], Answer::Copied(b"+again\r\n"));
         assert_eq!((queue.output(), queue.unanswered()), (&b"+1\r\n+2\r\n+3\r\n"[..], 0));
         queue.sent(4);
         queue.write_raw(|out| out.extend_from_slice(b"+4\r\n"));
         assert_eq!(queue.output(), b"+2\r\n+3\r\n+4\r\n");
         queue.sent(12);
         let next = queue.expect_one(asked());
-        queue.answer(next, b"+5\r\n");
+        queue.answer(next, Answer::Copied(b"+5\r\n"));
         assert_eq!(queue.output(), b"+5\r\n");
     }
 
@@ -244,21 +291,38 @@ mod tests {
         let silent = Asked { is_silent: true, ..asked() };
         let tickets = [queue.expect_one(silent), queue.expect_one(asked()), queue.expect_one(silent)];
         for (ticket, reply) in tickets.into_iter().zip([b"+1\r\n", b"+2\r\n", b"+3\r\n"]).rev() {
-            assert!(queue.answer(ticket, reply).is_some() && queue.answer(ticket, reply).is_none());
+            assert!(queue.answer(ticket, Answer::Copied(reply)).is_some());
+            assert!(queue.answer(ticket, Answer::Copied(reply)).is_none());
         }
         assert_eq!((queue.output(), queue.unanswered()), (&b"+2\r\n"[..], 0));
+    }
+
+    #[test]
+    fn shared_answers_keep_their_place() {
+        let mut queue = ReplyQueue::default();
+        let tickets = [queue.expect_one(asked()), queue.expect_one(asked()), queue.expect_one(asked())];
+        let shared = |text: &'static str| Answer::Shared(vec![Bytes::from_static(text.as_bytes())]);
+        queue.answer(tickets[2], shared("+3\r\n"));
+        queue.answer(tickets[1], Answer::Copied(b"+2\r\n"));
+        assert_eq!((queue.output_bytes(), queue.waiting_bytes()), (0, 8));
+        queue.answer(tickets[0], shared("+1\r\n"));
+        assert_eq!((queue.output_bytes(), queue.waiting_bytes()), (12, 0));
+        for reply in [b"+1\r\n", b"+2\r\n", b"+3\r\n"] {
+            assert_eq!(queue.output(), reply);
+            queue.sent(reply.len());
+        }
     }
 
     #[test]
     fn output_beyond_the_limit_ends_the_session() {
         let mut queue = ReplyQueue::default();
         let (first, second) = (queue.expect_one(asked()), queue.expect_one(asked()));
-        queue.answer(second, &vec![b'x'; OUTPUT_BYTES_MAX]);
+        queue.answer(second, Answer::Copied(&vec![b'x'; OUTPUT_BYTES_MAX]));
         assert!(!queue.has_overflowed());
-        queue.answer(first, b"+\r\n");
+        queue.answer(first, Answer::Copied(b"+\r\n"));
         assert!(queue.has_overflowed());
         assert_eq!((queue.output().len(), queue.unanswered()), (0, 0));
-        queue.answer(second, b"+late\r\n");
+        queue.answer(second, Answer::Copied(b"+late\r\n"));
         assert_eq!(queue.output().len(), 0);
     }
 }

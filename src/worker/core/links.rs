@@ -124,14 +124,14 @@ impl<D: Disk> WorkerCore<D> {
     /// Bytes to be sent on a link. Call [`WorkerCore::link_sent`] with what was sent; there may be more then.
     pub fn link_output(&mut self, link: u64) -> &[u8] {
         let Some(state) = self.ports.links.get_mut(link) else { return &[] };
-        state.replies.refill();
+        state.replies.refill(&self.options.limits);
         state.replies.output()
     }
 
     /// So much was sent on a link: reads that waited for room are executed.
     pub fn link_sent(&mut self, link: u64, count: usize, now: Now) {
         if let Some(state) = self.ports.links.get_mut(link) {
-            state.replies.sent(count);
+            state.replies.sent(count, &self.options.limits);
         }
         self.unpark(link, now);
     }

@@ -15,8 +15,12 @@ use crate::{
 pub(super) fn get(reader: &mut Reader<'_>, args: &[&[u8]], reply: &mut ReplyWriter<'_>) -> Done {
     let [key] = args else { return Err(CommandError::Arity("get")) };
     let record = reader.get(key)?;
-    if reader.expired.is_empty() {
-        write_value(record, reply);
+    if !reader.expired.is_empty() {
+        return Ok(());
+    }
+    match record.and_then(|record| reader.take_large(record)) {
+        Some(bytes) => reply.bulk_head(bytes),
+        None => write_value(record, reply),
     }
     Ok(())
 }
@@ -149,10 +153,36 @@ pub(super) fn check_value_len(len: usize) -> Done {
 
 #[cfg(test)]
 mod tests {
-    use ringfort_resp::Command;
+    use ringfort_resp::{Command, Protocol, ReplyWriter};
 
     use super::super::testing::Session;
     use crate::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+
+    #[test]
+    fn a_large_value_is_shared_as_it_was_when_it_was_read() {
+        let mut session = Session::new();
+        let value = vec![b'v'; 100_000];
+        session.run_args(Command::Set, &[b"k", &value]);
+        session.run("SET small v");
+        let read = |session: &Session, command, args: &[&[u8]]| {
+            let (mut out, mut expired) = (Vec::new(), Vec::new());
+            let reply = &mut ReplyWriter::new(&mut out, Protocol::Resp2);
+            let large = session.store.read_large(true, session.now_ms, command, args, reply, &mut expired);
+            (out, large)
+        };
+        let (head, large) = read(&session, Command::Get, &[b"k"]);
+        assert_eq!(head, b"$100000\r\n");
+        for line in ["APPEND k x", "SETRANGE k 0 y", "DEL k"] {
+            session.run(line);
+            assert_eq!(large.as_ref().unwrap().as_ref(), value, "{line}");
+        }
+        // All else is copied.
+        session.run_args(Command::Set, &[b"k", &value]);
+        let (reply, large) = read(&session, Command::MGet, &[b"k"]);
+        assert!(large.is_none() && value.len() < reply.len());
+        let (reply, large) = read(&session, Command::Get, &[b"small"]);
+        assert!(large.is_none() && reply == b"$1\r\nv\r\n");
+    }
 
     #[test]
     fn writes_treat_an_expired_key_as_absent() {

@@ -4,8 +4,9 @@ use super::{Event, World};
 use crate::net::{Conn, Host, Packet, Use};
 use crate::options::SECOND;
 use ringfort_proxy::clients::Address;
-use ringfort_wire::Reply;
 use ringfort_wire::frame::{self, Kind};
+use ringfort_wire::request::ReplyPart;
+use ringfort_wire::{Reply, Status};
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 
@@ -136,6 +137,15 @@ impl World {
                         }
                         self.invariants.check_reply(conn, self.conns[conn].life, &reply)?;
                         self.proxies[proxy].core.link_reply(link, &reply, self.now);
+                    }
+                    if f.kind == Kind::ReplyPart {
+                        let bad = |e| format!("a node sent a bad part of a reply: {e}");
+                        let part = ReplyPart::decode(f.body).map_err(bad)?;
+                        let core = &mut self.proxies[proxy].core;
+                        if let Some(bytes) = core.link_part(link, &part, self.now).map_err(bad)? {
+                            let reply = Reply { id: part.id, status: Status::Done(&bytes) };
+                            self.invariants.check_reply(conn, self.conns[conn].life, &reply)?;
+                        }
                     }
                     rest = &rest[f.consumed..];
                 }

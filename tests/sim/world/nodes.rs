@@ -249,9 +249,12 @@ impl World {
             out.push((false, link, bytes));
         }
         for client in core.take_touched_clients(now) {
-            let Some((bytes, _)) = core.client_output(client) else { continue };
-            let bytes = bytes.to_vec();
-            core.client_sent(client, bytes.len(), now);
+            let mut bytes = Vec::new();
+            while let Some((piece @ [_, ..], _)) = core.client_output(client) {
+                let count = piece.len();
+                bytes.extend_from_slice(piece);
+                core.client_sent(client, count, now);
+            }
             out.push((true, client, bytes));
         }
         let wants_turn = core.wants_turn();

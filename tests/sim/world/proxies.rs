@@ -113,8 +113,12 @@ impl World {
         }
         for id in self.proxies[proxy].core.take_touched() {
             let core = &mut self.proxies[proxy].core;
-            let bytes = core.client_output(id).to_vec();
-            core.client_sent(id, bytes.len());
+            let mut bytes = Vec::new();
+            while let piece @ [_, ..] = core.client_output(id) {
+                let count = piece.len();
+                bytes.extend_from_slice(piece);
+                core.client_sent(id, count);
+            }
             let client = self.clients.iter().position(|c| c.via == Via::Proxy(proxy) && c.id == Some(id));
             if let Some(client) = client {
                 self.clients[client].input.extend_from_slice(&bytes);
