@@ -75,6 +75,13 @@ impl Metrics {
         );
         write_groups(&shared.statuses(), &mut out);
         write_workers(&shared.worker_statuses(), &mut out);
+        out.family(
+            "ringfort_snapshot_bytes_total",
+            Kind::Counter,
+            "Bytes of snapshots that were sent to other nodes and received from them; the rate of moves counts these.",
+        );
+        out.sample(&[("direction", "sent")], shared.sending.bytes());
+        out.sample(&[("direction", "received")], shared.receiving.bytes());
         out.finish()
     }
 }

@@ -66,7 +66,7 @@ const WRITE_RETRY_TICKS: u64 = 500 / TICK_MS;
 const HAND_OVER_TICKS: u64 = 50 / TICK_MS;
 /// Ticks between two looks at expired keys and at the memory limit (100 ms).
 const EXPIRE_TICKS: u64 = 100 / TICK_MS;
-/// Ticks between two reports to the meta group of what changes of members have come to (200 ms).
+/// Ticks between two reports to the meta group of what changes of members have come to (200 ms); news is told at once.
 const REPORT_TICKS: u64 = 200 / TICK_MS;
 /// Ticks between two publications of the groups' state (100 ms).
 const PUBLISH_TICKS: u64 = 100 / TICK_MS;
@@ -152,6 +152,9 @@ pub struct WorkerCore<D: Disk> {
     snapshots_wanted: VecDeque<u16>,
     /// Groups of which a snapshot was received and not judged by Raft yet, and its index once Raft was told of it.
     received: BTreeMap<u16, Option<u64>>,
+    /// What the meta group was told last of replicas that vote now, and of those that take part no more.
+    arrived: Vec<(u16, Vec<u64>)>,
+    gone: Vec<(u16, Vec<u64>)>,
     ticks: u64,
     status: WorkerStatus,
     /// The setting `replica-max-staleness-ms`, µs.
@@ -558,8 +561,12 @@ impl<D: Disk> WorkerCore<D> {
                 self.touch(group);
             }
         }
-        if self.ticks.is_multiple_of(PUBLISH_TICKS) {
+        // While something moves, each of a replica's steps is done as soon as the one before it.
+        let is_moving = self.ports.map.as_ref().is_some_and(|map| map.change.is_some());
+        if is_moving || self.ticks.is_multiple_of(PUBLISH_TICKS) {
             self.reconcile();
+        }
+        if self.ticks.is_multiple_of(PUBLISH_TICKS) {
             self.attend_asides()?;
             self.publish();
             self.publish_status(now);

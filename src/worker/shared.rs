@@ -116,15 +116,23 @@ pub struct Shared {
 pub struct Pace {
     /// When all that was let through has had its time, µs since boot.
     free_us: AtomicU64,
+    /// Bytes that were let through.
+    bytes: AtomicU64,
 }
 
 impl Pace {
     /// How long to wait now, in µs, after so many bytes, so that they come to `bytes_per_s`.
     pub fn wait_us(&self, now_us: u64, bytes: u64, bytes_per_s: u64) -> u64 {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let takes_us = bytes.saturating_mul(1_000_000) / bytes_per_s.max(1);
         let next = |free_us: u64| Some(free_us.max(now_us).saturating_add(takes_us));
         let before = self.free_us.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
         next(before.unwrap_or_else(|same| same)).map_or(0, |free_us| free_us - now_us)
+    }
+
+    /// Bytes so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
     }
 }
 
@@ -404,6 +412,7 @@ mod tests {
         assert_eq!(pace.wait_us(1_100, 500, 1_000_000), 900, "another one waits behind it");
         assert_eq!(pace.wait_us(9_000, 500, 1_000_000), 500);
         assert_eq!(pace.wait_us(9_500, 1 << 40, u64::MAX), 0);
+        assert_eq!(pace.bytes(), 1500 + (1 << 40));
     }
 
     #[test]

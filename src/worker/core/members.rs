@@ -135,11 +135,15 @@ impl<D: Disk> WorkerCore<D> {
         for id in moved {
             self.touch(id);
         }
-        // Said again until the map shows it.
-        if !arrived.is_empty() && self.ticks.is_multiple_of(REPORT_TICKS) {
+        // News is said at once, and all of it again until the map shows it.
+        let is_due = self.ticks.is_multiple_of(REPORT_TICKS);
+        let (is_arrival, is_departure) = (arrived != self.arrived, gone != self.gone);
+        self.arrived.clone_from(&arrived);
+        self.gone.clone_from(&gone);
+        if !arrived.is_empty() && (is_due || is_arrival) {
             self.tell_meta(&MetaWrite::Arrived(arrived));
         }
-        if !gone.is_empty() && self.ticks.is_multiple_of(REPORT_TICKS) {
+        if !gone.is_empty() && (is_due || is_departure) {
             self.tell_meta(&MetaWrite::Left(gone));
         }
     }

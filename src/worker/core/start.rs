@@ -58,6 +58,8 @@ impl<D: Disk> WorkerCore<D> {
             is_log_lost,
             snapshots_wanted: VecDeque::new(),
             received: BTreeMap::new(),
+            arrived: Vec::new(),
+            gone: Vec::new(),
             ticks: 0,
             status: WorkerStatus::default(),
             read_age_us_max: read_age_us_max(map),
