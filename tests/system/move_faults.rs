@@ -14,7 +14,7 @@ const VALUES: usize = 96;
 const VALUE_BYTES: usize = 64 << 10;
 
 fn options(nodes: usize) -> Options {
-    Options { nodes, move_rate: "1mb", ..Options::default() }
+    Options { nodes, partitions: 64, move_rate: "1mb", ..Options::default() }
 }
 
 fn fill(cluster: &Cluster) {
@@ -66,7 +66,7 @@ fn kill_in_the_middle(cluster: &mut Cluster, victim: impl Fn(&Cluster) -> usize,
             1 <= count("done") && 1 <= count("active") && count("done") + 2 < count("total");
         if is_in_the_middle { Ok(count("total")) } else { Err(moves.to_string()) }
     });
-    assert_eq!(total, 12);
+    assert_eq!(total, 48);
     let victim = victim(cluster);
     cluster.kill(victim);
     eventually("a node that is missed", CHANGE, || {
@@ -94,7 +94,7 @@ fn killed_while_one_joins(victim: impl Fn(&Cluster) -> usize) {
     cluster.start_node(n4);
     let config = cluster.config_path();
     kill_in_the_middle(&mut cluster, victim, &config);
-    assert!(shares(&cluster).iter().all(|(replicas, _)| *replicas == 12), "{:?}", shares(&cluster));
+    assert!(shares(&cluster).iter().all(|(replicas, _)| *replicas == 48), "{:?}", shares(&cluster));
 }
 
 #[test]
