@@ -188,6 +188,31 @@ fn another_edit_replaces_a_change_that_is_under_way() {
 }
 
 #[test]
+fn a_change_that_was_given_up_is_not_asked_for_again_by_itself() {
+    let mut up = Up::start(Options { partitions: 64, ..Options::default() });
+    up.is_healthy();
+    up.cluster.add_node();
+    up.says(" under way, ");
+    eventually("a node that has joined", CHANGE, || match up.status() {
+        status if status["moves"]["done"].as_u64() > Some(0) => Ok(()),
+        status => Err(status["moves"].to_string()),
+    });
+    let file = up.cluster.config_path();
+    let output = ringfort(&["abort", "--config", file.to_str().expect("a UTF-8 path")]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    up.says("somebody else has changed the cluster since (`ringfort abort`): it is not as FILE says");
+    assert_eq!(up.members(), ["n1", "n2", "n3"]);
+    up.save(&up.text());
+    up.says("n4 was in the cluster before, and cannot join it with the data that it had: delete ");
+    assert!(!up.listens(3));
+    fs::remove_dir_all(up.cluster.folder.0.join("up/n4")).expect("its folder is removed");
+    up.save(&up.text());
+    up.says("[up] done in ");
+    assert_eq!(up.members(), ["n1", "n2", "n3", "n4"]);
+    up.process.stop();
+}
+
+#[test]
 fn nodes_move_to_other_addresses_by_an_edit() {
     let mut up = Up::start(Options::default());
     up.is_healthy();

@@ -27,6 +27,7 @@ use crate::cli::status::{NodeState, Status};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Config, ConfigError, NodeConfig, Place};
 use crate::meta::plan::{Refusal, Wanted};
+use crate::node::kept_map;
 
 /// Time between two looks at the file.
 const POLL: Duration = Duration::from_millis(100);
@@ -230,6 +231,15 @@ impl<'a> Follower<'a> {
 
     /// Has the cluster become what the file says: processes first, then addresses, then all else at once.
     async fn propose(&mut self, todo: Todo, heard: Heard) {
+        if let Some(id) = self.left_over(&heard.0) {
+            let folder = self.up.data_dir.join(&id.0);
+            self.end(&id).await;
+            self.running.nodes.retain(|node| node.id != id);
+            return self.refused(&format!(
+                "{id} was in the cluster before, and cannot join it with the data that it had: delete {}",
+                folder.display()
+            ));
+        }
         if let Err(error) = self.start(todo.start) {
             return self.refused(&format!("{error:#}"));
         }
@@ -289,6 +299,16 @@ impl<'a> Follower<'a> {
             Ok(Err(error)) => self.refused(&error),
             Err(error) => self.refused(&format!("{error:#}")),
         }
+    }
+
+    /// A node that is to be added, and whose folder is of a change that was given up.
+    fn left_over(&self, map: &ClusterMap) -> Option<NodeId> {
+        let mut new = self.file.nodes.iter().map(|node| &node.id);
+        let is_left_over = |id: &&NodeId| {
+            let can_come = map.node(id).is_none() && !map.former_nodes.contains(*id);
+            can_come && kept_map(&self.up.data_dir.join(&id.0)).is_some()
+        };
+        new.find(is_left_over).cloned()
     }
 
     /// Starts the processes of nodes that run from now on.
