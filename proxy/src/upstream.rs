@@ -585,9 +585,10 @@ impl Upstream {
         links[worker].is_up.then_some(LinkId { node, worker: worker as u16 })
     }
 
-    /// The next replica after the believed leader, in the order of the map, whose link is up; the leader itself last.
+    /// The next replica after the believed leader, in the order of the map, whose link is up; the leader itself last. Those
+    /// that leave are asked too: while none of the others has come, one of them still leads.
     fn other_replica(&self, p: u16) -> Option<usize> {
-        let seats = &self.map.as_ref()?.groups.get(usize::from(p))?.seats;
+        let seats: Vec<_> = self.map.as_ref()?.groups.get(usize::from(p))?.peers().collect();
         let leader = self.places[usize::from(p)].leader.map(|n| &self.nodes[n].id);
         let first = seats.iter().position(|seat| Some(&seat.node) == leader).map_or(0, |i| i + 1);
         let in_turn = (0..seats.len()).map(|i| &seats[(first + i) % seats.len()].node);
