@@ -89,7 +89,7 @@ impl World {
             }
             let packet = self.conns[conn].streams[end].packets.pop_front().expect("one was just seen");
             let life = self.conns[conn].life;
-            self.take_packet(conn, end, self.conns[conn].number, packet)?;
+            self.take_packet(conn, end, self.conns[conn].number, packet, false)?;
             if self.conns[conn].life != life {
                 break;
             }
@@ -98,7 +98,14 @@ impl World {
     }
 
     /// An end of a connection, which its node knows by `number`, reads bytes.
-    fn take_packet(&mut self, conn: usize, end: usize, number: u64, packet: Packet) -> Result<(), String> {
+    fn take_packet(
+        &mut self,
+        conn: usize,
+        end: usize,
+        number: u64,
+        packet: Packet,
+        is_late: bool,
+    ) -> Result<(), String> {
         let to = self.conns[conn].ends[end];
         match (self.conns[conn].what, end) {
             (Use::Peers, _) => {
@@ -117,7 +124,10 @@ impl World {
                 let now = state.clocks.now(self.now);
                 let worker = usize::from(worker);
                 let Some(core) = &mut state.workers[worker].core else { return Ok(()) };
-                self.invariants.note_requests(conn, self.conns[conn].life, &packet.bytes);
+                // Of those left behind nobody hears, and another process may use their ids again.
+                if !is_late {
+                    self.invariants.note_requests(conn, self.conns[conn].life, &packet.bytes);
+                }
                 core.link_data(number, &packet.bytes, now).map_err(|e| format!("a proxy is refused: {e}"))?;
                 self.want_turn(to, worker);
                 self.want_flush(to, worker);
@@ -238,7 +248,7 @@ impl World {
         };
         self.trace.note(self.now, 13, conn as u64, end as u64);
         self.line(|| format!("n{} reads {} late bytes of connection {conn}", to + 1, packet.bytes.len()));
-        self.take_packet(conn, end, old, packet)?;
+        self.take_packet(conn, end, old, packet, true)?;
         // Their process reads on without a rest once it has begun.
         let after = 1 + self.rng.below(1 + 2 * until.saturating_sub(self.now) / (left + 1));
         self.after(after, Event::Late { number });
