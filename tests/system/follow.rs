@@ -15,6 +15,11 @@ use std::time::Duration;
 /// Longest that a change of the members may take.
 const CHANGE: Duration = Duration::from_secs(90);
 
+/// With so many replicas to move that a change lasts longer than an edit takes to count.
+fn slow() -> Options {
+    Options { partitions: 256, ..Options::default() }
+}
+
 /// A cluster that `ringfort up` runs.
 struct Up {
     cluster: Cluster,
@@ -165,7 +170,7 @@ fn a_node_comes_and_goes_by_an_edit_under_load() {
 
 #[test]
 fn another_edit_replaces_a_change_that_is_under_way() {
-    let mut up = Up::start(Options { partitions: 64, ..Options::default() });
+    let mut up = Up::start(slow());
     up.is_healthy();
     up.cluster.add_node();
     up.says(" under way, ");
@@ -189,7 +194,7 @@ fn another_edit_replaces_a_change_that_is_under_way() {
 
 #[test]
 fn a_change_that_was_given_up_is_not_asked_for_again_by_itself() {
-    let mut up = Up::start(Options { partitions: 64, ..Options::default() });
+    let mut up = Up::start(slow());
     up.is_healthy();
     up.cluster.add_node();
     up.says(" under way, ");
