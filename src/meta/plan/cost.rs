@@ -7,9 +7,9 @@ use ringfort_wire::map::Moving;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Time that a move takes beside its bytes: the leader of the group looks every 100 ms whether the next of the five steps
-/// can be done (learner, promotion, leaving the joint configuration, report, a new map).
-const STEPS_MS: u64 = 500;
+/// Time that a move takes beside its bytes: five steps, each with its round trips and ticks (learner, promotion, leaving the
+/// joint configuration, report, a new map). `scripts/moves` shows it.
+const STEPS_MS: u64 = 125;
 
 /// Expected time for which a key waits while its partition's leadership is handed over: the median under load, as
 /// `docs/operations.md` tells it.

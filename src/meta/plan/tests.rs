@@ -374,9 +374,9 @@ fn time_is_that_of_the_node_with_most_to_do() {
     let map = sample_map();
     let mut wanted = Wanted::of_map(&map);
     add(&mut wanted, 4, "");
-    // 48 replicas of 64 MiB come at 64 MiB/s, in 24 rounds of 0.5 s.
+    // 48 replicas of 64 MiB come at 64 MiB/s, in 24 rounds of 0.125 s.
     let plan_with = |wanted: &Wanted| plan(&map, wanted, &facts_of(&map, 1, 64 << 20)).unwrap().cost;
-    assert_eq!(plan_with(&wanted).seconds, 48 + 12);
+    assert_eq!(plan_with(&wanted).seconds, 48 + 3);
     wanted.moving.at_once = 48;
     assert_eq!(plan_with(&wanted).seconds, 49);
     wanted.moving.bytes_per_s = 128 << 20;
