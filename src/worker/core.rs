@@ -155,6 +155,8 @@ pub struct WorkerCore<D: Disk> {
     /// What the meta group was told last of replicas that vote now, and of those that take part no more.
     arrived: Vec<(u16, Vec<u64>)>,
     gone: Vec<(u16, Vec<u64>)>,
+    /// Whether the replicas of the map that was kept are being started.
+    is_starting: bool,
     ticks: u64,
     status: WorkerStatus,
     /// The setting `replica-max-staleness-ms`, µs.

@@ -92,9 +92,8 @@ fn a_proxy_that_dies_with_much_unsent_is_forgotten() {
             .encode(&mut out);
         }
         link.write_all(&out).await.expect("sent");
-        // The first value is on its way, behind the length of its frame.
-        let bytes = link.read_u32_le().await.expect("a frame") as usize;
-        assert!(bytes > 16 * MIB, "{bytes}");
+        // The first part of the first value is on its way, behind the length of its frame.
+        assert_ne!(link.read_u32_le().await.expect("a frame"), 0);
         link
     });
     let opened: BTreeSet<_> = sockets(node).difference(&before).cloned().collect();

@@ -205,7 +205,9 @@ fn a_change_that_was_given_up_is_not_asked_for_again_by_itself() {
     let file = up.cluster.config_path();
     let output = ringfort(&["abort", "--config", file.to_str().expect("a UTF-8 path")]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    up.says("somebody else has changed the cluster since (`ringfort abort`): it is not as FILE says");
+    up.says(
+        "somebody else has changed the cluster since (`ringfort apply`, `abort`): it is not as FILE says",
+    );
     assert_eq!(up.members(), ["n1", "n2", "n3"]);
     up.save(&up.text());
     up.says("n4 was in the cluster before, and cannot join it with the data that it had: delete ");

@@ -399,11 +399,9 @@ impl<'a> Follower<'a> {
         let now_us = SystemClock.now().boot_us;
         let seconds = now_us.saturating_sub(*started_us) as f64 / 1e6;
         if map.planned_epoch != *epoch {
-            let by =
-                if map.change.as_ref().is_some_and(|change| change.is_abort) { "abort" } else { "apply" };
             say(&format!(
-                "somebody else has changed the cluster since (`ringfort {by}`): it is not as {file} says; save the file again \
-                 to ask for that"
+                "somebody else has changed the cluster since (`ringfort apply`, `abort`): it is not as {file} says; save the \
+                 file again to ask for that"
             ));
             self.state = State::REFUSED;
             return;

@@ -33,7 +33,7 @@ const SNAPSHOT_BYTES: usize = 256 << 10;
 pub(super) struct Standby {
     pub(super) identity: Identity,
     /// Term and index of its last entry.
-    end: (u64, u64),
+    pub(super) end: (u64, u64),
     /// The write that must be durable before it says that it stands aside; `None`: not written yet.
     pub(super) write: Option<u64>,
 }

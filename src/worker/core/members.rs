@@ -479,6 +479,25 @@ mod tests {
     }
 
     #[test]
+    fn a_later_replica_that_ended_does_not_run_again_under_the_older_map_that_was_kept() {
+        let disk = MemDisk::new();
+        let first = without_n1();
+        let fresh = first.next_replica;
+        let mut core = start(&first, &disk, false);
+        let seated = later(&first, Some(fresh));
+        follow(&mut core, &seated);
+        assert_eq!(replica(&core), Some(fresh));
+        let mut without = later(&seated, None);
+        without.groups[4].leaving.clear();
+        follow(&mut core, &without);
+        assert_eq!(replica(&core), None);
+        let mut core = again(core, &seated, &disk, false);
+        assert_eq!(replica(&core), None, "it has forgotten what it promised");
+        follow(&mut core, &later(&without, Some(fresh + 1)));
+        assert_eq!(replica(&core), Some(fresh + 1));
+    }
+
+    #[test]
     fn a_group_starts_anew_with_all_that_the_heir_holds_whenever_it_crashes() {
         for seed in 0..12 {
             let mut disk = MemDisk::new();

@@ -1,8 +1,9 @@
 //! A worker's start: its log, its snapshots, and a replica of every group that is its own.
 
+use super::asides::Standby;
 use super::members::{Found, judge};
 use super::{LogReader, WorkerCore, WorkerOptions, read_age_us_max, snapshots::restore};
-use crate::log::{Disk, HardState, Identity, Log, Mark, Recovered, SnapshotFiles};
+use crate::log::{Disk, HardState, Identity, Log, Mark, Recovered, SnapshotFiles, Standing};
 use crate::shard::machine::PartitionMachine;
 use crate::shard::membership::Membership;
 use crate::shard::raft::Start;
@@ -60,6 +61,7 @@ impl<D: Disk> WorkerCore<D> {
             received: BTreeMap::new(),
             arrived: Vec::new(),
             gone: Vec::new(),
+            is_starting: true,
             ticks: 0,
             status: WorkerStatus::default(),
             read_age_us_max: read_age_us_max(map),
@@ -84,6 +86,7 @@ impl<D: Disk> WorkerCore<D> {
         for (id, _) in map.all_groups() {
             core.start_seated(map, id, recovered.get(&id.0))?;
         }
+        core.is_starting = false;
         core.write_durably()?;
         core.publish();
         Ok(core)
@@ -159,6 +162,18 @@ impl<D: Disk> WorkerCore<D> {
                 group = %id, replica,
                 "this replica has no log any more, and does not run: a newer cluster map has another in its place"
             );
+            return Ok(());
+        }
+        // Or it is a later one, whose log went so, or never became durable: what it promised is forgotten, so it stands aside
+        // for a new one.
+        if spec.is_some() && self.is_starting && self.options.has_run && id != GroupId::META {
+            let identity = Identity {
+                replica,
+                incarnation: spec.map_or(0, |s| s.incarnation),
+                standing: Standing::Suspect,
+            };
+            tracing::warn!(group = %id, replica, "this replica has no log: it stands aside until a new one takes its seat");
+            self.asides.insert(id.0, Standby { identity, end: (0, 0), write: Some(0) });
             return Ok(());
         }
         self.start_group(map, id, replica, recovered)
