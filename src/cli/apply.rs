@@ -2,16 +2,15 @@
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use ringfort_wire::meta as wire;
 use ringfort_wire::{Apply, ClusterMap, MetaWrite};
 
 use super::find::{Proposal, Target};
+use super::looks::Looks;
 use super::meta_group::MetaGroup;
-use super::output::{ColorChoice, Style, bytes, out, out_in_place};
+use super::output::{ColorChoice, Style, bar, bytes, out, out_in_place};
 use super::plan::{Made, ask};
-use super::process::pause;
 use super::status::Moves;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
@@ -21,13 +20,6 @@ use crate::meta::plan::{Plan, Wanted};
 pub(super) const PLAN_AGAIN: &str = "plan again";
 /// Attempts: each from a new plan, when the members change at the same time.
 const ATTEMPTS: usize = 3;
-/// Time between two looks at the progress.
-const LOOK: Duration = Duration::from_millis(250);
-/// Looks in a row that may fail before the progress is given up.
-const FAILED_LOOKS_MAX: u32 = 40;
-/// Width of the bar.
-const BAR: u64 = 30;
-
 /// Make the cluster what a config file says.
 ///
 /// It prints the plan, has the cluster agree on it, and shows how far it is until it is done. Clients go on meanwhile. It may be
@@ -150,19 +142,10 @@ fn change(map: &ClusterMap, wanted: &Wanted, plan: &Plan) -> Apply {
 fn wait(config: &Config, target: &Target, epoch: u64, is_new: bool) -> anyhow::Result<()> {
     let is_terminal = std::io::stdout().is_terminal();
     let started_us = SystemClock.now().boot_us;
-    let (mut failed, mut last) = (0, String::new());
+    let (mut looks, mut last) = (Looks::default(), String::new());
     let mut bytes_first = None;
     loop {
-        let (map, status) = match ask(config, target) {
-            Ok(asked) => asked,
-            Err(error) if failed == FAILED_LOOKS_MAX => return Err(error),
-            Err(_) => {
-                failed += 1;
-                pause(LOOK);
-                continue;
-            }
-        };
-        failed = 0;
+        let Some((map, status)) = looks.take(ask(config, target))? else { continue };
         // A node may answer with the map from before.
         let is_old = map.planned_epoch < epoch;
         let seconds = SystemClock.now().boot_us.saturating_sub(started_us) as f64 / 1e6;
@@ -190,7 +173,7 @@ fn wait(config: &Config, target: &Target, epoch: u64, is_new: bool) -> anyhow::R
             }
             last = line;
         }
-        pause(LOOK);
+        Looks::pause();
     }
 }
 
@@ -203,9 +186,6 @@ pub(super) fn waits(map: &ClusterMap) -> String {
 
 /// `[=====>    ] 12 of 48 replicas, 2 under way, 1.2 MiB left, 3.1 MiB/s, 4 s left`.
 pub(super) fn progress(moves: &Moves, sent: u64, seconds: f64, waits: &str) -> String {
-    let full = (BAR * moves.done).checked_div(moves.total).unwrap_or(BAR) as usize;
-    let head = if full < BAR as usize { ">" } else { "" };
-    let bar = format!("{}{head}", "=".repeat(full));
     let rate = if seconds > 0.0 { sent as f64 / seconds } else { 0.0 };
     let left = if rate > 0.0 {
         format!(", {}/s, {:.0} s left", bytes(rate as u64), moves.bytes_left as f64 / rate)
@@ -213,12 +193,12 @@ pub(super) fn progress(moves: &Moves, sent: u64, seconds: f64, waits: &str) -> S
         String::new()
     };
     format!(
-        "[{bar:<width$}] {} of {} replicas, {} under way, {} left{left}{waits}",
+        "{} {} of {} replicas, {} under way, {} left{left}{waits}",
+        bar(moves.done, moves.total),
         moves.done,
         moves.total,
         moves.active,
-        bytes(moves.bytes_left),
-        width = BAR as usize
+        bytes(moves.bytes_left)
     )
 }
 

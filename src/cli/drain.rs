@@ -1,22 +1,14 @@
 //! `ringfort drain`: has a node lead nothing, so that it can be stopped without a pause. `ringfort undrain`: ends that.
 
 use std::io::IsTerminal as _;
-use std::time::Duration;
 
 use anyhow::Context as _;
 
 use super::client::Client;
 use super::find::Target;
-use super::output::{out, out_in_place};
-use super::process::pause;
+use super::looks::Looks;
+use super::output::{bar, out, out_in_place};
 use super::status::{NodeState, NodeStatus, Status, look};
-
-/// Time between two looks.
-const LOOK: Duration = Duration::from_millis(250);
-/// Looks in a row that may fail before the wait is given up.
-const FAILED_LOOKS_MAX: u32 = 40;
-/// Width of the bar.
-const BAR: usize = 30;
 
 /// Have a node give up everything that it leads, before it is stopped.
 ///
@@ -63,18 +55,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         return Ok(());
     }
     let is_terminal = std::io::stdout().is_terminal();
-    let (mut failed, mut told) = (0, usize::MAX);
+    let (mut looks, mut told) = (Looks::default(), usize::MAX);
     loop {
-        let status = match look(&target) {
-            Ok(status) => status,
-            Err(error) if failed == FAILED_LOOKS_MAX => return Err(error),
-            Err(_) => {
-                failed += 1;
-                pause(LOOK);
-                continue;
-            }
-        };
-        failed = 0;
+        let Some(status) = looks.take(look(&target))? else { continue };
         let left = leads(&status, &node);
         if left == 0 {
             break;
@@ -88,7 +71,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
             }
             told = left;
         }
-        pause(LOOK);
+        Looks::pause();
     }
     if is_terminal && told != usize::MAX {
         out_in_place("");
@@ -135,8 +118,7 @@ fn leads(status: &Status, node: &str) -> usize {
 /// `[=======>                      ] 5 of 22 handed over`.
 fn progress(first: usize, left: usize) -> String {
     let done = first - left;
-    let bar = format!("{}>", "=".repeat((BAR * done).checked_div(first).unwrap_or(BAR)));
-    format!("[{bar:<BAR$}] {done} of {first} handed over")
+    format!("{} {done} of {first} handed over", bar(done as u64, first as u64))
 }
 
 #[cfg(test)]

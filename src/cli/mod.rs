@@ -9,6 +9,7 @@ mod completions;
 mod drain;
 mod find;
 mod log_level;
+mod looks;
 mod man;
 mod meta_group;
 mod node;

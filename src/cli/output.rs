@@ -7,6 +7,16 @@ pub(super) fn out(text: &str) -> bool {
     write_line(&mut std::io::stdout().lock(), text.as_bytes())
 }
 
+/// Characters of a bar.
+const BAR: u64 = 30;
+
+/// `[=======>                      ]`: how much of something is done; full when there is nothing to do.
+pub(super) fn bar(done: u64, of: u64) -> String {
+    let full = (BAR * done).checked_div(of).unwrap_or(BAR) as usize;
+    let head = if full < BAR as usize { ">" } else { "" };
+    format!("[{:<width$}]", format!("{}{head}", "=".repeat(full)), width = BAR as usize)
+}
+
 /// Replaces the line of the terminal that stdout is.
 pub(super) fn out_in_place(line: &str) {
     use std::io::Write as _;

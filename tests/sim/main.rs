@@ -63,6 +63,7 @@ const REGRESSIONS: &[u64] = &[
     10, // a snapshot that did not arrive is sent again (`Raft::report_snapshot`)
     38, // a damaged record is noticed (`log::record::decode`)
     options::CRASH_SEEDS, // replicas that may have lost writes stand aside (`WorkerCore::suspect`)
+    options::CRASH_SEEDS + 12, // a replica whose log is gone stands aside at a start (`WorkerCore::start_seated`)
     options::LIVENESS_SEEDS + 4, // a preferred leader is not asked all the time (`Group::transfer_to_preferred`)
 ];
 

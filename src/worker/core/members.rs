@@ -227,11 +227,11 @@ pub(super) fn judge(map: &ClusterMap, id: GroupId, identity: &Identity) -> Found
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::{Clock, Now};
-    use crate::log::{LastStop, LogOptions, MemDisk};
+    use crate::clock::Clock;
+    use crate::log::{LogOptions, MemDisk};
     use crate::meta::form::tests::sample_map;
-    use crate::shard::limits::Limits;
     use crate::worker::WorkerOptions;
+    use crate::worker::core::tests::Still;
     use crate::worker::shared::Shared;
     use ringfort_ring::NodeId;
     use ringfort_wire::map::MapSeat;
@@ -239,14 +239,6 @@ mod tests {
 
     /// The group whose seats change; its members are first on n2 and n3 only.
     const GROUP: GroupId = GroupId(5);
-
-    struct Still;
-
-    impl Clock for Still {
-        fn now(&self) -> Now {
-            Now { boot_us: 1_000_000, wall_ms: 1_000_000 }
-        }
-    }
 
     fn n1() -> NodeId {
         NodeId("n1".into())
@@ -270,22 +262,7 @@ mod tests {
     }
 
     fn start(map: &ClusterMap, disk: &MemDisk, has_run: bool) -> WorkerCore<MemDisk> {
-        let store_id = map.node(&n1()).unwrap().store_id;
-        let shared = Arc::new(Shared::new(n1(), store_id, 1, 1, 7000, 10));
-        shared.set_map(map);
-        let options = WorkerOptions {
-            worker: 0,
-            node: n1(),
-            log: LogOptions { last_stop: LastStop::Process, ..LogOptions::default() },
-            is_restart: has_run,
-            has_run,
-            is_suspect: false,
-            seed: 1,
-            compact_bytes_min: 1 << 20,
-            disk_free_min: 0,
-            limits: Limits::default(),
-        };
-        WorkerCore::new(options, shared, map, disk.clone()).unwrap()
+        crate::worker::core::tests::start(1, map, disk, has_run)
     }
 
     /// Lets the worker follow a map and its log thread do all it has to.

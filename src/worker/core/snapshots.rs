@@ -253,19 +253,15 @@ pub(super) fn restore<D: Disk>(kind: &Machine, mut reader: SnapshotReader<D>) ->
 mod tests {
     use super::*;
     use crate::clock::{Clock, Now};
-    use crate::log::{LastStop, LogOptions, MemDisk};
+    use crate::log::MemDisk;
     use crate::meta::form::tests::sample_map;
-    use crate::shard::limits::Limits;
     use crate::shard::raft::TICK_MS;
     use crate::shard::{Origin, Submission};
-    use crate::worker::WorkerOptions;
-    use crate::worker::shared::Shared;
     use ringfort_resp::{Command, Protocol};
     use ringfort_wire::ClusterMap;
     use ringfort_wire::entry::OpKind;
     use ringfort_wire::frame;
     use ringfort_wire::request::CommandBody;
-    use std::sync::Arc;
 
     const GROUP: GroupId = GroupId(5);
     /// What is found in files.
@@ -454,25 +450,7 @@ mod tests {
     }
 
     fn start(map: &ClusterMap, n: usize, disk: &MemDisk, has_run: bool) -> WorkerCore<MemDisk> {
-        let node = NodeId(format!("n{}", n + 1));
-        let store_id = map.node(&node).unwrap().store_id;
-        let shared = Arc::new(Shared::new(node.clone(), store_id, 1, 1, 7000, 10));
-        shared.set_map(map);
-        let options = WorkerOptions {
-            worker: 0,
-            node,
-            log: LogOptions { last_stop: LastStop::Process, ..LogOptions::default() },
-            is_restart: has_run,
-            has_run,
-            is_suspect: false,
-            seed: n as u64,
-            compact_bytes_min: 1 << 20,
-            disk_free_min: 0,
-            limits: Limits::default(),
-        };
-        let mut core = WorkerCore::new(options, shared, map, disk.clone()).unwrap();
-        map.nodes.iter().for_each(|node| core.peer_up(node.id.clone(), 1));
-        core
+        crate::worker::core::tests::start(n as u64 + 1, map, disk, has_run)
     }
 
     #[test]

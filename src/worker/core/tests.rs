@@ -7,7 +7,8 @@ use crate::meta::form::tests::sample_map;
 use crate::shard::limits::Limits;
 use std::collections::BTreeSet;
 
-struct Still;
+/// A clock that stands still.
+pub(super) struct Still;
 
 impl Clock for Still {
     fn now(&self) -> Now {
@@ -15,8 +16,9 @@ impl Clock for Still {
     }
 }
 
-fn start(node: &str, map: &ClusterMap) -> WorkerCore<MemDisk> {
-    let node = NodeId(node.to_owned());
+/// The first worker of node `n`, counted from 1, with links to all others.
+pub(super) fn start(n: u64, map: &ClusterMap, disk: &MemDisk, has_run: bool) -> WorkerCore<MemDisk> {
+    let node = NodeId(format!("n{n}"));
     let store_id = map.node(&node).unwrap().store_id;
     let shared = Arc::new(Shared::new(node.clone(), store_id, 1, 1, 7000, 10));
     shared.set_map(map);
@@ -24,15 +26,15 @@ fn start(node: &str, map: &ClusterMap) -> WorkerCore<MemDisk> {
         worker: 0,
         node,
         log: LogOptions { last_stop: LastStop::Process, ..LogOptions::default() },
-        is_restart: false,
-        has_run: false,
+        is_restart: has_run,
+        has_run,
         is_suspect: false,
-        seed: 1,
+        seed: n,
         compact_bytes_min: 1 << 20,
         disk_free_min: 0,
         limits: Limits::default(),
     };
-    let mut core = WorkerCore::new(options, shared, map, MemDisk::new()).unwrap();
+    let mut core = WorkerCore::new(options, shared, map, disk.clone()).unwrap();
     map.nodes.iter().for_each(|node| core.peer_up(node.id.clone(), 1));
     core
 }
@@ -59,7 +61,7 @@ fn finish(core: &mut WorkerCore<MemDisk>, jobs: Vec<Job<MemDisk>>) {
 #[test]
 fn an_answer_that_waits_for_a_sync_is_sent_though_nothing_is_written_after_it() {
     let map = ClusterMap { fsync: true, ..sample_map() };
-    let (mut n1, mut n2) = (start("n1", &map), start("n2", &map));
+    let [mut n1, mut n2] = [1, 2].map(|n| start(n, &map, &MemDisk::new(), false));
     // The votes of n2 wait for its disk; n1 asks again.
     let mut held = Vec::new();
     let mut has_more = false;
