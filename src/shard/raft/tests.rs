@@ -1,0 +1,243 @@
+use super::convert::to_raft;
+use super::*;
+
+/// A log that holds nothing: every entry must still be in memory.
+pub(in crate::shard) struct NoDisk;
+
+impl EntryReader for NoDisk {
+    fn read(&self, _: u16, lo: u64, _: u64, _: usize) -> Result<Vec<LogEntry>, String> {
+        Err(format!("entry {lo} was asked of the disk"))
+    }
+}
+
+pub(in crate::shard) fn start(replica: u64, voters: &[u64]) -> Start {
+    Start {
+        group: 1,
+        replica,
+        membership: Membership::founded(voters),
+        hard_state: HardState { term: 0, vote: 0, commit: 0 },
+        mark_index: 0,
+        mark_term: 0,
+        last_index: 0,
+        terms: Vec::new(),
+        applied: 0,
+        rank: replica as usize - 1,
+        seed: 1,
+        is_restart: false,
+        limits: Limits::default(),
+    }
+}
+
+#[test]
+fn single_voter_commits_once_persisted() {
+    let mut raft = Raft::new(start(1, &[1]), Rc::new(NoDisk)).unwrap();
+    raft.campaign();
+    let index = raft.propose(b"x".to_vec()).unwrap();
+    let ready = raft.take_ready().unwrap();
+    assert_eq!(ready.entries.last().map(|e| e.index), Some(index));
+    assert!(ready.committed.is_empty(), "nothing is committed before it is persisted");
+    raft.persisted(ready.number);
+    let ready = raft.take_ready().unwrap();
+    assert_eq!(ready.committed.last().map(|e| e.data.as_ref()), Some(&b"x"[..]));
+}
+
+#[test]
+fn a_follower_that_answers_never_looks_dead() {
+    let respond = |kind: MessageType, term: u64| {
+        let mut m = eraftpb::Message::default();
+        m.set_msg_type(kind);
+        (m.to, m.from, m.term) = (1, 2, term);
+        Message(m)
+    };
+    let mut leader = Raft::new(start(1, &[1, 2]), Rc::new(NoDisk)).unwrap();
+    let settle = |leader: &mut Raft| {
+        while let Some(ready) = leader.take_ready() {
+            leader.persisted(ready.number);
+        }
+    };
+    leader.campaign();
+    settle(&mut leader);
+    leader.step(respond(MessageType::MsgRequestPreVoteResponse, 1));
+    settle(&mut leader);
+    leader.step(respond(MessageType::MsgRequestVoteResponse, 1));
+    settle(&mut leader);
+    assert!(leader.is_leader());
+    let is_active = |leader: &Raft| leader.followers().iter().all(|f| f.is_active);
+    for tick in 0..4 * ELECTION_TICKS_MIN {
+        if tick % HEARTBEAT_TICKS == 0 {
+            leader.step(respond(MessageType::MsgHeartbeatResponse, 1));
+        }
+        leader.tick();
+        settle(&mut leader);
+        assert!(is_active(&leader), "tick {tick}");
+    }
+    leader.report_unreachable(2);
+    let mut left = 2 * ELECTION_TICKS_MIN;
+    while leader.is_leader() && is_active(&leader) {
+        leader.tick();
+        settle(&mut leader);
+        left = left.checked_sub(1).expect("a dead follower is seen as such");
+    }
+}
+
+#[test]
+fn a_vote_is_written_before_it_is_sent() {
+    let mut ask = eraftpb::Message::default();
+    ask.set_msg_type(MessageType::MsgRequestVote);
+    (ask.to, ask.from, ask.term) = (1, 2, 5);
+    let mut raft = Raft::new(start(1, &[1, 2, 3]), Rc::new(NoDisk)).unwrap();
+    raft.step(Message(ask));
+    let ready = raft.take_ready().unwrap();
+    assert_eq!(ready.hard_state, Some(HardState { term: 5, vote: 2, commit: 0 }));
+    assert!(ready.messages.is_empty(), "the vote waits for the disk");
+    assert_eq!(ready.persisted_messages.len(), 1);
+}
+
+#[test]
+fn restarted_voter_is_silent_for_one_election_timeout() {
+    let mut candidate = Raft::new(start(2, &[1, 2]), Rc::new(NoDisk)).unwrap();
+    candidate.campaign();
+    let ready = candidate.take_ready().unwrap();
+    let ask = ready.messages.into_iter().chain(ready.persisted_messages).next().unwrap();
+    let restarted = Start { is_restart: true, ..start(1, &[1, 2]) };
+    let mut raft = Raft::new(restarted, Rc::new(NoDisk)).unwrap();
+    raft.step(ask.clone());
+    assert!(raft.take_ready().is_none(), "it voted before the timeout of its earlier promise");
+    for _ in 0..ELECTION_TICKS_MIN {
+        raft.tick();
+    }
+    raft.step(ask);
+    assert!(raft.take_ready().is_some());
+}
+
+#[test]
+fn an_entry_is_persisted_with_the_commit_index_that_was_known() {
+    let message = |kind: MessageType, index: u64, commit: u64| {
+        let mut m = eraftpb::Message::default();
+        m.set_msg_type(kind);
+        (m.to, m.from, m.term, m.index, m.commit) = (1, 2, 1, index, commit);
+        m.log_term = u64::from(index > 0);
+        if kind == MessageType::MsgAppend {
+            m.entries.push(to_raft(LogEntry { index: index + 1, term: 1, kind: 0, data: Bytes::new() }));
+        }
+        Message(m)
+    };
+    let mut raft = Raft::new(start(1, &[1, 2]), Rc::new(NoDisk)).unwrap();
+    let mut states = Vec::new();
+    for message in [
+        message(MessageType::MsgAppend, 0, 0),
+        message(MessageType::MsgHeartbeat, 0, 1),
+        message(MessageType::MsgAppend, 1, 1),
+    ] {
+        raft.step(message);
+        let ready = raft.take_ready().unwrap();
+        states.push(ready.hard_state.map(|s| s.commit));
+        raft.persisted(ready.number);
+    }
+    assert_eq!(states, [Some(0), None, Some(1)], "the heartbeat's commit index goes with the next entry");
+}
+
+#[test]
+fn a_joint_configuration_survives_a_restart() {
+    let membership =
+        Membership { epoch: 4, voters: vec![1, 2, 4], outgoing: vec![1, 2, 3], learners: vec![5] };
+    let joint = Start {
+        membership: membership.clone(),
+        hard_state: HardState { term: 3, vote: 0, commit: 9 },
+        mark_index: 9,
+        mark_term: 3,
+        last_index: 9,
+        applied: 9,
+        ..start(1, &[])
+    };
+    let mut raft = Raft::new(joint, Rc::new(NoDisk)).unwrap();
+    assert_eq!(raft.membership(), &membership);
+    raft.campaign();
+    let asked: Vec<u64> = raft.take_ready().unwrap().persisted_messages.iter().map(Message::to).collect();
+    assert_eq!(asked.len(), 3, "old and new voters are asked, learners are not: {asked:?}");
+}
+
+#[test]
+fn a_leader_that_learns_that_it_has_left_is_none_any_more() {
+    let joint = Start {
+        membership: Membership { epoch: 4, voters: vec![2, 3, 4], outgoing: vec![1, 2, 3], learners: vec![] },
+        hard_state: HardState { term: 3, vote: 0, commit: 9 },
+        mark_index: 9,
+        mark_term: 3,
+        last_index: 9,
+        applied: 9,
+        ..start(1, &[])
+    };
+    let message = |kind: MessageType, from: u64, term: u64, index: u64| {
+        let mut m = eraftpb::Message::default();
+        m.set_msg_type(kind);
+        (m.to, m.from, m.term, m.index, m.log_term) = (1, from, term, index, 3);
+        m
+    };
+    let mut raft = Raft::new(joint, Rc::new(NoDisk)).unwrap();
+    let persist_all = |raft: &mut Raft| {
+        while let Some(ready) = raft.take_ready() {
+            raft.persisted(ready.number);
+        }
+    };
+    // The entry with which it leaves comes from a leader that is gone before anybody knows that it is committed.
+    let mut append = message(MessageType::MsgAppend, 2, 3, 9);
+    let leave = Change::Leave.encode(5);
+    let entry = LogEntry { index: 10, term: 3, kind: ENTRY_CHANGE, data: leave.clone().into() };
+    append.entries.push(to_raft(entry));
+    raft.step(Message(append));
+    persist_all(&mut raft);
+    raft.campaign();
+    persist_all(&mut raft);
+    for (kind, term) in
+        [(MessageType::MsgRequestPreVoteResponse, 4), (MessageType::MsgRequestVoteResponse, 4)]
+    {
+        [2, 3].into_iter().for_each(|from| raft.step(Message(message(kind, from, term, 0))));
+        if kind == MessageType::MsgRequestPreVoteResponse {
+            persist_all(&mut raft);
+        }
+    }
+    assert!(raft.is_leader());
+    let own = raft.take_ready().unwrap();
+    for from in [2, 3] {
+        raft.step(Message(message(MessageType::MsgAppendResponse, from, 4, 11)));
+    }
+    let committed = raft.take_ready().unwrap().committed;
+    assert!(committed.iter().any(|entry| entry.index == 10 && entry.data.as_ref() == &leave[..]));
+    raft.apply_change(&leave).unwrap();
+    assert!(!raft.is_leader(), "it is no member");
+    raft.persisted(own.number);
+    raft.tick();
+}
+
+#[test]
+fn election_timeouts_of_three_voters_never_overlap() {
+    for term in 0..50 {
+        let mut seen: Vec<usize> = (1..=3)
+            .map(|id| {
+                let mut raft = Raft::new(start(id, &[1, 2, 3]), Rc::new(NoDisk)).unwrap();
+                raft.raw.raft.term = term;
+                raft.set_timeout();
+                raft.raw.raft.randomized_election_timeout()
+            })
+            .collect();
+        seen.sort_unstable();
+        assert!(seen[1] - seen[0] >= 4 && seen[2] - seen[1] >= 4, "term {term}: {seen:?}");
+    }
+}
+
+#[test]
+fn messages_round_trip_and_proposals_do_not_travel() {
+    let mut m = eraftpb::Message::default();
+    m.set_msg_type(MessageType::MsgAppend);
+    (m.to, m.from, m.term, m.index) = (1, 2, 3, 4);
+    m.entries.push(to_raft(LogEntry { index: 5, term: 3, kind: 0, data: Bytes::from_static(b"data") }));
+    let mut out = Vec::new();
+    Message(m.clone()).encode(&mut out);
+    assert_eq!(Message::decode(&out).unwrap(), Message(m));
+    for cut in 0..out.len() {
+        assert!(Message::decode(&out[..cut]).is_err());
+    }
+    out[0] = MessageType::MsgPropose as u8;
+    assert!(Message::decode(&out).is_err());
+}
