@@ -26,6 +26,8 @@ pub struct Limits {
     pub committed_bytes: u64,
     /// Bytes of recent entries that are kept in memory.
     pub cache_bytes: usize,
+    /// Bytes of a log up to which a replica that has nothing is fed from it; from a larger one it gets a snapshot.
+    pub seed_log_bytes: u64,
     /// Bytes of a snapshot that are written in one turn.
     pub snapshot_step_bytes: usize,
     /// Unsent small replies of a proxy's link at which its further reads wait, and it is not read.
@@ -46,6 +48,7 @@ impl Limits {
         message_bytes: raft::MESSAGE_BYTES_MAX,
         committed_bytes: raft::COMMITTED_BYTES_MAX,
         cache_bytes: raft::CACHE_BYTES_MAX,
+        seed_log_bytes: raft::SEED_LOG_BYTES_MAX,
         snapshot_step_bytes: 256 << 10,
         reply_room_bytes: 8 << 20,
         large_reply_bytes: 64 << 10,

@@ -45,6 +45,8 @@ pub(super) const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 pub(super) const COMMITTED_BYTES_MAX: u64 = 4 << 20;
 /// Bytes of recent entries that a group keeps in memory.
 pub(super) const CACHE_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a log up to which a replica that has nothing gets it, and no snapshot, which costs two syncs.
+pub(super) const SEED_LOG_BYTES_MAX: u64 = 64 << 10;
 
 /// Kind of a log entry that holds operations (the crate's `EntryNormal`).
 pub const ENTRY_NORMAL: u8 = 0;
@@ -58,6 +60,9 @@ pub trait EntryReader {
     /// # Errors
     /// The disk does not give them; the sentence says why.
     fn read(&self, group: u16, lo: u64, hi: u64, bytes_max: usize) -> Result<Vec<LogEntry>, String>;
+
+    /// Bytes of all entries of a group.
+    fn bytes(&self, group: u16) -> u64;
 }
 
 /// Where a group's log starts, and who takes part.
@@ -218,6 +223,8 @@ impl Raft {
                 .then(|| (start.mark_index, start.mark_term, start.membership.clone())),
             snapshot_wanted: Cell::new(false),
             unreadable: Cell::new(0),
+            applied: start.applied,
+            seed_log_bytes: start.limits.seed_log_bytes,
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let raw = RawNode::new(&config, storage, &logger).map_err(|e| e.to_string())?;
@@ -622,7 +629,7 @@ impl Raft {
             self.installing = None;
         }
         self.raw.advance_apply_to(index);
-        self.raw.mut_store().trim_cache(index);
+        self.raw.mut_store().applied(index);
     }
 
     /// A snapshot at `index` (applied), with these members, is on disk; the log before it is gone.

@@ -104,6 +104,10 @@ impl<D: Disk> EntryReader for LogReader<D> {
     }
 }
 
+    fn bytes(&self, group: u16) -> u64 {
+        self.0.borrow().group_bytes(group)
+    }
+
 /// Work of a group that waits for the disk.
 #[derive(Debug, Clone, Copy)]
 struct Pending {

@@ -259,6 +259,7 @@ impl Options {
         let replica_clients = if has_replica_clients { 2 } else { 0 };
         let mut bounds = Rng::new(seed ^ 0x0062_6f75_6e64_7300);
         let shrunk = Self::shrink(&mut limits, &mut bounds);
+        let mut seeding = Rng::new(seed ^ 0x7365_6564_696e_6700);
         let write_window = if limits.one_in(3) { limits.spread(1, 64) } else { 1024 };
         let proxy_limits = ProxyLimits { write_window, ..Self::shrink_proxy(&mut bounds) };
         Self {
@@ -266,6 +267,11 @@ impl Options {
             limits: Limits {
                 // A preferred leader that stays broken is asked for ever: most of the time must be left to writes.
                 return_ticks: shrunk.return_ticks.max(if is_liveness { RETURN_TICKS_MIN } else { 0 }),
+                seed_log_bytes: if seeding.one_in(3) {
+                    shrunk.seed_log_bytes
+                } else {
+                    seeding.spread(1, 4_000)
+                },
                 ..shrunk
             },
             proxy_limits,
@@ -324,6 +330,7 @@ impl Options {
             snapshot_step_bytes: tiny(100, usual.snapshot_step_bytes as u64) as usize,
             reply_room_bytes: tiny_later(100, usual.reply_room_bytes as u64) as usize,
             large_reply_bytes: tiny_later(10, usual.large_reply_bytes as u64) as usize,
+            seed_log_bytes: usual.seed_log_bytes,
         }
     }
 
@@ -351,6 +358,7 @@ impl Options {
             message_bytes: 1,
             committed_bytes: 1,
             cache_bytes: 1,
+            seed_log_bytes: 0,
             snapshot_step_bytes: 1,
             reply_room_bytes: 1,
             large_reply_bytes: 1,

@@ -27,6 +27,10 @@ pub(super) struct GroupStorage {
     /// The first of the entries that could not be read back from disk when a follower needed them last; 0 = none. The
     /// follower gets a snapshot that has it.
     pub(super) unreadable: Cell<u64>,
+    /// The last entry that is applied.
+    pub(super) applied: u64,
+    /// Bytes of a log up to which a replica that has nothing is fed from it.
+    pub(super) seed_log_bytes: u64,
 }
 
 impl GroupStorage {
@@ -54,8 +58,9 @@ impl GroupStorage {
         }
     }
 
-    /// Drops the oldest applied entries from memory while it holds more than its bound.
-    pub(super) fn trim_cache(&mut self, applied: u64) {
+    /// Everything up to `applied` is. Drops the oldest applied entries from memory while it holds more than its bound.
+    pub(super) fn applied(&mut self, applied: u64) {
+        self.applied = applied;
         while self.cache_bytes > self.cache_bytes_max
             && self.cache.front().is_some_and(|e| e.index <= applied)
         {
@@ -93,6 +98,14 @@ impl GroupStorage {
         (self.mark_index, self.mark_term, self.last_index) = (index, term, index);
         self.snapshot = Some((index, term, membership));
     }
+
+    /// Whether a follower that lacks the entries from `low` on is better off with a snapshot: it has nothing, and the log is
+    /// not tiny. How much it gets is then known beforehand, and sent at the rate of moves, while a log may hold much more than
+    /// the state, and leaves as fast as the link takes it. Not before something is applied: a snapshot would have nothing, and
+    /// the follower may be needed to commit.
+    fn seeds_by_snapshot(&self, low: u64) -> bool {
+        low == 1 && self.applied > 0 && self.reader.bytes(self.group) > self.seed_log_bytes
+    }
 }
 
 impl Storage for GroupStorage {
@@ -112,6 +125,10 @@ impl Storage for GroupStorage {
         }
         if high > self.last_index + 1 {
             return Err(StorageError::Unavailable.into());
+        }
+        // Asked for a follower: the crate turns to the snapshot.
+        if context.can_async() && self.seeds_by_snapshot(low) {
+            return Err(StorageError::Compacted.into());
         }
         let bytes_max = max_size.into().unwrap_or(u64::MAX);
         let cache_first = self.cache.front().map_or(self.last_index + 1, |e| e.index);

@@ -8,6 +8,10 @@ impl EntryReader for NoDisk {
     fn read(&self, _: u16, lo: u64, _: u64, _: usize) -> Result<Vec<LogEntry>, String> {
         Err(format!("entry {lo} was asked of the disk"))
     }
+
+    fn bytes(&self, _: u16) -> u64 {
+        0
+    }
 }
 
 pub(in crate::shard) fn start(replica: u64, voters: &[u64]) -> Start {
@@ -240,4 +244,61 @@ fn messages_round_trip_and_proposals_do_not_travel() {
     }
     out[0] = MessageType::MsgPropose as u8;
     assert!(Message::decode(&out).is_err());
+}
+
+/// A log of so many bytes, whose entries are all still in memory.
+struct OfBytes(u64);
+
+impl EntryReader for OfBytes {
+    fn read(&self, group: u16, lo: u64, hi: u64, bytes_max: usize) -> Result<Vec<LogEntry>, String> {
+        NoDisk.read(group, lo, hi, bytes_max)
+    }
+
+    fn bytes(&self, _: u16) -> u64 {
+        self.0
+    }
+}
+
+/// What the leader sends to replica 3, which has nothing, when replica 2 has the first `acked` of the 3 entries; and whether it
+/// wants a snapshot for it.
+fn sent_to_an_empty_replica(log_bytes: u64, acked: u64, has_snapshot: bool) -> (Vec<MessageType>, bool) {
+    let mut raft = Raft::new(start(1, &[1, 2, 3]), Rc::new(OfBytes(log_bytes))).unwrap();
+    let respond = |raft: &mut Raft, kind: MessageType, from: u64, index: u64, reject: bool| {
+        let mut m = eraftpb::Message::default();
+        m.set_msg_type(kind);
+        (m.to, m.from, m.term, m.index, m.reject) = (1, from, 1, index, reject);
+        raft.step(Message(m));
+        let mut sent = Vec::new();
+        while let Some(ready) = raft.take_ready() {
+            sent.extend(ready.messages);
+            if let Some(last) = ready.committed.last() {
+                raft.applied(last.index);
+            }
+            raft.persisted(ready.number);
+        }
+        sent
+    };
+    raft.campaign();
+    respond(&mut raft, MessageType::MsgRequestPreVoteResponse, 2, 0, false);
+    respond(&mut raft, MessageType::MsgRequestVoteResponse, 2, 0, false);
+    assert!(raft.is_leader());
+    (0..2).for_each(|_| assert!(raft.propose(b"x".to_vec()).is_ok()));
+    respond(&mut raft, MessageType::MsgAppendResponse, 2, acked, false);
+    assert_eq!(raft.applied_index(), acked);
+    if has_snapshot {
+        raft.compacted(acked, 1, Membership::founded(&[1, 2, 3]));
+    }
+    let sent = respond(&mut raft, MessageType::MsgAppendResponse, 3, 0, true);
+    let to_3 = sent.iter().filter(|m| m.to() == 3).map(|m| m.0.get_msg_type()).collect();
+    (to_3, raft.take_snapshot_wanted())
+}
+
+#[test]
+fn a_replica_that_has_nothing_gets_a_snapshot_unless_the_log_is_tiny_or_nothing_is_applied() {
+    let (tiny, large) = (Limits::default().seed_log_bytes, Limits::default().seed_log_bytes + 1);
+    assert_eq!(sent_to_an_empty_replica(tiny, 2, false), (vec![MessageType::MsgAppend], false));
+    assert_eq!(sent_to_an_empty_replica(large, 2, false), (vec![], true));
+    assert_eq!(sent_to_an_empty_replica(large, 2, true), (vec![MessageType::MsgSnapshot], false));
+    // Its acknowledgement may be what is lacking for the first entry to be committed.
+    assert_eq!(sent_to_an_empty_replica(large, 0, false), (vec![MessageType::MsgAppend], false));
 }
