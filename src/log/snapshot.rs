@@ -303,7 +303,7 @@ impl<D: Disk> SnapshotFiles<D> {
     /// [`LogError::Damaged`], [`LogError::Version`]: the node must stop. [`LogError::Io`].
     pub fn open(&self, group: u16) -> Result<Option<SnapshotReader<D>>, LogError> {
         match self.current.get(&group) {
-            Some(&index) => SnapshotReader::open(&self.disk, group, index).map(Some),
+            Some(&index) => SnapshotReader::open(&self.disk, file_name(group, index), group, index).map(Some),
             None => Ok(None),
         }
     }
@@ -443,6 +443,15 @@ impl<D: Disk> SnapshotJob<D> {
         &self.header
     }
 
+    /// Opens the file as it is: whole, not durable yet.
+    ///
+    /// # Errors
+    /// [`LogError::Damaged`], [`LogError::Version`]: it is of no use. [`LogError::Io`].
+    pub fn open(&self) -> Result<SnapshotReader<D>, LogError> {
+        let Output { disk, name, .. } = &self.output;
+        SnapshotReader::open(disk, name.clone(), self.header.group, self.header.index)
+    }
+
     /// Syncs the file, gives it its name, syncs the folder.
     ///
     /// # Errors
@@ -482,8 +491,7 @@ pub struct SnapshotReader<D: Disk> {
 }
 
 impl<D: Disk> SnapshotReader<D> {
-    fn open(disk: &D, group: u16, index: u64) -> Result<Self, LogError> {
-        let name = file_name(group, index);
+    fn open(disk: &D, name: String, group: u16, index: u64) -> Result<Self, LogError> {
         let io_error = |error| LogError::io("read", &name, error);
         let fault = |fault| match fault {
             Fault::Damaged(what) => LogError::Damaged { file: name.clone(), offset: 0, what },

@@ -962,10 +962,15 @@ impl Group {
         self.raft.take_snapshot_wanted()
     }
 
-    /// Replaces the state by that of an installed snapshot.
-    pub fn install(&mut self, machine: Machine) {
+    /// Replaces the state by that of an installed snapshot, and returns the former one.
+    pub fn install(&mut self, machine: Machine) -> Machine {
         self.snapshot = None;
-        self.machine = machine;
+        std::mem::replace(&mut self.machine, machine)
+    }
+
+    /// Ends the replica. What it leaves is large, to be freed on another thread.
+    pub fn into_garbage(mut self) -> impl std::fmt::Debug + Send {
+        (self.machine, self.raft.take_entries())
     }
 
     /// Whether the log needs compaction: it is larger than `bytes_min` and than the data.

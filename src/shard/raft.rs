@@ -637,6 +637,11 @@ impl Raft {
         self.raw.mut_store().compact(index, term, membership);
     }
 
+    /// Takes the entries that are in memory, of a replica that ends.
+    pub fn take_entries(&mut self) -> impl std::fmt::Debug + Send + use<> {
+        std::mem::take(&mut self.raw.mut_store().cache)
+    }
+
     /// The snapshot on disk is of no use: none is sent until there is another one.
     pub fn snapshot_lost(&mut self) {
         self.raw.mut_store().snapshot = None;

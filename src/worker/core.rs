@@ -25,7 +25,8 @@ mod snapshots;
 mod start;
 
 pub use jobs::{Job, JobDone};
-pub use snapshots::{SnapshotReceive, SnapshotSend};
+use snapshots::Received;
+pub use snapshots::{Restore, SnapshotReceive, SnapshotSend};
 
 use super::ports::PortTable;
 use super::shared::{Shared, View};
@@ -102,11 +103,11 @@ impl<D: Disk> EntryReader for LogReader<D> {
         let read = self.0.borrow().read(group, lo, hi, bytes_max);
         read.map_err(|error| format!("{:#}", anyhow::Error::from(error)))
     }
-}
 
     fn bytes(&self, group: u16) -> u64 {
         self.0.borrow().group_bytes(group)
     }
+}
 
 /// Work of a group that waits for the disk.
 #[derive(Debug, Clone, Copy)]
@@ -154,8 +155,8 @@ pub struct WorkerCore<D: Disk> {
     /// Whether the whole log is missing although replicas have run on it.
     is_log_lost: bool,
     snapshots_wanted: VecDeque<u16>,
-    /// Groups of which a snapshot was received and not judged by Raft yet, and its index once Raft was told of it.
-    received: BTreeMap<u16, Option<u64>>,
+    /// Groups of which a snapshot was received and not judged by Raft yet, and itself once Raft was told of it.
+    received: BTreeMap<u16, Option<Received>>,
     /// What the meta group was told last of replicas that vote now, and of those that take part no more.
     arrived: Vec<(u16, Vec<u64>)>,
     gone: Vec<(u16, Vec<u64>)>,
@@ -353,8 +354,9 @@ impl<D: Disk> WorkerCore<D> {
         if let Some((index, term)) = ready.as_ref().and_then(|(_, work)| work.install) {
             self.install(id, index, term)?;
         }
-        if let Some(&Some(index)) = self.received.get(&id) {
+        if let Some(Some(Received { header, .. })) = self.received.get(&id) {
             // Raft has seen it and did not want it: it knows better.
+            let index = header.index;
             self.received.remove(&id);
             self.snapshots.discard(id, index)?;
         }
@@ -506,17 +508,25 @@ impl<D: Disk> WorkerCore<D> {
                 group.compacted(header.index, header.term, members.unwrap_or_default());
                 self.touch(id);
             }
+            JobDone::Freed => {}
             JobDone::Received(id, header, message, result) => {
                 self.received.remove(&id);
-                if let Err(error) = result {
-                    let error = format!("{:#}", anyhow::Error::from(error));
-                    tracing::warn!(group = id, error, "a received snapshot could not be made durable");
-                    return Ok(());
-                }
+                let machine = match result {
+                    Ok(machine) => machine,
+                    Err(error) => {
+                        let error = format!("{error:#}");
+                        tracing::warn!(
+                            group = id,
+                            error,
+                            "a received snapshot could not be read or made durable"
+                        );
+                        return Ok(());
+                    }
+                };
                 // It becomes the current one when Raft accepts it; until then the older one stays.
                 if let Some(group) = self.groups.get_mut(&id) {
                     group.step(message);
-                    self.received.insert(id, Some(header.index));
+                    self.received.insert(id, Some(Received { header, machine }));
                     self.touch(id);
                 } else {
                     self.snapshots.discard(id, header.index)?;

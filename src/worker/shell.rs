@@ -334,7 +334,7 @@ impl Shell {
             // The threads live as long as these senders.
             let _ = match job {
                 Job::Sync(_) => self.syncs.send(job),
-                Job::Snapshot { .. } | Job::Received { .. } => self.snapshots.send(job),
+                Job::Snapshot { .. } | Job::Received { .. } | Job::Free(_) => self.snapshots.send(job),
             };
         }
         for (worker, message) in messages {

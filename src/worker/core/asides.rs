@@ -10,7 +10,7 @@
 
 use super::members::{Found, judge};
 use super::start::{machine_index, new_machine};
-use super::{HOUSEKEEPING_TICKS, WorkerCore, no_room, snapshots::restore};
+use super::{HOUSEKEEPING_TICKS, WorkerCore, no_room, snapshots::Restore};
 use crate::log::{Disk, HardState, Identity, LogError, Mark, Recovered, SnapshotHeader, Standing};
 use crate::meta::recover;
 use crate::shard::Machine;
@@ -252,7 +252,7 @@ impl<D: Disk> WorkerCore<D> {
                 let mut next = 1;
                 if let Some(reader) = reader.filter(|_| old.is_some()) {
                     next = reader.header().index + 1;
-                    machine = restore(&machine, reader)?;
+                    machine = Restore::of(&machine).run(reader)?;
                 }
                 let Machine::Partition(machine) = &mut machine else {
                     anyhow::bail!("the meta group does not start anew")

@@ -1,6 +1,8 @@
 //! Work for the log threads.
 
+use super::snapshots::Restore;
 use crate::log::{Disk, LogError, SnapshotHeader, SnapshotJob, SyncJob};
+use crate::shard::Machine;
 use crate::shard::raft::Message;
 
 /// Work for the log thread: it may block. Its outcome goes back by [`WorkerCore::job_done`](super::WorkerCore::job_done).
@@ -15,7 +17,7 @@ pub enum Job<D: Disk> {
         /// The group.
         group: u16,
     },
-    /// Make a received snapshot durable.
+    /// Read a received snapshot into a fresh state, and make it durable.
     Received {
         /// The snapshot.
         job: SnapshotJob<D>,
@@ -23,7 +25,11 @@ pub enum Job<D: Disk> {
         message: Message,
         /// The group.
         group: u16,
+        /// What reads it.
+        restore: Restore,
     },
+    /// Free what nobody needs any more: the state of many keys takes long.
+    Free(Box<dyn std::fmt::Debug + Send>),
 }
 
 /// Outcome of a [`Job`].
@@ -33,8 +39,10 @@ pub enum JobDone {
     Synced(Result<u64, LogError>),
     /// The snapshot of an own group is durable.
     Snapshot(u16, SnapshotHeader, Result<(), LogError>),
-    /// A received snapshot is durable.
-    Received(u16, SnapshotHeader, Message, Result<(), LogError>),
+    /// A received snapshot is durable, and this is its state.
+    Received(u16, SnapshotHeader, Message, anyhow::Result<Machine>),
+    /// Nothing is to be done.
+    Freed,
 }
 
 impl<D: Disk> Job<D> {
@@ -49,9 +57,16 @@ impl<D: Disk> Job<D> {
                 let header = job.header().clone();
                 JobDone::Snapshot(group, header, job.run())
             }
-            Self::Received { job, message, group } => {
+            Self::Received { job, message, group, restore } => {
                 let header = job.header().clone();
-                JobDone::Received(group, header, message, job.run())
+                // One that cannot be read is dropped with its job, before it has its name.
+                let restored = job.open().map_err(anyhow::Error::from).and_then(|reader| restore.run(reader));
+                let machine = restored.and_then(|machine| Ok(job.run().map(|()| machine)?));
+                JobDone::Received(group, header, message, machine)
+            }
+            Self::Free(garbage) => {
+                drop(garbage);
+                JobDone::Freed
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Replicas come and go as the cluster map says, and groups take them in: see [`crate::shard::membership`].
 
 use super::start::seats_of;
-use super::{Ending, REPORT_TICKS, WorkerCore, read_age_us_max};
+use super::{Ending, Job, REPORT_TICKS, WorkerCore, read_age_us_max};
 use crate::log::{Disk, Identity, Standing};
 use crate::shard::membership::{Change, Step};
 use crate::shard::{Group, Machine, Origin, Submission};
@@ -44,6 +44,7 @@ impl<D: Disk> WorkerCore<D> {
                     replica = group.raft().replica(),
                     "the replica has left its group"
                 );
+                self.jobs.push(Job::Free(Box::new(group.into_garbage())));
                 self.end_replica(id)?;
             }
         }

@@ -5,6 +5,7 @@ use super::{Job, WorkerCore, no_room};
 use crate::failpoint::{self, Point};
 use crate::log::{Disk, IncomingSnapshot, LogError, Mark, SnapshotHeader, SnapshotReader};
 use crate::meta::MetaMachine;
+use crate::shard::machine::MachineRestorer;
 use crate::shard::raft::Message;
 use crate::shard::{Group, Machine};
 use ringfort_ring::NodeId;
@@ -41,6 +42,13 @@ impl<D: Disk> SnapshotReceive<D> {
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), LogError> {
         self.file.write(bytes)
     }
+}
+
+/// A snapshot that was received: what it is of, and its state.
+#[derive(Debug)]
+pub(super) struct Received {
+    pub(super) header: SnapshotHeader,
+    pub(super) machine: Machine,
 }
 
 impl<D: Disk> WorkerCore<D> {
@@ -138,9 +146,10 @@ impl<D: Disk> WorkerCore<D> {
         if self.received.contains_key(&group) {
             return Ok(None);
         }
+        let Some(state) = self.groups.get(&group) else { return Ok(None) };
         self.received.insert(group, None);
         let index = job.header().index;
-        self.jobs.push(Job::Received { job, message, group });
+        self.jobs.push(Job::Received { job, message, group, restore: Restore::of(state.machine()) });
         Ok(Some((group, index)))
     }
 
@@ -205,46 +214,61 @@ impl<D: Disk> WorkerCore<D> {
         self.status.snapshots_installed += 1;
         failpoint::hit(Point::SnapshotInstall)?;
         self.snapshots.complete(id, index)?;
-        if self.received.get(&id) == Some(&Some(index)) {
-            self.received.remove(&id);
-        }
-        let reader = self
-            .snapshots
-            .open(id)?
-            .filter(|r| r.header().index == index && r.header().term == term)
-            .ok_or_else(|| {
-                anyhow::anyhow!("group {id}: the snapshot at {index} that Raft accepted is not on disk")
+        let received = self.received.remove(&id).flatten();
+        let Received { header, machine } =
+            received.filter(|r| r.header.index == index && r.header.term == term).ok_or_else(|| {
+                anyhow::anyhow!("group {id}: the snapshot at {index} that Raft accepted is not here")
             })?;
-        let conf = reader.header().conf.clone();
+        let conf = header.conf;
         if self.building.as_ref().is_some_and(|(building, _)| *building == id) {
             self.building = None;
         }
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         group.snapshot_abort();
-        let machine = restore(group.machine(), reader)?;
-        group.install(machine);
+        self.jobs.push(Job::Free(Box::new(group.install(machine))));
         self.log.borrow_mut().stage_mark(id, &Mark { index, term, conf }, false)?;
         failpoint::pass(Point::SnapshotInstalled);
         Ok(())
     }
 }
 
-/// Reads a snapshot into a fresh state of the same kind.
-pub(super) fn restore<D: Disk>(kind: &Machine, mut reader: SnapshotReader<D>) -> anyhow::Result<Machine> {
-    match kind {
-        Machine::Partition(machine) => {
-            let mut restorer = machine.restorer();
-            while let Some(chunk) = reader.next_chunk()? {
-                restorer.push(&chunk).map_err(anyhow::Error::msg)?;
-            }
-            Ok(Machine::Partition(Box::new(restorer.finish().map_err(anyhow::Error::msg)?)))
+/// Reads a snapshot into a fresh state; on any thread.
+#[derive(Debug)]
+pub enum Restore {
+    /// Of a partition.
+    Partition(Box<MachineRestorer>),
+    /// Of the meta group.
+    Meta,
+}
+
+impl Restore {
+    /// For a state of the same kind.
+    pub(super) fn of(kind: &Machine) -> Self {
+        match kind {
+            Machine::Partition(machine) => Self::Partition(Box::new(machine.restorer())),
+            Machine::Meta(_) => Self::Meta,
         }
-        Machine::Meta(_) => {
-            let mut bytes = Vec::new();
-            while let Some(chunk) = reader.next_chunk()? {
-                bytes.extend_from_slice(&chunk);
+    }
+
+    /// Reads it all.
+    ///
+    /// # Errors
+    /// It is damaged, or no such state.
+    pub(super) fn run<D: Disk>(self, mut reader: SnapshotReader<D>) -> anyhow::Result<Machine> {
+        match self {
+            Self::Partition(mut restorer) => {
+                while let Some(chunk) = reader.next_chunk()? {
+                    restorer.push(&chunk).map_err(anyhow::Error::msg)?;
+                }
+                Ok(Machine::Partition(Box::new(restorer.finish().map_err(anyhow::Error::msg)?)))
             }
-            Ok(Machine::Meta(Box::new(MetaMachine::restore(&bytes).map_err(anyhow::Error::msg)?)))
+            Self::Meta => {
+                let mut bytes = Vec::new();
+                while let Some(chunk) = reader.next_chunk()? {
+                    bytes.extend_from_slice(&chunk);
+                }
+                Ok(Machine::Meta(Box::new(MetaMachine::restore(&bytes).map_err(anyhow::Error::msg)?)))
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::asides::Standby;
 use super::members::{Found, judge};
-use super::{LogReader, WorkerCore, WorkerOptions, read_age_us_max, snapshots::restore};
+use super::{LogReader, WorkerCore, WorkerOptions, read_age_us_max, snapshots::Restore};
 use crate::log::{Disk, HardState, Identity, Log, Mark, Recovered, SnapshotFiles, Standing};
 use crate::shard::machine::PartitionMachine;
 use crate::shard::membership::Membership;
@@ -216,7 +216,7 @@ impl<D: Disk> WorkerCore<D> {
         let mut terms = recovered.map(|r| r.terms.clone()).unwrap_or_default();
         if let Some(reader) = self.snapshots.open(id.0)? {
             let header = reader.header().clone();
-            machine = restore(&machine, reader)?;
+            machine = Restore::of(&machine).run(reader)?;
             // A crash between the snapshot and the log's mark leaves a snapshot that is ahead of the mark.
             if header.index > mark.index {
                 let keep_log = log.term(id.0, header.index) == Some(header.term);
