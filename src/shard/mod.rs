@@ -957,9 +957,10 @@ impl Group {
         self.raft.compacted(index, term, members);
     }
 
-    /// Whether a follower waits for a snapshot that is not on disk. Reading clears it.
+    /// Whether a follower waits for a snapshot that is neither on disk nor being written. Reading clears it. A second one would
+    /// take from the log what is to follow the first; if that one does not serve, the follower asks again.
     pub fn take_snapshot_wanted(&self) -> bool {
-        self.raft.take_snapshot_wanted()
+        self.raft.take_snapshot_wanted() && self.snapshot.is_none()
     }
 
     /// Replaces the state by that of an installed snapshot, and returns the former one.

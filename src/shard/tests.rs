@@ -4,7 +4,7 @@
 use super::machine::PartitionMachine;
 use super::membership::Change;
 use super::raft::tests::{NoDisk, start};
-use super::raft::{ELECTION_TICKS_MAX, Message, ProposeError, TICK_MS};
+use super::raft::{ELECTION_TICKS_MAX, HEARTBEAT_TICKS, Message, ProposeError, TICK_MS};
 use super::*;
 use ringfort_resp::{Command, Protocol};
 use ringfort_store::{LargeValue, Policy};
@@ -587,6 +587,26 @@ fn another_leader_goes_on_with_a_change_that_its_predecessor_began() {
         assert_eq!(trio.voters(1), [1, 2, 4], "after {ticks} ticks");
         assert!(!trio.groups[0].raft().membership().is_joint(), "after {ticks} ticks");
     }
+}
+
+#[test]
+fn a_follower_that_waits_for_a_snapshot_has_one_made_not_two() {
+    let mut trio = Trio::new();
+    trio.cut = vec![3];
+    trio.write(1, 1, &[b"k", b"v"], Command::Set);
+    trio.settle();
+    let (index, term) = trio.groups[0].snapshot_begin().expect("there is something");
+    trio.groups[0].compacted(index, term, Membership::founded(&[1, 2, 3]));
+    trio.groups[0].snapshot_lost();
+    trio.cut.clear();
+    trio.tick(2 * HEARTBEAT_TICKS);
+    assert!(trio.groups[0].take_snapshot_wanted());
+    assert!(trio.groups[0].snapshot_begin().is_some());
+    trio.tick(2 * HEARTBEAT_TICKS);
+    assert!(!trio.groups[0].take_snapshot_wanted(), "it is being written");
+    trio.groups[0].snapshot_abort();
+    trio.tick(2 * HEARTBEAT_TICKS);
+    assert!(trio.groups[0].take_snapshot_wanted(), "it was given up");
 }
 
 #[test]
