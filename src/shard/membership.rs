@@ -139,7 +139,10 @@ impl Membership {
         if let Some(&old) = self.learners.iter().find(|id| !wanted.contains(id)) {
             return Step::Change(Change::RemoveLearner(old));
         }
+        // Not while every learner is still being fed: the next leader would have to begin with it anew.
+        let is_fed = self.learners.is_empty() || self.learners.iter().any(|&id| is_live(id));
         if !wanted.contains(&own)
+            && is_fed
             && let Some(heir) = self.voters.iter().copied().find(|&id| wanted.contains(&id) && is_live(id))
         {
             return Step::Transfer(heir);
@@ -316,6 +319,8 @@ mod tests {
         let m = Membership { learners: vec![9], ..Membership::founded(&[1, 2, 3]) };
         let followers = [follower(2, 100, false), follower(3, 100, true), follower(9, 100, true)];
         assert_eq!(m.step(1, &[2, 3, 9], 1, &followers, 100), Step::Transfer(3));
+        let followers_of_9 = [follower(3, 100, true), follower(9, 100, false)];
+        assert_eq!(m.step(1, &[2, 3, 9], 1, &followers_of_9, 100), Step::Wait, "9 is being fed");
         let joint = Membership { outgoing: vec![1, 2, 3], ..Membership::founded(&[2, 3, 9]) };
         assert_eq!(joint.step(1, &[2, 3, 9], 1, &followers, 100), Step::Transfer(3));
         assert_eq!(joint.step(1, &[2, 3, 9], 1, &[], 100), Step::Wait);

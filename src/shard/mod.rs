@@ -335,6 +335,8 @@ pub struct Group {
     led_ticks: u64,
     /// The leader that was known last; 0 = none yet.
     known_leader: u64,
+    /// Whom leadership is being handed to: the likely leader when it is lost, until one is known.
+    heir: Option<u64>,
     activity: Activity,
     /// When own entries that are applied were proposed; emptied every turn, so a few.
     applied_proposals: Vec<u64>,
@@ -385,6 +387,7 @@ impl Group {
             snapshot: None,
             led_ticks: 0,
             known_leader: 0,
+            heir: None,
             activity: Activity::default(),
             applied_proposals: Vec::new(),
             seed,
@@ -415,6 +418,12 @@ impl Group {
     /// The leader's node, when known.
     pub fn leader(&self) -> Option<&NodeId> {
         self.raft.leader().and_then(|r| self.node_of(r))
+    }
+
+    /// Where to ask when this replica does not lead: the name of a node, or nothing.
+    fn leader_hint(&self) -> &str {
+        let likely = self.raft.leader().or(self.heir);
+        likely.and_then(|replica| self.node_of(replica)).map_or("", |node| &node.0)
     }
 
     fn node_of(&self, replica: u64) -> Option<&NodeId> {
@@ -452,7 +461,7 @@ impl Group {
                 Err(_) => return Step::Wait,
             },
             Step::Transfer(heir) => {
-                self.transfer(Some(*heir));
+                let _ = self.transfer(Some(self.seats.preferred)) || self.transfer(Some(*heir));
             }
             Step::Done if !self.raft.settle() => return Step::Wait,
             Step::Done | Step::Wait => {}
@@ -563,6 +572,9 @@ impl Group {
     pub fn tick(&mut self) -> bool {
         self.raft.tick();
         self.led_ticks = if self.raft.is_leader() { self.led_ticks + 1 } else { 0 };
+        if self.raft.is_leader() && !self.raft.is_transferring() {
+            self.heir = None; // the hand-over was given up
+        }
         self.raft.has_ready() || self.reads.is_waiting()
     }
 
@@ -595,7 +607,7 @@ impl Group {
     /// Queues a write; see [`OpKind`]. It is answered when it is applied, or when it cannot be.
     pub fn write(&mut self, kind: OpKind, s: Submission<'_>, ports: &mut impl Ports) {
         if !self.raft.is_leader() {
-            ports.reply(s.origin, Status::NotLeader(self.leader().map_or("", |n| n.0.as_str())));
+            ports.reply(s.origin, Status::NotLeader(self.leader_hint()));
             return;
         }
         if self.queue_bytes + s.body.len() > self.limits.queue_bytes && self.queue_bytes > 0 {
@@ -822,6 +834,7 @@ impl Group {
         if let Some(leader) = self.raft.leader().filter(|leader| *leader != self.known_leader) {
             self.activity.leader_changes += u64::from(self.known_leader != 0);
             self.known_leader = leader;
+            self.heir = None;
             self.reads.forget_asked();
         }
         if led_term != self.led_term {
@@ -836,7 +849,7 @@ impl Group {
             self.memory.forget_office(lost.into_iter().map(|inflight| inflight.change));
         }
         if led_term == 0 && (!self.queue.is_empty() || self.reads.is_leader_waited_for()) {
-            let hint = self.leader().map_or_else(String::new, |n| n.0.clone());
+            let hint = self.leader_hint().to_owned();
             self.queue_bytes = 0;
             let queued = std::mem::take(&mut self.queue).into_iter().flat_map(|b| b.origins);
             for origin in queued.chain(self.reads.take_leaders()) {
@@ -884,6 +897,7 @@ impl Group {
         // A late success of this transfer would break a lease of this term, so there is none from here on.
         self.lease.void(self.raft.term());
         self.raft.transfer_leader(target.replica);
+        self.heir = Some(target.replica);
         true
     }
 
@@ -893,6 +907,8 @@ impl Group {
         let begins = !self.is_preferred()
             && self.led_ticks >= self.limits.return_ticks
             && self.is_lease_usable()
+            // The next leader would have to begin anew with a replica that is being fed.
+            && (!self.is_seeding() || self.seats.drained.contains(&self.raft.replica()))
             && (self.transfer(Some(self.seats.preferred)) || self.transfer_from_drained());
         if begins {
             // Writes wait until it is done or given up. One that cannot catch up, its disk being full, must not make that

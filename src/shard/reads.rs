@@ -337,7 +337,7 @@ impl Group {
     }
 
     fn answer_not_leader(&self, origin: Origin, ports: &mut impl Ports) {
-        self.answer_read(origin, Status::NotLeader(self.leader().map_or("", |n| n.0.as_str())), ports);
+        self.answer_read(origin, Status::NotLeader(self.leader_hint()), ports);
     }
 
     /// The conditions of a lease read that do not depend on the time. An entry of the own term is applied, so everything

@@ -610,6 +610,16 @@ fn a_follower_that_waits_for_a_snapshot_has_one_made_not_two() {
 }
 
 #[test]
+fn who_waits_for_a_leader_that_hands_over_is_sent_to_its_heir_before_anybody_knows_the_new_leader() {
+    let mut trio = Trio::new();
+    assert!(trio.groups[0].transfer(Some(3)));
+    trio.write(1, 1, &[b"k", b"v"], Command::Set);
+    trio.settle();
+    assert_eq!(trio.answers(1), [r#"NotLeader("n3")"#]);
+    assert!(trio.groups[2].raft().is_leader());
+}
+
+#[test]
 fn a_preferred_replica_without_room_does_not_keep_writes_waiting() {
     let mut trio = Trio::new();
     assert!(trio.groups[0].transfer(Some(2)));
