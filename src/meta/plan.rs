@@ -131,6 +131,13 @@ pub struct GroupFacts {
     pub bytes: u64,
 }
 
+impl GroupFacts {
+    /// Bytes that a new replica is sent.
+    fn snapshot_bytes(&self) -> u64 {
+        ringfort_store::snapshot_bytes(self.keys, self.bytes)
+    }
+}
+
 /// What a node says of itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct NodeFacts {

@@ -33,6 +33,7 @@ pub use keyspace::Store;
 pub use memory::{MemoryLimit, Policy};
 pub use record::LargeValue;
 pub use restore::{RestoreError, Restorer};
+pub use snapshot::snapshot_bytes;
 
 /// Longest key that a write accepts, bytes. Longer ones are refused, so that a record's header stays small and an index
 /// or a reply of keys stays bounded; reads of longer keys find nothing.

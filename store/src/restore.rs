@@ -3,14 +3,13 @@
 use crate::{
     KEY_BYTES_MAX, MemoryLimit, Store, VALUE_BYTES_MAX,
     record::{EXPIRY_MS_MAX, Record},
-    snapshot::{END, KIND_EXPIRES, KIND_STRING, VERSION},
+    snapshot::{END, KIND_EXPIRES, KIND_STRING, RECORD_HEAD_BYTES, VERSION},
 };
 
 const HEAD_BYTES: usize = 5;
 const SLOT_BYTES: usize = 2;
 const BLOCK_HEAD_BYTES: usize = SLOT_BYTES + 4;
 const END_BYTES: usize = SLOT_BYTES + 16;
-const RECORD_HEAD_BYTES: usize = 7;
 
 /// Why bytes are no snapshot of this partition. The store under construction is lost; ask for another snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -29,7 +29,7 @@ use hashbrown::HashTable;
 
 use crate::{
     Store,
-    record::{Record, hash_key},
+    record::{LOGICAL_OVERHEAD_BYTES, Record, hash_key},
 };
 
 /// Version of the format: the first byte.
@@ -40,6 +40,15 @@ pub(crate) const KIND_STRING: u8 = 0;
 pub(crate) const KIND_EXPIRES: u8 = 0x80;
 /// In place of a slot: the end of the snapshot.
 pub(crate) const END: u16 = u16::MAX;
+/// Bytes of a record beside its expiry, key and value.
+pub(crate) const RECORD_HEAD_BYTES: usize = 7;
+
+/// Bytes of the records of a snapshot of so many keys of so many logical bytes. Its slots come to 6 bytes each, its head and
+/// end to 23.
+#[must_use]
+pub fn snapshot_bytes(keys: u64, logical_bytes: u64) -> u64 {
+    logical_bytes.saturating_sub(keys.saturating_mul(LOGICAL_OVERHEAD_BYTES - RECORD_HEAD_BYTES as u64))
+}
 
 /// A snapshot that is being written.
 ///
@@ -281,6 +290,20 @@ mod tests {
         });
         assert_eq!(bytes[0], bytes[1]);
         assert_eq!(one.store.digest(), two.store.digest());
+    }
+
+    #[test]
+    fn its_size_is_known_beforehand() {
+        let mut session = Session::new();
+        for i in 0..1000 {
+            session.run(&format!("SET {{t}}{i} {} EX 1000", "v".repeat(i)));
+            session.run(&format!("SET {{t}}long{i} v"));
+        }
+        let mut bytes = Vec::new();
+        session.store.snapshot_begin();
+        assert!(session.store.snapshot_next(usize::MAX, &mut bytes));
+        let (keys, logical_bytes) = (session.store.len() as u64, session.store.logical_bytes());
+        assert_eq!(bytes.len() as u64, 5 + 6 + crate::snapshot_bytes(keys, logical_bytes) + 18);
     }
 
     #[test]

@@ -64,10 +64,10 @@ fn a_plan_says_what_a_file_would_change_and_changes_nothing() {
         moves.iter().all(|m| m["to"] == "n4" && m["from"].is_string() && m["partition"].is_u64()),
         "{said}"
     );
-    // A key is 32 bytes, its name and its value.
+    // A key is sent as 7 bytes, its name and its value.
     let keys = number(&json, "keys");
     assert!((100..=200).contains(&keys), "{said}");
-    assert!(keys * 41 <= number(&json, "bytes") && number(&json, "bytes") <= keys * 43, "{said}");
+    assert!(keys * 16 <= number(&json, "bytes") && number(&json, "bytes") <= keys * 18, "{said}");
     assert!(number(&json, "seconds") > 0, "{said}");
     assert_eq!(
         (&json["nodes"][3]["id"], &json["nodes"][3]["change"]),

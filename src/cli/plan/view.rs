@@ -212,7 +212,7 @@ n4 (new)   0 -> 48   0 -> 16       0 -> 48,000        0 B -> 144.0 MiB  +144.0 M
 replicas 48 of 192 move, the minimum
 leaders  16 of 64 change
 keys     48,000 of 192,000 copies change node (25.0 %)
-time     about 6 s for 144.0 MiB, at 64.0 MiB/s and 2 at a time for each node
+time     about 6 s for 142.9 MiB, at 64.0 MiB/s and 2 at a time for each node
 pause    about 50 ms, once for each of 16 partitions";
         assert_eq!(text(|wanted| add(wanted, 4, ""), Style::PLAIN, 200), expected);
     }
