@@ -54,6 +54,11 @@ impl Cursor {
         self.0 & ((1 << POSITION_BITS) - 1)
     }
 
+    /// The least hash at a position; the greatest hash of all behind the last position.
+    pub fn hash_min(position: u64) -> u64 {
+        if position >> POSITION_BITS == 0 { position << (u64::BITS - POSITION_BITS) } else { u64::MAX }
+    }
+
     /// The position of a key by its hash.
     pub fn position_of(hash: u64) -> u64 {
         hash >> (u64::BITS - POSITION_BITS)

@@ -4,7 +4,7 @@ use ringfort_resp::{Command, ReplyWriter};
 
 use crate::{LargeValue, Store, commands, keyspace::Reader};
 
-/// Records of flushed tables that each apply frees for each of its arguments. A new key takes at least one argument, so
+/// Parts of flushed tables that each apply frees for each of its arguments. A new key takes at least one argument, so
 /// that memory is given back faster than writes can fill it again, and garbage never adds up over several flushes.
 const RECLAIM_PER_ARG: usize = 8;
 
@@ -40,7 +40,7 @@ impl Store {
         reply: &mut ReplyWriter<'_>,
     ) {
         self.usage.log_time_ms = ctx.log_time_ms;
-        self.reclaim(args.len().saturating_add(1).saturating_mul(RECLAIM_PER_ARG));
+        self.garbage.step(args.len().saturating_add(1).saturating_mul(RECLAIM_PER_ARG));
         let done = if commands::is_read(command) {
             self.apply_read(ctx.log_time_ms, command, args, reply)
         } else {

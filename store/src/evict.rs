@@ -102,7 +102,7 @@ impl Store {
         victims
     }
 
-    fn victim(&self, evictor: &mut Evictor, now_ms: u64) -> Option<&Record> {
+    fn victim(&self, evictor: &mut Evictor, now_ms: u64) -> Option<Record<'_>> {
         match evictor.policy {
             Policy::NoEviction => None,
             Policy::VolatileTtl => {
@@ -140,11 +140,11 @@ impl Store {
     }
 
     /// The best candidate that is still there and was not used since.
-    fn best_of_pool(&self, evictor: &mut Evictor, now_ms: u64) -> Option<&Record> {
+    fn best_of_pool(&self, evictor: &mut Evictor, now_ms: u64) -> Option<Record<'_>> {
         while let Some(Candidate { score, place }) = evictor.pool.pop() {
             let record = self.record_at(place).filter(|record| {
                 (record.expires_at_ms().is_some() || !evictor.policy.is_volatile())
-                    && score <= self.score(record, now_ms)
+                    && score <= self.score(*record, now_ms)
             });
             if record.is_some() && !evictor.chosen.contains(&place.hash) {
                 return record;
@@ -153,7 +153,7 @@ impl Store {
         None
     }
 
-    fn score(&self, record: &Record, now_ms: u64) -> u32 {
+    fn score(&self, record: Record<'_>, now_ms: u64) -> u32 {
         if self.limit().policy.is_lfu() {
             LFU_MAX - self.usage.lfu_count(record.mark(), now_ms)
         } else {
@@ -162,7 +162,7 @@ impl Store {
     }
 
     /// A random key, of those that expire where only they may go.
-    fn draw(&self, evictor: &mut Evictor) -> Option<(&Record, Place)> {
+    fn draw(&self, evictor: &mut Evictor) -> Option<(Record<'_>, Place)> {
         if !evictor.policy.is_volatile() {
             return self.random_record(&mut evictor.random);
         }
@@ -223,7 +223,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::{MemoryLimit, commands::testing::Session};
+    use crate::{MemoryLimit, commands::testing::Session, record::Content};
 
     fn session(policy: Policy) -> Session {
         let mut session = Session::new();
@@ -300,7 +300,7 @@ mod tests {
             session.store.usage.log_time_ms = session.now_ms;
             let key = format!("{i}");
             let place = session.store.place(key.as_bytes()).unwrap();
-            session.store.put(place, Record::new(key.as_bytes(), b"v", (i % 1000 == 0).then_some(1 << 60)));
+            session.store.put(place, Content::new(key.as_bytes(), b"v", (i % 1000 == 0).then_some(1 << 60)));
         }
         let mut evictor = Evictor::new(3);
         let mut victims = session.store.victims(&mut evictor, session.now_ms, u64::MAX, 99);

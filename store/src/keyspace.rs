@@ -1,36 +1,22 @@
-//! The keyspace: one table per slot, the expiry index and the counters over them.
+//! The keyspace: the slots' tables, the expiry index and the counters over them.
 
-use hashbrown::{HashTable, hash_table::Entry};
 use ringfort_ring::{SLOTS, slot_of};
 
 use crate::{
     ExpiredKey, KEY_BYTES_MAX, LargeValue, MemoryLimit, VALUE_BYTES_MAX,
+    arena::Tidiness,
     counts::KeyCounts,
     error::CommandError,
     expiry::{ExpiryEntry, ExpiryIndex},
     memory::{Usage, next_random},
     reclaim::Reclaim,
-    record::{EXPIRY_MS_MAX, Record, hash_key},
+    record::{Content, EXPIRY_MS_MAX, Record, hash_key, overwrite, set_expiry},
+    slots::{At, SlotTables},
     snapshot::Snapshot,
 };
 
-/// A table smaller than this is never shrunk.
-const SHRINK_CAPACITY_MIN: usize = 64;
-
-/// Random buckets of a table that are tried before it is walked.
-const BUCKET_DRAWS_MAX: usize = 32;
-
-/// A table is shrunk when it is less than one part in this many full.
-const SHRINK_RATIO: usize = 8;
-
-/// Place of the seven bits of a hash that a table keeps beside each bucket.
-const TAG_SHIFT: u32 = u64::BITS - 7;
-
-/// A table looks at so many buckets at once, or at a multiple.
-const GROUP_BUCKETS_MIN: usize = 8;
-
-/// Most empty buckets that are drawn in search of a random record.
-const DRAWS_MAX: usize = 10_000;
+/// Keys that are fetched into the processor's cache at a time.
+const PREFETCH_KEYS: usize = 16;
 
 /// The keyspace of the slots of one partition.
 ///
@@ -40,11 +26,11 @@ const DRAWS_MAX: usize = 10_000;
 /// - The expiry index holds exactly one entry for each (expiry, slot, hash) among the records with an expiry.
 /// - A slot that a running snapshot has not written yet holds what it held when the snapshot began.
 ///
-/// Only `put`, `update`, `remove` and `flush` change a table.
+/// Only `put`, `update`, `remove` and `flush` change the tables.
 #[derive(Debug)]
 pub struct Store {
     first: u16,
-    tables: Vec<HashTable<Record>>,
+    tables: SlotTables,
     counts: KeyCounts,
     index: ExpiryIndex,
     totals: Totals,
@@ -77,11 +63,11 @@ impl Store {
     pub fn new(first: u16, last: u16) -> Self {
         assert!(first <= last, "the first slot is not after the last");
         assert!(last < SLOTS, "a slot is below {SLOTS}");
-        let tables: Vec<_> = (first..=last).map(|_| HashTable::new()).collect();
+        let slots = usize::from(last - first) + 1;
         Self {
             first,
-            counts: KeyCounts::new(tables.len()),
-            tables,
+            counts: KeyCounts::new(slots),
+            tables: SlotTables::new(slots, hash_key),
             index: ExpiryIndex::default(),
             totals: Totals::default(),
             usage: Usage::default(),
@@ -97,7 +83,7 @@ impl Store {
 
     /// Last slot.
     pub fn last_slot(&self) -> u16 {
-        self.first + (self.tables.len() - 1) as u16
+        self.first + (self.tables.slots_len() - 1) as u16
     }
 
     /// Number of keys; those that are past their expiry but not removed yet count.
@@ -139,13 +125,12 @@ impl Store {
 
     /// Number of keys in a slot; 0 for a slot of another partition.
     pub fn slot_len(&self, slot: u16) -> usize {
-        self.table(slot).map_or(0, HashTable::len)
+        self.table(slot).map_or(0, |table| self.tables.len_of(table))
     }
 
     /// The first `max` keys of a slot in byte order. O(k log k), k = keys of the slot.
     pub fn keys_in_slot(&self, slot: u16, max: usize) -> Vec<Vec<u8>> {
-        let Some(table) = self.table(slot) else { return Vec::new() };
-        let mut keys: Vec<&[u8]> = table.iter().map(Record::key).collect();
+        let mut keys: Vec<&[u8]> = self.records_of_slot(slot).map(Record::key).collect();
         keys.sort_unstable();
         keys.into_iter().take(max).map(<[u8]>::to_vec).collect()
     }
@@ -153,12 +138,12 @@ impl Store {
     /// Digest of a slot's content: the wrapping sum of xxh3 over key, value and expiry of each record, hence independent
     /// of order and history. 0 for an empty slot and for a slot of another partition. O(bytes of the slot).
     pub fn digest_slot(&self, slot: u16) -> u64 {
-        self.table(slot).map_or(0, digest_table)
+        digest_of(self.records_of_slot(slot))
     }
 
     /// Digest of the whole content: the wrapping sum of the slots' digests.
     pub fn digest(&self) -> u64 {
-        self.tables.iter().map(digest_table).fold(0, u64::wrapping_add)
+        (0..self.tables.slots_len()).map(|i| digest_of(self.tables.records_of(i))).fold(0, u64::wrapping_add)
     }
 
     /// Removes `key` when its expiry is exactly `expires_at_ms`; returns whether it did.
@@ -188,10 +173,24 @@ impl Store {
         due
     }
 
-    /// Frees up to `max` records of flushed tables; returns whether any are left. Each `apply` frees a few as well; a
-    /// worker calls this when it is idle. Changes nothing that can be observed.
+    /// Does up to `max` small steps to give memory back, of flushed tables and of pages with few records; returns whether
+    /// more is to be done. Writes do some steps as well; a worker calls this when it is idle. Changes nothing that can be
+    /// observed.
     pub fn reclaim(&mut self, max: usize) -> bool {
-        self.garbage.step(max)
+        self.garbage.step(max) || (0..max).all(|_| self.tables.tidy(Tidiness::Idle))
+    }
+
+    /// Has the processor fetch what commands on these keys will look at, while it does other things. Changes nothing.
+    pub fn prefetch(&self, keys: &[&[u8]]) {
+        for keys in keys.chunks(PREFETCH_KEYS) {
+            let mut places = [None; PREFETCH_KEYS];
+            for (place, key) in places.iter_mut().zip(keys) {
+                *place = self.place(key).ok();
+            }
+            let places = places.iter().flatten();
+            places.clone().for_each(|place| self.tables.prefetch_bucket(place.table, place.hash));
+            places.for_each(|place| self.tables.prefetch_record(place.table, place.hash));
+        }
     }
 
     /// Checks every invariant of the type. O(n log n); for tests.
@@ -201,9 +200,10 @@ impl Store {
     pub fn check_invariants(&self) {
         let mut totals = Totals::default();
         let mut entries = std::collections::BTreeSet::new();
-        for (i, table) in self.tables.iter().enumerate() {
+        self.tables.check_invariants();
+        for i in 0..self.tables.slots_len() {
             let mut keys = std::collections::BTreeSet::new();
-            for record in table {
+            for record in self.tables.records_of(i) {
                 let key = record.key();
                 let place = self.place(key).expect("the key's slot is of this partition");
                 assert_eq!(place.table, i, "a record stands in its slot's table");
@@ -211,14 +211,14 @@ impl Store {
                 assert!(self.find(place, key).is_some(), "a record is found under its key");
                 assert!(key.len() <= KEY_BYTES_MAX, "a key is within its limit");
                 assert!(record.value().len() <= VALUE_BYTES_MAX, "a value is within its limit");
-                totals.add(record);
+                totals.add(record.logical_bytes(), record.expires_at_ms());
                 if let Some(expires_at_ms) = record.expires_at_ms() {
                     assert!(expires_at_ms <= EXPIRY_MS_MAX, "an expiry is within its limit");
                     entries.insert(ExpiryEntry { expires_at_ms, table: i as u16, hash: place.hash });
                 }
             }
         }
-        let tables_of_keys = self.tables.iter().enumerate().map(|(i, table)| (i, table.len()));
+        let tables_of_keys = (0..self.tables.slots_len()).map(|i| (i, self.tables.len_of(i)));
         let mut nth = 0;
         for (i, len) in tables_of_keys.filter(|(_, len)| *len != 0) {
             assert_eq!(self.counts.table_of(nth), i, "the counts are those of the tables");
@@ -228,7 +228,7 @@ impl Store {
         assert_eq!(self.totals, totals, "the counters are the sums over the records");
         assert!(self.index.iter().eq(entries.iter()), "the expiry index is that of the records");
         if let Some(snapshot) = &self.snapshot {
-            snapshot.check_invariants(self.tables.len());
+            snapshot.check_invariants(self.tables.slots_len());
         }
     }
 
@@ -238,7 +238,7 @@ impl Store {
     /// Its slot is not one of this partition's.
     pub(crate) fn place(&self, key: &[u8]) -> Result<Place, CommandError> {
         let table = slot_of(key).0.checked_sub(self.first).map(usize::from);
-        let table = table.filter(|i| *i < self.tables.len()).ok_or(CommandError::Misplaced)?;
+        let table = table.filter(|i| *i < self.tables.slots_len()).ok_or(CommandError::Misplaced)?;
         Ok(Place { table, hash: hash_key(key) })
     }
 
@@ -254,113 +254,115 @@ impl Store {
     }
 
     /// The record of a key, past its expiry or not.
-    pub(crate) fn find(&self, place: Place, key: &[u8]) -> Option<&Record> {
-        self.tables[place.table].find(place.hash, |record| record.key() == key)
+    #[inline]
+    pub(crate) fn find(&self, place: Place, key: &[u8]) -> Option<Record<'_>> {
+        self.find_at(place, key).map(|at| self.tables.record(at))
     }
 
     /// The record of a key that is about to be written; removes it when it is past its expiry.
-    pub(crate) fn touch(&mut self, place: Place, key: &[u8], now_ms: u64) -> Option<&Record> {
-        if self.find(place, key).is_some_and(|record| record.is_expired(now_ms)) {
+    pub(crate) fn touch(&mut self, place: Place, key: &[u8], now_ms: u64) -> Option<Record<'_>> {
+        let at = self.find_at(place, key)?;
+        if self.tables.record(at).is_expired(now_ms) {
             self.remove(place, key);
             return None;
         }
-        self.find(place, key)
+        Some(self.tables.record(at))
     }
 
     /// Inserts a record or replaces the one of its key.
-    pub(crate) fn put(&mut self, place: Place, record: Record) {
+    pub(crate) fn put(&mut self, place: Place, content: Content<'_>) {
         self.before_write(place.table);
-        self.totals.add(&record);
-        let expires_at_ms = record.expires_at_ms();
-        let entry = self.tables[place.table].entry(
-            place.hash,
-            |other| other.key() == record.key(),
-            |other| hash_key(other.key()),
-        );
-        let old = match entry {
-            Entry::Occupied(mut occupied) => {
-                record.set_mark(self.usage.used_mark(occupied.get().mark(), self.usage.log_time_ms));
-                Some(core::mem::replace(occupied.get_mut(), record))
-            }
-            Entry::Vacant(vacant) => {
-                record.set_mark(self.usage.new_mark());
-                vacant.insert(record);
-                self.counts.add(place.table);
-                None
-            }
+        self.totals.add(content.logical_bytes(), content.expires_at_ms);
+        let old_expiry = if let Some(at) = self.find_at(place, content.key) {
+            let old = self.tables.record(at);
+            let (mark, old_expiry) = (old.mark(), old.expires_at_ms());
+            self.totals.sub(old.logical_bytes(), old_expiry);
+            self.tables.replace(at, self.usage.used_mark(mark, self.usage.log_time_ms), content);
+            old_expiry
+        } else {
+            self.tables.insert(place.table, place.hash, self.usage.new_mark(), content);
+            self.counts.add(place.table);
+            None
         };
-        if let Some(old) = old {
-            self.forget(place, &old);
-        }
-        if let Some(expires_at_ms) = expires_at_ms {
-            self.index.insert(place.entry(expires_at_ms));
-        }
+        self.after_write(place, old_expiry, content.expires_at_ms);
     }
 
-    /// Changes the value of a record in place; `change` keeps its key and its expiry. Does nothing without a record.
-    pub(crate) fn update(&mut self, place: Place, key: &[u8], change: impl FnOnce(Record) -> Record) {
+    /// Appends to a value. Does nothing without a record.
+    pub(crate) fn append(&mut self, place: Place, key: &[u8], suffix: &[u8]) {
+        self.update(place, key, |tables, at, mark| {
+            tables.change(at, mark, |body| {
+                body.reserve_exact(suffix.len());
+                body.extend_from_slice(suffix);
+            });
+        });
+    }
+
+    /// Overwrites a value from `offset` on, behind zero bytes where it ends before. Does nothing without a record.
+    pub(crate) fn overwrite(&mut self, place: Place, key: &[u8], offset: usize, patch: &[u8]) {
+        self.update(place, key, |tables, at, mark| {
+            tables.change(at, mark, |body| overwrite(body, offset, patch));
+        });
+    }
+
+    /// Changes when a key expires. Does nothing without a record.
+    pub(crate) fn set_expiry(&mut self, place: Place, key: &[u8], expires_at_ms: Option<u64>) {
+        self.update(place, key, |tables, at, mark| {
+            tables.change(at, mark, |body| set_expiry(body, expires_at_ms));
+        });
+    }
+
+    /// Changes a record in place, but not its key; `change` gets its place and its new mark.
+    fn update(&mut self, place: Place, key: &[u8], change: impl FnOnce(&mut SlotTables, At, u32)) {
         self.before_write(place.table);
-        let table = &mut self.tables[place.table];
-        let Some(record) = table.find_mut(place.hash, |record| record.key() == key) else { return };
-        self.totals.sub(record);
-        let expires_at_ms = record.expires_at_ms();
-        *record = change(core::mem::take(record));
-        debug_assert_eq!(record.key(), key);
-        debug_assert_eq!(record.expires_at_ms(), expires_at_ms);
-        record.set_mark(self.usage.used_mark(record.mark(), self.usage.log_time_ms));
-        self.totals.add(record);
+        let Some(at) = self.find_at(place, key) else { return };
+        let old = self.tables.record(at);
+        let (mark, old_expiry) = (old.mark(), old.expires_at_ms());
+        self.totals.sub(old.logical_bytes(), old_expiry);
+        change(&mut self.tables, at, self.usage.used_mark(mark, self.usage.log_time_ms));
+        let new = self.find(place, key).expect("its key is the same");
+        let (bytes, new_expiry) = (new.logical_bytes(), new.expires_at_ms());
+        self.totals.add(bytes, new_expiry);
+        self.after_write(place, old_expiry, new_expiry);
     }
 
     /// Removes a key; returns whether it was there.
     pub(crate) fn remove(&mut self, place: Place, key: &[u8]) -> bool {
-        if self.find(place, key).is_none() {
-            return false;
-        }
+        let Some(at) = self.find_at(place, key) else { return false };
         self.before_write(place.table);
-        let table = &mut self.tables[place.table];
-        let Ok(entry) = table.find_entry(place.hash, |record| record.key() == key) else { return false };
-        let (record, _) = entry.remove();
-        shrink(table);
+        let old = self.tables.record(at);
+        let old_expiry = old.expires_at_ms();
+        self.totals.sub(old.logical_bytes(), old_expiry);
+        self.tables.remove(place.table, place.hash, at);
         self.counts.sub(place.table);
-        self.forget(place, &record);
+        self.after_write(place, old_expiry, None);
         true
     }
 
     /// Removes every key. O(slots), whatever their number of keys: the tables are moved away and freed later.
     pub(crate) fn flush(&mut self) {
-        for (i, table) in self.tables.iter_mut().enumerate() {
-            let table = core::mem::take(table);
-            match &mut self.snapshot {
-                Some(snapshot) if !snapshot.is_written(i) => snapshot.freeze(i, table),
-                _ => self.garbage.push_table(table),
-            }
+        let tables = SlotTables::new(self.tables.slots_len(), hash_key);
+        let tables = core::mem::replace(&mut self.tables, tables);
+        match &mut self.snapshot {
+            Some(snapshot) if snapshot.needs_tables() => snapshot.freeze(tables),
+            _ => self.garbage.push_tables(tables),
         }
         self.garbage.push_index(self.index.take());
         self.totals = Totals::default();
         self.counts.clear();
     }
 
-    /// A random key, each as likely as any other. `None` without keys. O(log slots), and within the table O(1): one bucket
-    /// in eight is taken at least, or there are few.
-    pub(crate) fn random_record(&self, random: &mut u64) -> Option<(&Record, Place)> {
+    /// A random key, each as likely as any other. `None` without keys. O(log slots), and within the slot O(1) on average.
+    pub(crate) fn random_record(&self, random: &mut u64) -> Option<(Record<'_>, Place)> {
         let len = self.totals.keys as u64;
         let nth = next_random(random).checked_rem(len)?;
         let table = self.counts.table_of(nth as u32);
-        let buckets = self.tables[table].num_buckets();
-        let mut draw = || next_random(random) as usize % buckets.max(1);
-        let drawn = (0..BUCKET_DRAWS_MAX).find_map(|_| self.tables[table].get_bucket(draw()));
-        let record = drawn.or_else(|| {
-            let start = draw();
-            (start..buckets).chain(0..start).find_map(|i| self.tables[table].get_bucket(i))
-        })?;
+        let record = self.tables.random_of(table, || next_random(random) as usize)?;
         Some((record, Place { table, hash: hash_key(record.key()) }))
     }
 
     /// The record at a place that was found earlier, if it is still there.
-    pub(crate) fn record_at(&self, place: Place) -> Option<&Record> {
-        let mut records = self.tables[place.table].iter_hash(place.hash);
-        // The table compares only a few bits of the hash.
-        records.find(|record| hash_key(record.key()) == place.hash)
+    pub(crate) fn record_at(&self, place: Place) -> Option<Record<'_>> {
+        self.tables.with_hash(place.table, place.hash).next()
     }
 
     /// The expiry index and what is needed to find its records.
@@ -369,74 +371,80 @@ impl Store {
     }
 
     /// The records of a slot in no particular order; none for a slot of another partition.
-    pub(crate) fn records_of_slot(&self, slot: u16) -> impl Iterator<Item = &Record> {
-        self.table(slot).into_iter().flatten()
+    pub(crate) fn records_of_slot(&self, slot: u16) -> impl Iterator<Item = Record<'_>> {
+        self.table(slot).into_iter().flat_map(|table| self.tables.records_of(table))
     }
 
-    /// The records of a slot whose hash begins with the seven bits `tag`, in no particular order; some come twice, and some
-    /// of other tags may be among them. Looks at one byte of each other record: about 2 ns.
-    pub(crate) fn records_of_tag(&self, slot: u16, tag: u64) -> impl Iterator<Item = &Record> {
-        self.table(slot).into_iter().flat_map(move |table| {
-            // A probe looks at all buckets of the group where it begins, whichever hashes led there.
-            let starts = (0..table.num_buckets()).step_by(GROUP_BUCKETS_MIN);
-            starts.flat_map(move |bucket| table.iter_hash(tag << TAG_SHIFT | bucket as u64))
-        })
+    /// The records of a slot whose hash is `from` or more, and some others, in portions of some tens: all hashes of a
+    /// portion are less than those of the next one.
+    pub(crate) fn portions_of_slot(
+        &self,
+        slot: u16,
+        from: u64,
+    ) -> impl Iterator<Item = impl Iterator<Item = Record<'_>>> {
+        self.table(slot).into_iter().flat_map(move |table| self.tables.segments_of(table, from))
     }
 
     /// One of the records of a slot, each as likely as any other; `random` gives random numbers. `None`: it is empty.
-    pub(crate) fn random_of_slot(&self, slot: u16, mut random: impl FnMut() -> usize) -> Option<&Record> {
-        let table = self.table(slot).filter(|table| !table.is_empty())?;
-        let mut drawn = (0..DRAWS_MAX).map(|_| random() % table.num_buckets());
-        // A table is hardly ever less than one eighth full, so the first draws hit.
-        drawn.find_map(|bucket| table.get_bucket(bucket)).or_else(|| table.iter().next())
+    pub(crate) fn random_of_slot(&self, slot: u16, random: impl FnMut() -> usize) -> Option<Record<'_>> {
+        self.tables.random_of(self.table(slot)?, random)
     }
 
-    pub(crate) fn tables(&self) -> &[HashTable<Record>] {
+    pub(crate) fn tables(&self) -> &SlotTables {
         &self.tables
+    }
+
+    #[inline]
+    fn find_at(&self, place: Place, key: &[u8]) -> Option<At> {
+        self.tables.find(place.table, place.hash, key)
     }
 
     /// Has a running snapshot write the slot out before it changes.
     fn before_write(&mut self, table: usize) {
         if let Some(snapshot) = &mut self.snapshot {
-            snapshot.write_ahead(table, &self.tables[table]);
+            snapshot.write_ahead(table, &self.tables);
         }
     }
 
-    /// Takes a record that left its table out of the counters and the index.
-    fn forget(&mut self, place: Place, record: &Record) {
-        self.totals.sub(record);
-        if let Some(expires_at_ms) = record.expires_at_ms() {
-            let entry = place.entry(expires_at_ms);
-            if self.records_of(entry).next().is_none() {
+    /// Notes in the index that a key expires at another time, and lets the tables give memory back.
+    fn after_write(&mut self, place: Place, old_expiry: Option<u64>, new_expiry: Option<u64>) {
+        if old_expiry != new_expiry {
+            if let Some(entry) = old_expiry.map(|at| place.entry(at))
+                && self.records_of(entry).next().is_none()
+            {
                 self.index.remove(entry);
             }
+            if let Some(at) = new_expiry {
+                self.index.insert(place.entry(at));
+            }
         }
+        self.tables.tidy(Tidiness::Busy);
     }
 
     /// The records under an entry of the index: one, but for keys of equal hash.
-    pub(crate) fn records_of(&self, entry: ExpiryEntry) -> impl Iterator<Item = &Record> {
-        // The table compares only a few bits of the hash.
-        self.tables[usize::from(entry.table)].iter_hash(entry.hash).filter(move |record| {
-            record.expires_at_ms() == Some(entry.expires_at_ms) && hash_key(record.key()) == entry.hash
-        })
+    pub(crate) fn records_of(&self, entry: ExpiryEntry) -> impl Iterator<Item = Record<'_>> {
+        let records = self.tables.with_hash(usize::from(entry.table), entry.hash);
+        records.filter(move |record| record.expires_at_ms() == Some(entry.expires_at_ms))
     }
 
-    fn table(&self, slot: u16) -> Option<&HashTable<Record>> {
-        self.tables.get(usize::from(slot.checked_sub(self.first)?))
+    /// The number of a slot's table; `None`: it is of another partition.
+    fn table(&self, slot: u16) -> Option<usize> {
+        let table = usize::from(slot.checked_sub(self.first)?);
+        (table < self.tables.slots_len()).then_some(table)
     }
 }
 
 impl Totals {
-    fn add(&mut self, record: &Record) {
+    fn add(&mut self, logical_bytes: u64, expires_at_ms: Option<u64>) {
         self.keys += 1;
-        self.expires += usize::from(record.expires_at_ms().is_some());
-        self.logical_bytes += record.logical_bytes();
+        self.expires += usize::from(expires_at_ms.is_some());
+        self.logical_bytes += logical_bytes;
     }
 
-    fn sub(&mut self, record: &Record) {
+    fn sub(&mut self, logical_bytes: u64, expires_at_ms: Option<u64>) {
         self.keys -= 1;
-        self.expires -= usize::from(record.expires_at_ms().is_some());
-        self.logical_bytes -= record.logical_bytes();
+        self.expires -= usize::from(expires_at_ms.is_some());
+        self.logical_bytes -= logical_bytes;
     }
 }
 
@@ -489,7 +497,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Leaves the value of a record out of the reply, if it is large and that is wanted; returns its length.
-    pub(crate) fn take_large(&mut self, record: &Record) -> Option<usize> {
+    pub(crate) fn take_large(&mut self, record: Record<'_>) -> Option<usize> {
         if self.takes_large {
             self.large = record.large_value();
         }
@@ -512,7 +520,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The record of a key; notes it when it is past its expiry.
-    pub(crate) fn get(&mut self, key: &[u8]) -> Result<Option<&'a Record>, CommandError> {
+    pub(crate) fn get(&mut self, key: &[u8]) -> Result<Option<Record<'a>>, CommandError> {
         let Some(record) = self.store.find(self.store.place(key)?, key) else { return Ok(None) };
         match record.expires_at_ms() {
             Some(expires_at_ms) if expires_at_ms <= self.now_ms => {
@@ -531,16 +539,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn digest_table(table: &HashTable<Record>) -> u64 {
-    table.iter().map(Record::digest).fold(0, u64::wrapping_add)
-}
-
-fn shrink(table: &mut HashTable<Record>) {
-    if table.is_empty() {
-        *table = HashTable::new();
-    } else if SHRINK_CAPACITY_MIN < table.capacity() && table.len() * SHRINK_RATIO < table.capacity() {
-        table.shrink_to(table.len() * 2, |record| hash_key(record.key()));
-    }
+fn digest_of<'a>(records: impl Iterator<Item = Record<'a>>) -> u64 {
+    records.map(Record::digest).fold(0, u64::wrapping_add)
 }
 
 #[cfg(test)]
@@ -658,8 +658,9 @@ mod tests {
     #[test]
     fn flushed_records_are_freed_in_slices() {
         let mut session = Session::new();
+        let value = "v".repeat(2000);
         for i in 0..100 {
-            session.run(&format!("SET {i} v EX 10"));
+            session.run(&format!("SET {i} {value} EX 10"));
         }
         session.run("FLUSHALL");
         assert!(session.store.reclaim(100), "the index is left at least");
@@ -669,22 +670,5 @@ mod tests {
         }
         assert!((10..=40).contains(&steps), "{steps} steps");
         assert!(!session.store.reclaim(1));
-    }
-
-    #[test]
-    fn tables_shrink_after_mass_deletion() {
-        let mut session = Session::new();
-        for i in 0..1000 {
-            let key = format!("{{t}}{i}");
-            session.run_args(Command::Set, &[key.as_bytes(), b"v"]);
-        }
-        let slot = usize::from(slot_of(b"{t}").0);
-        let full = session.store.tables[slot].capacity();
-        for i in 0..990 {
-            let key = format!("{{t}}{i}");
-            session.run_args(Command::Del, &[key.as_bytes()]);
-        }
-        assert!(session.store.tables[slot].capacity() * 4 < full);
-        assert_eq!(session.store.tables[slot].len(), 10);
     }
 }

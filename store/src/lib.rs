@@ -12,6 +12,8 @@
 //! What is deliberately absent: databases (`SELECT`), types other than strings.
 
 mod apply;
+mod arena;
+mod bucket;
 mod commands;
 mod counts;
 mod error;
@@ -25,6 +27,7 @@ mod packed;
 mod reclaim;
 mod record;
 mod restore;
+mod slots;
 mod snapshot;
 
 pub use apply::{ApplyContext, ExpiredKey};

@@ -71,9 +71,9 @@ impl Packed {
         self.tag.get()
     }
 
-    /// Changes the tag.
-    pub(crate) fn set_tag(&self, tag: u32) {
-        self.tag.set(tag);
+    /// Where the tag stands.
+    pub(crate) fn tag_cell(&self) -> &Cell<u32> {
+        &self.tag
     }
 
     fn is_shared(&self) -> bool {
@@ -145,7 +145,7 @@ mod tests {
         for len in [0, 1, SHARED_BYTES_MIN - 1, SHARED_BYTES_MIN, 100_000] {
             let bytes = vec![7; len];
             let packed = Packed::new(bytes.clone().into(), 1);
-            packed.set_tag(u32::MAX);
+            packed.tag_cell().set(u32::MAX);
             let copy = packed.clone();
             assert_eq!((&*packed, packed.tag()), (&bytes[..], u32::MAX));
             assert_eq!(packed.into_vec(), bytes);

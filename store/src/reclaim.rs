@@ -1,29 +1,28 @@
 //! Memory of emptied tables, given back in slices.
 //!
-//! FLUSHALL on a million keys must not free a million allocations inside one `apply`: it moves the tables here, and
-//! each later `apply` frees a few, or the worker frees many when it is idle.
+//! FLUSHALL on a million keys must not free a hundred megabytes inside one `apply`: it moves the tables here, and each later
+//! `apply` frees a part, or the worker frees many when it is idle.
 
 use std::collections::{VecDeque, btree_set};
 
-use hashbrown::{HashTable, hash_table};
-
-use crate::{expiry::ExpiryEntry, record::Record};
+use crate::{expiry::ExpiryEntry, slots::SlotTables};
 
 /// Tables and indexes that nothing refers to any more.
-///
-/// The records leave it in hash-table order, which shows nowhere: they are only dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Reclaim {
-    tables: VecDeque<hash_table::IntoIter<Record>>,
+    tables: VecDeque<SlotTables>,
     indexes: VecDeque<btree_set::IntoIter<ExpiryEntry>>,
 }
 
 impl Reclaim {
-    /// Takes a table to be freed later.
-    pub(crate) fn push_table(&mut self, table: HashTable<Record>) {
-        if !table.is_empty() {
-            self.tables.push_back(table.into_iter());
-        }
+    /// Takes tables to be freed later.
+    pub(crate) fn push_tables(&mut self, tables: SlotTables) {
+        self.tables.push_back(tables);
+    }
+
+    /// Takes tables, if any, to be freed later.
+    pub(crate) fn extend(&mut self, tables: Option<SlotTables>) {
+        self.tables.extend(tables);
     }
 
     /// Takes an index to be freed later.
@@ -31,21 +30,21 @@ impl Reclaim {
         self.indexes.push_back(index);
     }
 
-    /// Frees up to `max` records or index entries; returns whether any are left.
+    /// Frees up to `max` parts of tables or entries of indexes; returns whether any are left. A part is a long record or
+    /// 256 KiB of short ones, of which one step frees one at most.
     pub(crate) fn step(&mut self, max: usize) -> bool {
+        if let Some(tables) = self.tables.front_mut() {
+            if !tables.dismantle(max) {
+                self.tables.pop_front();
+            }
+            return !self.tables.is_empty() || !self.indexes.is_empty();
+        }
         for _ in 0..max {
-            if let Some(table) = self.tables.front_mut() {
-                if table.next().is_none() {
-                    self.tables.pop_front();
-                }
-            } else if let Some(index) = self.indexes.front_mut() {
-                if index.next().is_none() {
-                    self.indexes.pop_front();
-                }
-            } else {
-                return false;
+            let Some(index) = self.indexes.front_mut() else { return false };
+            if index.next().is_none() {
+                self.indexes.pop_front();
             }
         }
-        !self.tables.is_empty() || !self.indexes.is_empty()
+        !self.indexes.is_empty()
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     KEY_BYTES_MAX, MemoryLimit, Store, VALUE_BYTES_MAX,
-    record::{EXPIRY_MS_MAX, Record},
+    record::{Content, EXPIRY_MS_MAX},
     snapshot::{END, KIND_EXPIRES, KIND_STRING, RECORD_HEAD_BYTES, VERSION},
 };
 
@@ -207,9 +207,9 @@ impl Restorer {
         if self.store.find(place, key).is_some() {
             return Err(invalid);
         }
-        let record = Record::new(key, value, expires_at_ms);
-        self.digest = self.digest.wrapping_add(record.digest());
-        self.store.put(place, record);
+        let content = Content::new(key, value, expires_at_ms);
+        self.digest = self.digest.wrapping_add(content.digest());
+        self.store.put(place, content);
         Ok(())
     }
 

@@ -23,13 +23,12 @@
 //!
 //! Equal content gives equal blocks; only their order tells which slots were written to meanwhile.
 
-use std::collections::{BTreeMap, VecDeque};
-
-use hashbrown::HashTable;
+use std::collections::VecDeque;
 
 use crate::{
     Store,
     record::{LOGICAL_OVERHEAD_BYTES, Record, hash_key},
+    slots::SlotTables,
 };
 
 /// Version of the format: the first byte.
@@ -53,9 +52,9 @@ pub fn snapshot_bytes(keys: u64, logical_bytes: u64) -> u64 {
 /// A snapshot that is being written.
 ///
 /// # Invariants
-/// - A table is *written* once its block is in `ahead` or was handed out, or its records as of the beginning were moved
-///   to `frozen`; until then the store's table holds what it held at the beginning.
-/// - Every table below `next` is written, and none of them is frozen.
+/// - A slot is *written* once its block is in `ahead` or was handed out. Until then its records as of the beginning stand
+///   in `frozen` if there is that, else in the store's tables.
+/// - Every slot below `next` is written.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     first: u16,
@@ -64,8 +63,8 @@ pub(crate) struct Snapshot {
     /// Parts that are ready to be handed out: the head, then blocks of slots that were written to.
     ahead: VecDeque<Vec<u8>>,
     ahead_bytes: usize,
-    /// Tables that FLUSHALL took away before they were serialised.
-    frozen: BTreeMap<usize, HashTable<Record>>,
+    /// The tables that the first FLUSHALL took away.
+    frozen: Option<SlotTables>,
     keys: u64,
     digest: u64,
 }
@@ -86,10 +85,10 @@ impl Store {
             if let Some(part) = snapshot.ahead.pop_front() {
                 snapshot.ahead_bytes -= part.len();
                 out.extend_from_slice(&part);
-            } else if let Some(table) = self.tables().get(snapshot.next) {
-                let frozen = snapshot.step(table, out);
-                self.garbage.push_table(frozen.unwrap_or_default());
+            } else if snapshot.next < self.tables().slots_len() {
+                snapshot.step(self.tables(), out);
             } else {
+                self.garbage.extend(snapshot.frozen.take());
                 snapshot.end(out);
                 return true;
             }
@@ -101,9 +100,7 @@ impl Store {
     /// Gives up the running snapshot, if any.
     pub fn snapshot_abort(&mut self) {
         if let Some(snapshot) = self.snapshot.take() {
-            for table in snapshot.frozen.into_values() {
-                self.garbage.push_table(table);
-            }
+            self.garbage.extend(snapshot.frozen);
         }
     }
 
@@ -130,50 +127,50 @@ impl Snapshot {
             is_written: vec![false; usize::from(last - first) + 1],
             ahead_bytes: head.len(),
             ahead: VecDeque::from([head]),
-            frozen: BTreeMap::new(),
+            frozen: None,
             keys: 0,
             digest: 0,
         }
     }
 
-    /// Whether the store's table no longer matters to the snapshot.
-    pub(crate) fn is_written(&self, table: usize) -> bool {
-        self.is_written[table]
+    /// Whether slots are left that it reads from the store's tables.
+    pub(crate) fn needs_tables(&self) -> bool {
+        self.frozen.is_none() && self.next < self.is_written.len()
     }
 
-    /// Serialises a table that is about to change, unless it is written.
-    pub(crate) fn write_ahead(&mut self, i: usize, table: &HashTable<Record>) {
-        if !core::mem::replace(&mut self.is_written[i], true) && !table.is_empty() {
-            let mut block = Vec::new();
-            self.write(i, table, &mut block);
-            self.ahead_bytes += block.len();
-            self.ahead.push_back(block);
+    /// Serialises a slot that is about to change, unless it is written or frozen.
+    pub(crate) fn write_ahead(&mut self, i: usize, tables: &SlotTables) {
+        if self.frozen.is_some() || core::mem::replace(&mut self.is_written[i], true) || tables.len_of(i) == 0
+        {
+            return;
         }
+        let mut block = Vec::new();
+        self.write(i, tables, &mut block);
+        self.ahead_bytes += block.len();
+        self.ahead.push_back(block);
     }
 
-    /// Keeps a table that is not written, in place of serialising it.
-    pub(crate) fn freeze(&mut self, i: usize, table: HashTable<Record>) {
-        self.is_written[i] = true;
-        if !table.is_empty() {
-            self.frozen.insert(i, table);
-        }
+    /// Keeps the tables, in place of serialising them.
+    pub(crate) fn freeze(&mut self, tables: SlotTables) {
+        debug_assert!(self.frozen.is_none(), "later tables do not matter");
+        self.frozen = Some(tables);
     }
 
-    /// Writes the next table of the walk; returns the frozen one when it was that.
-    fn step(&mut self, table: &HashTable<Record>, out: &mut Vec<u8>) -> Option<HashTable<Record>> {
+    /// Writes the next slot of the walk.
+    fn step(&mut self, tables: &SlotTables, out: &mut Vec<u8>) {
         let i = self.next;
         self.next += 1;
-        let frozen = self.frozen.remove(&i);
-        if let Some(frozen) = &frozen {
-            self.write(i, frozen, out);
-        } else if !core::mem::replace(&mut self.is_written[i], true) && !table.is_empty() {
-            self.write(i, table, out);
+        let frozen = self.frozen.take();
+        let tables = frozen.as_ref().unwrap_or(tables);
+        if !core::mem::replace(&mut self.is_written[i], true) && tables.len_of(i) != 0 {
+            self.write(i, tables, out);
         }
-        frozen
+        self.frozen = frozen;
     }
 
-    fn write(&mut self, i: usize, table: &HashTable<Record>, out: &mut Vec<u8>) {
-        let mut records: Vec<_> = table.iter().map(|record| (hash_key(record.key()), record)).collect();
+    fn write(&mut self, i: usize, tables: &SlotTables, out: &mut Vec<u8>) {
+        let mut records: Vec<_> =
+            tables.records_of(i).map(|record| (hash_key(record.key()), record)).collect();
         records.sort_unstable_by(|(a, x), (b, y)| a.cmp(b).then_with(|| x.key().cmp(y.key())));
         out.extend_from_slice(&(self.first + i as u16).to_le_bytes());
         out.extend_from_slice(&(records.len() as u32).to_le_bytes());
@@ -197,11 +194,12 @@ impl Snapshot {
         assert_eq!(self.is_written.len(), tables_len, "a snapshot knows every table");
         assert!(self.next <= tables_len, "the walk stays within the tables");
         assert!(self.is_written[..self.next].iter().all(|w| *w), "the walk wrote what it passed");
-        assert!(self.frozen.keys().all(|i| self.next <= *i && self.is_written[*i]), "frozen is yet to come");
+        let frozen_len = self.frozen.as_ref().map_or(tables_len, SlotTables::slots_len);
+        assert_eq!(frozen_len, tables_len, "what is frozen are tables of the same slots");
     }
 }
 
-fn write_record(record: &Record, out: &mut Vec<u8>) {
+fn write_record(record: Record<'_>, out: &mut Vec<u8>) {
     let (key, value, expiry) = (record.key(), record.value(), record.expires_at_ms());
     out.push(KIND_STRING | if expiry.is_some() { KIND_EXPIRES } else { 0 });
     out.extend_from_slice(&(key.len() as u16).to_le_bytes());
@@ -237,7 +235,7 @@ mod tests {
         session.run("FLUSHALL");
         let snapshot = session.store.snapshot.as_ref().unwrap();
         assert_eq!(snapshot.ahead.len(), 2, "the head and the slot of the SET");
-        assert!(!snapshot.frozen.is_empty());
+        assert!(snapshot.frozen.is_some());
         let ahead_bytes = session.store.snapshot_ahead_bytes();
         assert!((10..1000).contains(&ahead_bytes), "{ahead_bytes} bytes of one slot");
         session.run("SET 2 new");

@@ -3,13 +3,7 @@
 use ringfort_resp::ReplyWriter;
 
 use super::{Done, c_str, is_option};
-use crate::{
-    Store,
-    error::CommandError,
-    keyspace::{Place, Reader},
-    number::parse_i64,
-    record::Record,
-};
+use crate::{Store, error::CommandError, keyspace::Reader, number::parse_i64, record::Record};
 
 /// Reply of TTL and PTTL for a key that does not exist.
 const TTL_NO_KEY: i64 = -2;
@@ -42,7 +36,7 @@ pub(super) fn persist(store: &mut Store, now_ms: u64, args: &[&[u8]], reply: &mu
     let place = store.place(key)?;
     let is_volatile = store.touch(place, key, now_ms).is_some_and(|record| record.expires_at_ms().is_some());
     if is_volatile {
-        replace_expiry(store, place, key, None);
+        store.set_expiry(place, key, None);
     }
     reply.integer(i64::from(is_volatile));
     Ok(())
@@ -108,7 +102,7 @@ fn set_expiry(
     let is_allowed = options.allow(record.expires_at_ms(), at);
     if is_allowed {
         match u64::try_from(at) {
-            Ok(at) if now_ms < at => replace_expiry(store, place, key, Some(at)),
+            Ok(at) if now_ms < at => store.set_expiry(place, key, Some(at)),
             _ => {
                 store.remove(place, key);
             }
@@ -116,13 +110,6 @@ fn set_expiry(
     }
     reply.integer(i64::from(is_allowed));
     Ok(())
-}
-
-pub(super) fn replace_expiry(store: &mut Store, place: Place, key: &[u8], expires_at_ms: Option<u64>) {
-    if let Some(record) = store.find(place, key) {
-        let record = Record::new(key, record.value(), expires_at_ms);
-        store.put(place, record);
-    }
 }
 
 fn write_expiry(

@@ -7,7 +7,7 @@ use crate::{
     Store,
     error::CommandError,
     extended::{Extended, Number},
-    record::Record,
+    record::{Content, Record},
 };
 
 /// `INCRBYFLOAT key increment`: the sum, in the digits of Redis's `long double`.
@@ -25,7 +25,7 @@ pub(super) fn incrbyfloat(
     let increment = Number::parse(increment).ok_or(CommandError::NotFloat)?;
     let sum = add(value, increment).ok_or(CommandError::NotFinite)?.to_string();
     let expires_at_ms = old.and_then(Record::expires_at_ms);
-    store.put(place, Record::new(key, sum.as_bytes(), expires_at_ms));
+    store.put(place, Content::new(key, sum.as_bytes(), expires_at_ms));
     reply.bulk(sum.as_bytes());
     Ok(())
 }

@@ -3,7 +3,7 @@
 use ringfort_resp::ReplyWriter;
 
 use super::{Done, is_option};
-use crate::{Store, error::CommandError, keyspace::Reader, number::parse_i64, record::Record};
+use crate::{Store, error::CommandError, keyspace::Reader, number::parse_i64, record::Content};
 
 /// `DEL key [key ...]`, `UNLINK key [key ...]`: how many were there.
 pub(super) fn del(store: &mut Store, now_ms: u64, args: &[&[u8]], reply: &mut ReplyWriter<'_>) -> Done {
@@ -79,13 +79,12 @@ pub(super) fn copy(store: &mut Store, now_ms: u64, args: &[&[u8]], reply: &mut R
         return Err(CommandError::SameKey);
     }
     let (from, to) = (store.place(source)?, store.place_for_write(target)?);
-    let copied = store
-        .touch(from, source, now_ms)
-        .map(|record| Record::new(target, record.value(), record.expires_at_ms()));
+    let copied = store.touch(from, source, now_ms);
+    let copied = copied.map(|record| (record.value().to_vec(), record.expires_at_ms()));
     let copied = copied.filter(|_| store.touch(to, target, now_ms).is_none() || is_replace);
     reply.integer(i64::from(copied.is_some()));
-    if let Some(record) = copied {
-        store.put(to, record);
+    if let Some((value, expires_at_ms)) = copied {
+        store.put(to, Content::new(target, &value, expires_at_ms));
     }
     Ok(())
 }
@@ -107,11 +106,11 @@ fn move_record(
 ) -> Result<bool, CommandError> {
     let (from, to) = (store.place(source)?, store.place_for_write(target)?);
     let record = store.touch(from, source, now_ms).ok_or(CommandError::NoSuchKey)?;
-    let moved = Record::new(target, record.value(), record.expires_at_ms());
+    let (value, expires_at_ms) = (record.value().to_vec(), record.expires_at_ms());
     if !is_replace && store.touch(to, target, now_ms).is_some() {
         return Ok(false);
     }
-    store.put(to, moved);
+    store.put(to, Content::new(target, &value, expires_at_ms));
     store.remove(from, source);
     Ok(true)
 }

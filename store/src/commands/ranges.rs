@@ -3,7 +3,7 @@
 use ringfort_resp::ReplyWriter;
 
 use super::{Done, strings::check_value_len};
-use crate::{Store, error::CommandError, keyspace::Reader, number::parse_i64, record::Record};
+use crate::{Store, error::CommandError, keyspace::Reader, number::parse_i64, record::Content};
 
 /// `STRLEN key`.
 pub(super) fn strlen(reader: &mut Reader<'_>, args: &[&[u8]], reply: &mut ReplyWriter<'_>) -> Done {
@@ -41,9 +41,10 @@ pub(super) fn setrange(store: &mut Store, now_ms: u64, args: &[&[u8]], reply: &m
     let end = offset.saturating_add(patch.len());
     check_value_len(end)?;
     if old_len.is_some() {
-        store.update(place, key, |record| record.overwrite(offset, patch));
+        store.overwrite(place, key, offset, patch);
     } else {
-        store.put(place, Record::new(key, b"", None).overwrite(offset, patch));
+        let value = [&vec![0; offset], *patch].concat();
+        store.put(place, Content::new(key, &value, None));
     }
     reply.integer(end.max(old_len.unwrap_or(0)) as i64);
     Ok(())

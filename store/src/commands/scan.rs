@@ -22,13 +22,6 @@ const SCAN_KEYS_MAX: u64 = 16_384;
 /// A slot is scanned in at most so many calls: a call looks at more keys than it was asked for when the slot is large.
 const SLOT_CALLS_MAX: usize = 256;
 
-/// A slot with more keys is searched by the first bits of the hashes, so that a call does not hash all of its keys: it
-/// takes about 2 ns for each key of the slot, and 0.1 µs for each that it looks at.
-const LARGE_SLOT_KEYS: usize = 1024;
-
-/// The first bits of a hash that [`Store::records_of_tag`] takes, of those in a position.
-const TAGS: u64 = 128;
-
 /// Bytes of keys at which a reply of SCAN ends; keys of one position stay together.
 const SCAN_BYTES_MAX: usize = 1 << 20;
 
@@ -76,7 +69,7 @@ fn batch<'a>(
                 return Ok((Cursor::new(slot, *position), keys));
             }
             last = Some(*position);
-            if filter.takes(record, reader.now_ms()) {
+            if filter.takes(*record, reader.now_ms()) {
                 bytes += record.key().len();
                 keys.push(record.key());
             }
@@ -94,19 +87,12 @@ fn batch<'a>(
 
 /// The first `wanted` records of a slot at or behind a position, ordered by position and key, and all others of the last
 /// one's position; fewer when there are no more.
-fn first_of_slot(store: &Store, slot: u16, start: u64, wanted: usize) -> Vec<(u64, &Record)> {
+fn first_of_slot(store: &Store, slot: u16, start: u64, wanted: usize) -> Vec<(u64, Record<'_>)> {
     let mut found = Vec::new();
-    if store.slot_len(slot) <= LARGE_SLOT_KEYS {
-        add_sorted(store.records_of_slot(slot), start, &mut found);
-    } else {
-        let tag_of = |position| position / (Cursor::position_of(u64::MAX) / TAGS + 1);
-        for tag in tag_of(start)..TAGS {
-            let of_tag = store.records_of_tag(slot, tag);
-            let of_tag = of_tag.filter(|record| tag_of(position(record)) == tag);
-            add_sorted(of_tag, start, &mut found);
-            if wanted <= found.len() {
-                break;
-            }
+    for portion in store.portions_of_slot(slot, Cursor::hash_min(start)) {
+        add_sorted(portion, start, &mut found);
+        if wanted <= found.len() {
+            break;
         }
     }
     if let Some((last, _)) = found.get(wanted - 1) {
@@ -116,16 +102,15 @@ fn first_of_slot(store: &Store, slot: u16, start: u64, wanted: usize) -> Vec<(u6
     found
 }
 
-/// Appends the records at or behind a position, each once, ordered by position and key.
-fn add_sorted<'a>(records: impl Iterator<Item = &'a Record>, start: u64, found: &mut Vec<(u64, &'a Record)>) {
+/// Appends the records at or behind a position, ordered by position and key.
+fn add_sorted<'a>(records: impl Iterator<Item = Record<'a>>, start: u64, found: &mut Vec<(u64, Record<'a>)>) {
     let mut added: Vec<_> = records.map(|record| (position(record), record)).collect();
     added.retain(|(position, _)| start <= *position);
     added.sort_unstable_by_key(|(position, record)| (*position, record.key()));
-    added.dedup_by_key(|(_, record)| record.key());
     found.append(&mut added);
 }
 
-fn position(record: &Record) -> u64 {
+fn position(record: Record<'_>) -> u64 {
     Cursor::position_of(hash_key(record.key()))
 }
 
@@ -137,7 +122,7 @@ pub(super) fn keys(reader: &mut Reader<'_>, args: &[&[u8]], reply: &mut ReplyWri
     let (mut keys, mut bytes) = (Vec::new(), 0);
     for slot in store.first_slot()..=store.last_slot() {
         let start = keys.len();
-        for record in store.records_of_slot(slot).filter(|record| filter.takes(record, now_ms)) {
+        for record in store.records_of_slot(slot).filter(|record| filter.takes(*record, now_ms)) {
             bytes += record.key().len() + REPLY_KEY_BYTES;
             if REPLY_BYTES_MAX < bytes {
                 return Err(CommandError::KeysTooLong);
@@ -234,7 +219,7 @@ impl<'a> Filter<'a> {
         Self { glob: pattern.map(Glob::new), type_name }
     }
 
-    fn takes(&self, record: &Record, now_ms: u64) -> bool {
+    fn takes(&self, record: Record<'_>, now_ms: u64) -> bool {
         !record.is_expired(now_ms)
             && self.type_name.is_none_or(|name| name.eq_ignore_ascii_case(b"string"))
             && self.glob.as_ref().is_none_or(|glob| glob.is_match(record.key()))

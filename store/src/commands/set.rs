@@ -3,12 +3,15 @@
 use ringfort_resp::ReplyWriter;
 
 use super::{
-    Done,
-    expire::replace_expiry,
-    is_option,
+    Done, is_option,
     strings::{check_value_len, write_value},
 };
-use crate::{Store, error::CommandError, number::parse_i64, record::Record};
+use crate::{
+    Store,
+    error::CommandError,
+    number::parse_i64,
+    record::{Content, Record},
+};
 
 /// `SET key value [NX | XX | IFEQ comparison] [GET] [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]`.
 pub(super) fn set(store: &mut Store, now_ms: u64, args: &[&[u8]], reply: &mut ReplyWriter<'_>) -> Done {
@@ -40,7 +43,7 @@ pub(super) fn set(store: &mut Store, now_ms: u64, args: &[&[u8]], reply: &mut Re
             Some(at) if at <= now_ms => {
                 store.remove(place, key);
             }
-            _ => store.put(place, Record::new(key, value, expiry.or(kept))),
+            _ => store.put(place, Content::new(key, value, expiry.or(kept))),
         }
     }
     Ok(())
@@ -53,7 +56,7 @@ pub(super) fn setnx(store: &mut Store, now_ms: u64, args: &[&[u8]], reply: &mut 
     let place = store.place_for_write(key)?;
     let is_free = store.touch(place, key, now_ms).is_none();
     if is_free {
-        store.put(place, Record::new(key, value, None));
+        store.put(place, Content::new(key, value, None));
     }
     reply.integer(i64::from(is_free));
     Ok(())
@@ -75,7 +78,7 @@ pub(super) fn getset(store: &mut Store, now_ms: u64, args: &[&[u8]], reply: &mut
     check_value_len(value.len())?;
     let place = store.place_for_write(key)?;
     write_value(store.touch(place, key, now_ms), reply);
-    store.put(place, Record::new(key, value, None));
+    store.put(place, Content::new(key, value, None));
     Ok(())
 }
 
@@ -107,7 +110,7 @@ pub(super) fn getex(store: &mut Store, now_ms: u64, args: &[&[u8]], reply: &mut 
     if expiry.is_some_and(|at| at <= now_ms) {
         store.remove(place, key);
     } else if expiry != old_expiry {
-        replace_expiry(store, place, key, expiry);
+        store.set_expiry(place, key, expiry);
     }
     Ok(())
 }
@@ -136,7 +139,7 @@ fn set_with_expiry(
     check_value_len(value.len())?;
     let place = store.place_for_write(key)?;
     // Lies ahead, for both units count from now.
-    store.put(place, Record::new(key, value, Some(expires_at_ms)));
+    store.put(place, Content::new(key, value, Some(expires_at_ms)));
     reply.ok();
     Ok(())
 }

@@ -8,7 +8,7 @@ use crate::{
     error::CommandError,
     keyspace::{Place, Reader},
     number::parse_i64,
-    record::Record,
+    record::{Content, Record},
 };
 
 /// `GET key`.
@@ -48,7 +48,7 @@ pub(super) fn mget(reader: &mut Reader<'_>, args: &[&[u8]], reply: &mut ReplyWri
 /// `MSET key value [key value ...]`: all or nothing.
 pub(super) fn mset(store: &mut Store, args: &[&[u8]], reply: &mut ReplyWriter<'_>) -> Done {
     for (place, [key, value]) in place_pairs(store, args, "mset")? {
-        store.put(place, Record::new(key, value, None));
+        store.put(place, Content::new(key, value, None));
     }
     reply.ok();
     Ok(())
@@ -60,7 +60,7 @@ pub(super) fn msetnx(store: &mut Store, now_ms: u64, args: &[&[u8]], reply: &mut
     let is_free = pairs.iter().all(|(place, [key, _])| store.touch(*place, key, now_ms).is_none());
     if is_free {
         for (place, [key, value]) in pairs {
-            store.put(place, Record::new(key, value, None));
+            store.put(place, Content::new(key, value, None));
         }
     }
     reply.integer(i64::from(is_free));
@@ -121,9 +121,9 @@ pub(super) fn append(store: &mut Store, now_ms: u64, args: &[&[u8]], reply: &mut
     let len = old_len.unwrap_or(0).saturating_add(suffix.len());
     check_value_len(len)?;
     match old_len {
-        None => store.put(place, Record::new(key, suffix, None)),
+        None => store.put(place, Content::new(key, suffix, None)),
         Some(_) if suffix.is_empty() => {}
-        Some(_) => store.update(place, key, |record| record.append(suffix)),
+        Some(_) => store.append(place, key, suffix),
     }
     reply.integer(len as i64);
     Ok(())
@@ -135,12 +135,12 @@ fn add(store: &mut Store, now_ms: u64, key: &[u8], increment: i64, reply: &mut R
     let value = old.map_or(Some(0), |record| parse_i64(record.value())).ok_or(CommandError::NotInteger)?;
     let expires_at_ms = old.and_then(Record::expires_at_ms);
     let sum = value.checked_add(increment).ok_or(CommandError::Overflow)?;
-    store.put(place, Record::new(key, sum.to_string().as_bytes(), expires_at_ms));
+    store.put(place, Content::new(key, sum.to_string().as_bytes(), expires_at_ms));
     reply.integer(sum);
     Ok(())
 }
 
-pub(super) fn write_value(record: Option<&Record>, reply: &mut ReplyWriter<'_>) {
+pub(super) fn write_value(record: Option<Record<'_>>, reply: &mut ReplyWriter<'_>) {
     match record {
         Some(record) => reply.bulk(record.value()),
         None => reply.null(),

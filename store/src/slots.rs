@@ -1,0 +1,1082 @@
+//! The tables of a store: for each slot the references of its records, in buckets of a cache line, and the records.
+//!
+//! ```text
+//! hash   [ d bits: segment ][ 8 bits: position in the segment ] ...            [ 8 bits: tag ]
+//!
+//! slot -> (directory of 2^D segments, when there are more than one) -> segment -> bucket -> record
+//! ```
+//!
+//! A slot has one segment of up to ten buckets; when that is full it splits by the next bit of the hash, as extendible
+//! hashing does (Fagin et al. 1979). So one slot can hold millions of keys, and no insert ever moves more than a segment's
+//! worth of references, but for the directory, which is copied when it doubles (4 bytes for each 40 to 80 keys).
+//! Within a segment the position is scaled to the number of buckets, so that a segment grows by one bucket at a time:
+//! all slots of a cluster grow at the same time, and with powers of two their memory would jump between half and full.
+//! A bucket that is full is followed by the next one. Positions stand in the buckets: growing, shrinking and joining
+//! segments touches no record, splitting does.
+//!
+//! Segments are in the order of hashes, which is what SCAN goes by.
+//!
+//! A record of up to 1018 bytes stands in the [`Arena`], a longer one in an allocation of its own. Each has one reference,
+//! so records are moved together by a walk over the segments ([`SlotTables::tidy`]).
+//!
+//! Keys whose hashes begin alike beyond what their number explains share a segment of more buckets: no directory grows
+//! beyond one entry for [`KEYS_PER_ENTRY_MIN`] keys. A search among them takes as long as there are such keys.
+
+use crate::{
+    arena::{Arena, RUN_MAX, Ref, Tidiness},
+    bucket::{Bucket, CELLS, Cell},
+    packed::Packed,
+    record::{Content, Record},
+};
+
+/// No segment or run.
+const NONE: u32 = u32::MAX;
+/// Bit of a reference or a run that stands in an allocation of its own.
+const BOXED: u32 = 1 << 31;
+/// Keys for each bucket after a segment was built anew; it grows above [`FULL`] and shrinks below [`SPARSE`].
+const USUAL: u32 = 8;
+/// Most keys for each four buckets.
+const FULL: u32 = 35;
+/// Fewest keys for each bucket.
+const SPARSE: u32 = 7;
+/// Most keys of a segment that joins another.
+const JOINED_LEN_MAX: u32 = 48;
+/// Keys of a slot for each entry of its directory, at least.
+const KEYS_PER_ENTRY_MIN: u32 = 16;
+/// Bits of a hash that a directory may use: fewer than a cursor of SCAN has, so that a position lies in one segment.
+const DEPTH_MAX: u8 = 32;
+/// Pages that one step of tidying looks at.
+const TIDY_PAGES: usize = 64;
+/// Segments without keys that one step of tidying passes.
+const TIDY_EMPTY: usize = 64;
+/// Cells that are tried in search of a random record before the segments are walked.
+const DRAWS_MAX: usize = 64;
+
+/// The tables of some slots.
+///
+/// # Invariants
+/// - A record stands in the segment that its key's hash leads to, at its position's bucket or behind it, and every bucket
+///   from the first to the one before it overflows.
+/// - A segment stands in `2^(D - d)` entries of its slot's directory, side by side: those that begin with its `d` bits.
+/// - The number of keys of a segment and of a slot are the sums over their cells.
+#[derive(Debug)]
+pub(crate) struct SlotTables {
+    slots: Vec<Slot>,
+    segments: Vec<Segment>,
+    free_segments: Vec<u32>,
+    arena: Arena,
+    boxed: Slab<Packed>,
+    long_runs: Slab<Box<[Bucket]>>,
+    hash: fn(&[u8]) -> u64,
+    tidying: Option<Tidying>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    len: u32,
+    /// Its segment, unless there is a directory.
+    only: Option<u32>,
+    directory: Option<Box<Directory>>,
+}
+
+/// Which segment comes next for each value of the first `depth` bits of a hash.
+#[derive(Debug)]
+struct Directory {
+    depth: u8,
+    segments: u32,
+    entries: Vec<u32>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Segment {
+    run: u32,
+    buckets: u32,
+    len: u32,
+    /// Bits of the hash that led here.
+    depth: u8,
+}
+
+/// Where a record stands, until the next change of its tables.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct At {
+    segment: u32,
+    bucket: u32,
+    cell: u32,
+    item: u32,
+}
+
+/// Sparse pages are emptied.
+#[derive(Debug, Clone, Copy)]
+enum Tidying {
+    /// They are being chosen.
+    Choosing,
+    /// The records and buckets of the segments from this one on move out of them.
+    Moving(usize),
+}
+
+impl SlotTables {
+    /// Makes empty tables of so many slots for keys with this hash.
+    pub(crate) fn new(slots: usize, hash: fn(&[u8]) -> u64) -> Self {
+        Self {
+            slots: (0..slots).map(|_| Slot::default()).collect(),
+            segments: Vec::new(),
+            free_segments: Vec::new(),
+            arena: Arena::default(),
+            boxed: Slab::default(),
+            long_runs: Slab::default(),
+            hash,
+            tidying: None,
+        }
+    }
+
+    /// Number of slots.
+    pub(crate) fn slots_len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Number of keys of a slot.
+    pub(crate) fn len_of(&self, slot: usize) -> usize {
+        self.slots[slot].len as usize
+    }
+
+    /// Where a key stands.
+    #[inline]
+    pub(crate) fn find(&self, slot: usize, hash: u64, key: &[u8]) -> Option<At> {
+        self.probe(slot, hash).find(|at| self.record(*at).key() == key)
+    }
+
+    /// The records of keys with this hash.
+    pub(crate) fn with_hash(&self, slot: usize, hash: u64) -> impl Iterator<Item = Record<'_>> {
+        let records = self.probe(slot, hash).map(|at| self.record(at));
+        records.filter(move |record| (self.hash)(record.key()) == hash)
+    }
+
+    /// A record.
+    #[inline]
+    pub(crate) fn record(&self, at: At) -> Record<'_> {
+        self.item(at.item)
+    }
+
+    /// The records of a slot, in no particular order.
+    pub(crate) fn records_of(&self, slot: usize) -> impl Iterator<Item = Record<'_>> {
+        self.segments_of(slot, 0).flatten()
+    }
+
+    /// The records of a slot whose hash is `from` or more, and some others, in portions: all hashes of a portion are less
+    /// than those of the next one.
+    pub(crate) fn segments_of(
+        &self,
+        slot: usize,
+        from: u64,
+    ) -> impl Iterator<Item = impl Iterator<Item = Record<'_>>> {
+        self.slots[slot].segment_ids(&self.segments, from).map(|id| {
+            let segment = &self.segments[id as usize];
+            self.run(segment).iter().flat_map(Bucket::cells).map(|(_, cell)| self.item(cell.item))
+        })
+    }
+
+    /// One of the records of a slot, each as likely as any other unless many hashes begin alike; `random` gives random
+    /// numbers. `None`: it is empty.
+    pub(crate) fn random_of(&self, slot: usize, mut random: impl FnMut() -> usize) -> Option<Record<'_>> {
+        let (slot, len) = (&self.slots[slot], self.len_of(slot));
+        if len == 0 {
+            return None;
+        }
+        let mut draw = || {
+            let (id, buckets_max) = match &slot.directory {
+                None => (slot.only?, 1),
+                Some(directory) => {
+                    let i = random() % directory.entries.len();
+                    // Each segment by its first entry alone, else those of many entries came more often.
+                    let is_first = i == 0 || directory.entries[i - 1] != directory.entries[i];
+                    (is_first.then_some(directory.entries[i])?, RUN_MAX)
+                }
+            };
+            let run = self.run(&self.segments[id as usize]);
+            let cell = random() % (run.len().max(buckets_max) * CELLS);
+            run.get(cell / CELLS)?.cell(cell % CELLS)
+        };
+        let cell = (0..DRAWS_MAX).find_map(|_| draw());
+        match cell {
+            Some(cell) => Some(self.item(cell.item)),
+            None => {
+                let from = (random() as u64) << 32;
+                let segments =
+                    slot.segment_ids(&self.segments, from).chain(slot.segment_ids(&self.segments, 0));
+                let mut runs = segments.map(|id| self.run(&self.segments[id as usize]));
+                let cell = runs.find_map(|run| run.iter().flat_map(Bucket::cells).next());
+                cell.map(|(_, cell)| self.item(cell.item))
+            }
+        }
+    }
+
+    /// Has the processor fetch the bucket where a search for a hash begins.
+    #[inline]
+    pub(crate) fn prefetch_bucket(&self, slot: usize, hash: u64) {
+        let Some(id) = self.slots[slot].segment_of(hash) else { return };
+        let segment = &self.segments[id as usize];
+        if segment.run & BOXED == 0 {
+            let bucket = home(position(hash, segment.depth), segment.buckets as usize);
+            self.arena.prefetch_bucket(Ref::from_number(segment.run), bucket);
+        }
+    }
+
+    /// Has the processor fetch the first record that a search for a hash would look at.
+    #[inline]
+    pub(crate) fn prefetch_record(&self, slot: usize, hash: u64) {
+        if let Some(at) = self.probe(slot, hash).next()
+            && at.item & BOXED == 0
+        {
+            self.arena.prefetch_record(Ref::from_number(at.item));
+        }
+    }
+
+    /// Adds a record whose key is not there.
+    pub(crate) fn insert(&mut self, slot: usize, hash: u64, mark: u32, content: Content<'_>) {
+        let item = self.new_item(mark, content.body_len(), |body| content.write(body));
+        let id = loop {
+            let id = match self.slots[slot].segment_of(hash) {
+                Some(id) => id,
+                None => {
+                    let id = self.new_segment(Segment { run: NONE, buckets: 0, len: 0, depth: 0 });
+                    self.slots[slot].only = Some(id);
+                    id
+                }
+            };
+            let segment = &self.segments[id as usize];
+            if (segment.len + 1) * 4 <= segment.buckets * FULL {
+                break id;
+            }
+            self.grow(slot, id, hash);
+        };
+        let segment = &mut self.segments[id as usize];
+        segment.len += 1;
+        let cell = Cell { tag: tag(hash), position: position(hash, segment.depth), item };
+        let start = home(cell.position, segment.buckets as usize);
+        place(self.run_mut(id), start, cell);
+        self.slots[slot].len += 1;
+    }
+
+    /// Replaces a record by another one of the same key.
+    pub(crate) fn replace(&mut self, at: At, mark: u32, content: Content<'_>) {
+        self.replace_body(at, mark, content.body_len(), |body| content.write(body));
+    }
+
+    /// Changes the body of a record, but not its key.
+    pub(crate) fn change(&mut self, at: At, mark: u32, change: impl FnOnce(&mut Vec<u8>)) {
+        if at.item & BOXED == 0 {
+            let mut body = self.record(at).body().to_vec();
+            change(&mut body);
+            self.replace_body(at, mark, body.len(), |to| to.copy_from_slice(&body));
+            return;
+        }
+        // In place: it may be long, and it is shared only if somebody reads it.
+        let packed = core::mem::take(self.boxed.get_mut(at.item & !BOXED));
+        let mut body = packed.into_vec();
+        change(&mut body);
+        *self.boxed.get_mut(at.item & !BOXED) = Packed::new(body.into_boxed_slice(), mark);
+    }
+
+    /// Removes the record of a key with this hash.
+    pub(crate) fn remove(&mut self, slot: usize, hash: u64, at: At) {
+        let segment = &mut self.segments[at.segment as usize];
+        segment.len -= 1;
+        let Segment { buckets, len, depth, .. } = *segment;
+        let home = home(position(hash, depth), buckets as usize);
+        let run = self.run_mut(at.segment);
+        run[at.bucket as usize].set(at.cell as usize, None);
+        let mut bucket = home;
+        while bucket != at.bucket as usize {
+            run[bucket].unpass();
+            bucket = (bucket + 1) % run.len();
+        }
+        self.free_item(at.item);
+        self.slots[slot].len -= 1;
+        if self.slots[slot].len == 0 {
+            self.clear(slot);
+        } else if len < buckets * SPARSE && !self.join(slot, hash) && usual_buckets(len) < buckets {
+            self.rebuild(at.segment, usual_buckets(len));
+        }
+    }
+
+    /// Does a step towards full pages when much memory lies free in many of them; returns whether more is to be done. A step
+    /// looks at one segment.
+    pub(crate) fn tidy(&mut self, tidiness: Tidiness) -> bool {
+        match self.tidying {
+            None if self.arena.begin_tidying(tidiness) => self.tidying = Some(Tidying::Choosing),
+            None => {}
+            Some(Tidying::Choosing) => {
+                if self.arena.choose(TIDY_PAGES) {
+                    self.tidying = Some(Tidying::Moving(0));
+                }
+            }
+            Some(Tidying::Moving(next)) => {
+                let end = self.segments.len();
+                let ids = next..end.min(next + TIDY_EMPTY);
+                let id = ids.clone().find(|id| self.segments[*id].buckets != 0);
+                if let Some(id) = id {
+                    self.tidy_segment(id as u32);
+                }
+                let next = id.map_or(ids.end, |id| id + 1);
+                self.tidying = (next < end).then_some(Tidying::Moving(next));
+            }
+        }
+        self.tidying.is_some()
+    }
+
+    /// Frees about `max` parts of tables that nobody uses any more; returns whether any are left.
+    pub(crate) fn dismantle(&mut self, max: usize) -> bool {
+        for _ in 0..max {
+            let directory = || self.slots.pop().map(|slot| slot.directory);
+            let is_freed = self.boxed.items.pop().is_some()
+                || self.long_runs.items.pop().is_some()
+                || core::iter::from_fn(directory).any(|directory| directory.is_some());
+            if !is_freed {
+                // Much for one step, and so the last.
+                return self.arena.drop_chunk();
+            }
+        }
+        true
+    }
+
+    /// Checks every invariant of the type.
+    ///
+    /// # Panics
+    /// When one does not hold.
+    pub(crate) fn check_invariants(&self) {
+        self.arena.check_invariants();
+        let (mut boxed, mut long_runs, mut segments) = (0, 0, 0);
+        for (i, slot) in self.slots.iter().enumerate() {
+            let mut len = 0;
+            for (nth, id) in slot.segment_ids(&self.segments, 0).enumerate() {
+                let segment = &self.segments[id as usize];
+                len += segment.len;
+                segments += 1;
+                assert!(nth == 0 || slot.directory.is_some(), "several segments have a directory");
+                long_runs += usize::from(segment.buckets != 0 && segment.run & BOXED != 0);
+                boxed += self.check_segment(i, id);
+            }
+            assert_eq!(slot.len, len, "the keys of a slot are those of its segments");
+            assert_eq!(
+                slot.len == 0,
+                slot.only.is_none() && slot.directory.is_none(),
+                "an empty slot costs nothing"
+            );
+            if let Some(directory) = &slot.directory {
+                assert_eq!(
+                    directory.entries.len(),
+                    1 << directory.depth,
+                    "a directory has an entry for each prefix"
+                );
+                let ids = slot.segment_ids(&self.segments, 0).count();
+                assert_eq!(directory.segments as usize, ids, "segments are counted");
+                assert!(1 < ids && slot.only.is_none(), "a directory has several segments");
+                let mut entry = 0;
+                while entry < directory.entries.len() {
+                    let id = directory.entries[entry];
+                    let span = 1 << (directory.depth - self.segments[id as usize].depth);
+                    assert_eq!(entry % span, 0, "a segment begins at its prefix");
+                    assert!(
+                        directory.entries[entry..entry + span].iter().all(|e| *e == id),
+                        "its entries are together"
+                    );
+                    entry += span;
+                }
+            }
+        }
+        assert_eq!(
+            segments + self.free_segments.len(),
+            self.segments.len(),
+            "a segment is in use once or free"
+        );
+        assert_eq!(boxed, self.boxed.len(), "a boxed record has one reference");
+        assert_eq!(long_runs, self.long_runs.len(), "a long run has one segment");
+    }
+
+    /// Returns the number of its boxed records.
+    fn check_segment(&self, slot: usize, id: u32) -> usize {
+        let segment = &self.segments[id as usize];
+        let run = self.run(segment);
+        let (mut len, mut boxed) = (0, 0);
+        let mut overflows = vec![0_usize; run.len()];
+        for (b, bucket) in run.iter().enumerate() {
+            for (_, cell) in bucket.cells() {
+                len += 1;
+                boxed += usize::from(cell.item & BOXED != 0);
+                let hash = (self.hash)(self.item(cell.item).key());
+                assert_eq!(
+                    (tag(hash), position(hash, segment.depth)),
+                    (cell.tag, cell.position),
+                    "a cell has its hash"
+                );
+                assert_eq!(self.slots[slot].segment_of(hash), Some(id), "the hash leads to the segment");
+                let mut passed = home(cell.position, run.len());
+                while passed != b {
+                    overflows[passed] += 1;
+                    passed = (passed + 1) % run.len();
+                }
+            }
+        }
+        assert_eq!(segment.len, len, "the keys of a segment are counted");
+        assert!(len * 4 <= segment.buckets * FULL, "a segment is not too full");
+        for (bucket, overflows) in run.iter().zip(overflows) {
+            let is_exact = usize::from(bucket.overflow()) == overflows;
+            assert!(is_exact || bucket.overflow() == u8::MAX, "overflows are counted");
+        }
+        boxed
+    }
+
+    /// The cells that may hold a key with this hash.
+    #[inline]
+    fn probe(&self, slot: usize, hash: u64) -> impl Iterator<Item = At> {
+        let segment = self.slots[slot].segment_of(hash).unwrap_or(NONE);
+        let (run, depth) = match self.segments.get(segment as usize) {
+            Some(found) => (self.run(found), found.depth),
+            None => (&[][..], 0),
+        };
+        let (tag, position) = (tag(hash), position(hash, depth));
+        let mut next = Some(home(position, run.len()));
+        let buckets = core::iter::from_fn(move || {
+            let i = next?;
+            let bucket = run.get(i)?;
+            next = bucket.overflows().then(|| if i + 1 == run.len() { 0 } else { i + 1 });
+            Some((i, bucket))
+        });
+        buckets.take(run.len()).flat_map(move |(b, bucket)| {
+            let at = move |cell| At { segment, bucket: b as u32, cell: cell as u32, item: bucket.item(cell) };
+            bucket.matches(tag, position).map(at)
+        })
+    }
+
+    #[inline]
+    fn item(&self, item: u32) -> Record<'_> {
+        if item & BOXED == 0 {
+            let (mark, body) = self.arena.record(Ref::from_number(item));
+            Record::new(mark, body)
+        } else {
+            Record::of_packed(self.boxed.get(item & !BOXED))
+        }
+    }
+
+    fn new_item(&mut self, mark: u32, body_len: usize, write: impl FnOnce(&mut [u8])) -> u32 {
+        match self.arena.alloc_record(body_len) {
+            Some(object) => {
+                self.arena.write(object, mark, body_len, write);
+                object.number()
+            }
+            None => {
+                let mut body = vec![0; body_len].into_boxed_slice();
+                write(&mut body);
+                self.boxed.insert(Packed::new(body, mark)) | BOXED
+            }
+        }
+    }
+
+    fn free_item(&mut self, item: u32) {
+        if item & BOXED == 0 {
+            self.arena.free(Ref::from_number(item));
+        } else {
+            self.boxed.remove(item & !BOXED);
+        }
+    }
+
+    fn replace_body(&mut self, at: At, mark: u32, body_len: usize, write: impl FnOnce(&mut [u8])) {
+        if at.item & BOXED == 0 && self.arena.fits(Ref::from_number(at.item), body_len) {
+            self.arena.write(Ref::from_number(at.item), mark, body_len, write);
+            return;
+        }
+        let new = self.new_item(mark, body_len, write);
+        self.run_mut(at.segment)[at.bucket as usize].set_item(at.cell as usize, new);
+        self.free_item(at.item);
+    }
+
+    #[inline]
+    fn run(&self, segment: &Segment) -> &[Bucket] {
+        if segment.buckets == 0 {
+            &[]
+        } else if segment.run & BOXED == 0 {
+            self.arena.run(Ref::from_number(segment.run), segment.buckets as usize)
+        } else {
+            self.long_runs.get(segment.run & !BOXED)
+        }
+    }
+
+    fn run_mut(&mut self, id: u32) -> &mut [Bucket] {
+        let segment = &self.segments[id as usize];
+        if segment.buckets == 0 {
+            &mut []
+        } else if segment.run & BOXED == 0 {
+            self.arena.run_mut(Ref::from_number(segment.run), segment.buckets as usize)
+        } else {
+            self.long_runs.get_mut(segment.run & !BOXED)
+        }
+    }
+
+    fn new_segment(&mut self, segment: Segment) -> u32 {
+        match self.free_segments.pop() {
+            Some(id) => {
+                self.segments[id as usize] = segment;
+                id
+            }
+            None => {
+                self.segments.push(segment);
+                (self.segments.len() - 1) as u32
+            }
+        }
+    }
+
+    /// Gives a segment a run of empty buckets; the caller has the old one.
+    fn set_run(&mut self, id: u32, buckets: u32) {
+        let n = buckets as usize;
+        let object = if 0 < n && n <= RUN_MAX { self.arena.alloc_run(n) } else { None };
+        let run = match object {
+            Some(object) => object.number(),
+            None if n == 0 => NONE,
+            None => self.long_runs.insert(vec![Bucket::default(); n].into_boxed_slice()) | BOXED,
+        };
+        let segment = &mut self.segments[id as usize];
+        (segment.run, segment.buckets) = (run, buckets);
+    }
+
+    fn free_run(&mut self, segment: &Segment) {
+        if segment.buckets == 0 {
+        } else if segment.run & BOXED == 0 {
+            self.arena.free(Ref::from_number(segment.run));
+        } else {
+            self.long_runs.remove(segment.run & !BOXED);
+        }
+    }
+
+    /// Makes room in a segment.
+    fn grow(&mut self, slot: usize, id: u32, hash: u64) {
+        let segment = &self.segments[id as usize];
+        if (segment.buckets as usize) < RUN_MAX {
+            self.rebuild(id, segment.buckets + 1);
+        } else if self.may_split(slot, segment.depth) {
+            self.split(slot, id, hash);
+        } else {
+            self.rebuild(id, segment.buckets + segment.buckets / 8);
+        }
+    }
+
+    fn may_split(&self, slot: usize, depth: u8) -> bool {
+        let slot = &self.slots[slot];
+        let directory_depth = slot.directory.as_ref().map_or(0, |directory| directory.depth);
+        depth < directory_depth
+            || (directory_depth < DEPTH_MAX
+                && u64::from(KEYS_PER_ENTRY_MIN) << (directory_depth + 1) <= u64::from(slot.len))
+    }
+
+    /// Moves a segment's references to a run of another length.
+    fn rebuild(&mut self, id: u32, buckets: u32) {
+        let old = self.segments[id as usize];
+        self.set_run(id, buckets);
+        let cells = self.cells_of(&old);
+        self.fill(id, cells.into_iter());
+        self.free_run(&old);
+    }
+
+    fn cells_of(&self, segment: &Segment) -> Vec<Cell> {
+        self.run(segment).iter().flat_map(Bucket::cells).map(|(_, cell)| cell).collect()
+    }
+
+    /// Fills an empty run.
+    fn fill(&mut self, id: u32, cells: impl Iterator<Item = Cell>) {
+        let run = self.run_mut(id);
+        // Where one position has more keys than buckets hold, the search for room begins where it ended for the last one.
+        let is_long = RUN_MAX < run.len();
+        let mut last = (0, None);
+        for cell in cells {
+            let home = home(cell.position, run.len());
+            let start = if is_long && last.1 == Some(home) { last.0 } else { home };
+            last = (place(run, start, cell), Some(home));
+        }
+    }
+
+    /// Splits a segment in two by the next bit of the hashes; `hash` is one that leads there.
+    fn split(&mut self, slot: usize, id: u32, hash: u64) {
+        let old = self.segments[id as usize];
+        let depth = old.depth + 1;
+        let (mut low, mut high) = (Vec::new(), Vec::new());
+        for cell in self.cells_of(&old) {
+            let hash = (self.hash)(self.item(cell.item).key());
+            let half = if hash >> (64 - depth) & 1 == 0 { &mut low } else { &mut high };
+            half.push(Cell { position: position(hash, depth), ..cell });
+        }
+        let len = |half: &[Cell]| half.len() as u32;
+        self.segments[id as usize] = Segment { depth, len: len(&low), run: NONE, buckets: 0 };
+        let other = self.new_segment(Segment { depth, len: len(&high), run: NONE, buckets: 0 });
+        for (id, cells) in [(id, low), (other, high)] {
+            self.set_run(id, usual_buckets(len(&cells)));
+            self.fill(id, cells.into_iter());
+        }
+        self.free_run(&old);
+        let slot = &mut self.slots[slot];
+        slot.only = None;
+        let directory = slot
+            .directory
+            .get_or_insert_with(|| Box::new(Directory { depth: 0, segments: 1, entries: vec![id] }));
+        directory.segments += 1;
+        if directory.depth == old.depth {
+            directory.entries = directory.entries.iter().flat_map(|id| [*id, *id]).collect();
+            directory.depth += 1;
+        }
+        let entries = directory.entries_of(hash, old.depth);
+        let half = entries.len() / 2;
+        entries[half..].fill(other);
+        // The walk of a move that is under way may have passed the place of the new segment.
+        if let Some(Tidying::Moving(_)) = self.tidying {
+            self.tidy_segment(id);
+            self.tidy_segment(other);
+        }
+    }
+
+    /// Joins the segment of `hash` with its neighbour when both together are small; returns whether it did.
+    fn join(&mut self, slot: usize, hash: u64) -> bool {
+        let Some(directory) = &mut self.slots[slot].directory else { return false };
+        let id = directory.entries[prefix(hash, directory.depth)];
+        let segment = self.segments[id as usize];
+        let other_hash = hash ^ 1 << (64 - segment.depth);
+        let other = directory.entries[prefix(other_hash, directory.depth)];
+        let other_segment = self.segments[other as usize];
+        let len = segment.len + other_segment.len;
+        if other_segment.depth != segment.depth || JOINED_LEN_MAX < len {
+            return false;
+        }
+        let depth = segment.depth - 1;
+        directory.entries_of(hash, depth).fill(id);
+        directory.segments -= 1;
+        directory.shrink();
+        if directory.segments == 1 {
+            (self.slots[slot].only, self.slots[slot].directory) = (Some(id), None);
+        }
+        let is_high = |hash: u64| (hash >> (64 - segment.depth) & 1) as u8;
+        let mut cells = Vec::new();
+        for (segment, bit) in [(segment, is_high(hash)), (other_segment, is_high(other_hash))] {
+            let joined = |cell: Cell| Cell { position: bit << 7 | cell.position >> 1, ..cell };
+            cells.extend(self.cells_of(&segment).into_iter().map(joined));
+        }
+        self.segments[id as usize] = Segment { depth, len, run: NONE, buckets: 0 };
+        self.set_run(id, usual_buckets(len));
+        self.fill(id, cells.into_iter());
+        self.free_run(&segment);
+        self.free_run(&other_segment);
+        self.segments[other as usize] = Segment { depth: 0, len: 0, run: NONE, buckets: 0 };
+        self.free_segments.push(other);
+        if let Some(Tidying::Moving(_)) = self.tidying {
+            self.tidy_segment(id);
+        }
+        true
+    }
+
+    /// Takes an empty slot's segments away.
+    fn clear(&mut self, slot: usize) {
+        let slot = core::mem::take(&mut self.slots[slot]);
+        let ids: Vec<u32> = slot.segment_ids(&self.segments, 0).collect();
+        for id in ids {
+            let segment = self.segments[id as usize];
+            self.free_run(&segment);
+            self.segments[id as usize] = Segment { depth: 0, len: 0, run: NONE, buckets: 0 };
+            self.free_segments.push(id);
+        }
+    }
+
+    /// Moves a segment's records and buckets out of sparse pages.
+    fn tidy_segment(&mut self, id: u32) {
+        let segment = self.segments[id as usize];
+        if segment.buckets != 0
+            && segment.run & BOXED == 0
+            && self.arena.is_sparse(Ref::from_number(segment.run))
+        {
+            let run = self.arena.relocate(Ref::from_number(segment.run));
+            self.segments[id as usize].run = run.number();
+        }
+        for b in 0..segment.buckets as usize {
+            let bucket = self.run(&self.segments[id as usize])[b];
+            for (i, cell) in bucket.cells() {
+                if cell.item & BOXED == 0 && self.arena.is_sparse(Ref::from_number(cell.item)) {
+                    let item = self.arena.relocate(Ref::from_number(cell.item)).number();
+                    self.run_mut(id)[b].set_item(i, item);
+                }
+            }
+        }
+    }
+}
+
+impl Slot {
+    /// The segment that a hash leads to.
+    #[inline]
+    fn segment_of(&self, hash: u64) -> Option<u32> {
+        match &self.directory {
+            None => self.only,
+            Some(directory) => Some(directory.entries[prefix(hash, directory.depth)]),
+        }
+    }
+
+    /// The segments in the order of hashes, from that of a hash on.
+    fn segment_ids(&self, segments: &[Segment], from: u64) -> impl Iterator<Item = u32> {
+        let (entries, depth) = match &self.directory {
+            None => (self.only.as_slice(), 0),
+            Some(directory) => (&directory.entries[..], directory.depth),
+        };
+        let mut next = prefix(from, depth);
+        core::iter::from_fn(move || {
+            let id = *entries.get(next)?;
+            let span = 1 << (depth - segments[id as usize].depth);
+            next = (next / span + 1) * span;
+            Some(id)
+        })
+    }
+}
+
+impl Directory {
+    /// The entries whose prefix begins with the first `depth` bits of a hash.
+    fn entries_of(&mut self, hash: u64, depth: u8) -> &mut [u32] {
+        let span = 1 << (self.depth - depth);
+        let first = prefix(hash, depth) * span;
+        &mut self.entries[first..first + span]
+    }
+
+    /// Halves the directory when it is far larger than its segments need and no segment needs the last bit.
+    fn shrink(&mut self) {
+        while self.segments as usize * 4 <= self.entries.len()
+            && self.entries.as_chunks::<2>().0.iter().all(|[a, b]| a == b)
+        {
+            self.entries = self.entries.iter().step_by(2).copied().collect();
+            self.depth -= 1;
+        }
+    }
+}
+
+/// Values with small numbers.
+#[derive(Debug)]
+struct Slab<T> {
+    items: Vec<Option<T>>,
+    free: Vec<u32>,
+}
+
+impl<T> Default for Slab<T> {
+    fn default() -> Self {
+        Self { items: Vec::new(), free: Vec::new() }
+    }
+}
+
+impl<T> Slab<T> {
+    fn len(&self) -> usize {
+        self.items.len() - self.free.len()
+    }
+
+    fn insert(&mut self, item: T) -> u32 {
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.items.push(None);
+            (self.items.len() - 1) as u32
+        });
+        assert!(id < BOXED - 1, "there are fewer than 2^31");
+        self.items[id as usize] = Some(item);
+        id
+    }
+
+    fn remove(&mut self, id: u32) {
+        self.items[id as usize] = None;
+        self.free.push(id);
+    }
+
+    fn get(&self, id: u32) -> &T {
+        self.items[id as usize].as_ref().expect("a reference is good until it is freed")
+    }
+
+    fn get_mut(&mut self, id: u32) -> &mut T {
+        self.items[id as usize].as_mut().expect("a reference is good until it is freed")
+    }
+}
+
+/// What a bucket keeps of a hash to tell it from others; never 0.
+fn tag(hash: u64) -> u8 {
+    (hash as u8).max(1)
+}
+
+/// The 8 bits of a hash behind those that led to the segment.
+fn position(hash: u64, depth: u8) -> u8 {
+    (hash << depth >> 56) as u8
+}
+
+/// The bucket where a search for a position begins.
+fn home(position: u8, buckets: usize) -> usize {
+    usize::from(position) * buckets >> 8
+}
+
+/// The first `depth` bits of a hash.
+fn prefix(hash: u64, depth: u8) -> usize {
+    hash.checked_shr(64 - u32::from(depth)).unwrap_or(0) as usize
+}
+
+/// Buckets for so many keys.
+fn usual_buckets(len: u32) -> u32 {
+    len.div_ceil(USUAL)
+}
+
+/// Puts a reference into the first vacant cell from a bucket on; returns its bucket. There is a vacant cell.
+fn place(run: &mut [Bucket], start: usize, cell: Cell) -> usize {
+    let is_exact = run.len() <= RUN_MAX;
+    let mut bucket = start;
+    loop {
+        if let Some(i) = run[bucket].vacant() {
+            run[bucket].set(i, Some(cell));
+            return bucket;
+        }
+        run[bucket].pass(is_exact);
+        bucket = (bucket + 1) % run.len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeSet, HashMap};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::record::hash_key;
+
+    const SLOTS_LEN: usize = 3;
+
+    /// Hashes: the real one, and such as an enemy would choose.
+    const HASHES: [fn(&[u8]) -> u64; 6] = [
+        hash_key,
+        // All the same.
+        |_| 7,
+        // The same tag.
+        |key| hash_key(key) & !0xff,
+        // The same first bits: no segment is ever split in two halves.
+        |key| hash_key(key) >> 30,
+        // The same position in segments of few bits.
+        |key| hash_key(key) & !(0xff << 50),
+        // The last bucket, so that it overflows into the first.
+        |key| hash_key(key) | 0xff << 56,
+    ];
+
+    struct World {
+        tables: SlotTables,
+        model: HashMap<(usize, Vec<u8>), (Vec<u8>, Option<u64>)>,
+        random: u64,
+    }
+
+    impl World {
+        fn new(hash: fn(&[u8]) -> u64) -> Self {
+            Self { tables: SlotTables::new(SLOTS_LEN, hash), model: HashMap::new(), random: 1 }
+        }
+
+        fn hash(&self, key: &[u8]) -> u64 {
+            (self.tables.hash)(key)
+        }
+
+        fn find(&self, slot: usize, key: &[u8]) -> Option<At> {
+            self.tables.find(slot, self.hash(key), key)
+        }
+
+        fn put(&mut self, slot: usize, key: &[u8], value: &[u8], expiry: Option<u64>) {
+            let content = Content::new(key, value, expiry);
+            match self.find(slot, key) {
+                Some(at) => self.tables.replace(at, 1, content),
+                None => self.tables.insert(slot, self.hash(key), 1, content),
+            }
+            self.model.insert((slot, key.to_vec()), (value.to_vec(), expiry));
+        }
+
+        fn remove(&mut self, slot: usize, key: &[u8]) {
+            let found = self.find(slot, key);
+            let expected = self.model.remove(&(slot, key.to_vec()));
+            assert_eq!(found.is_some(), expected.is_some());
+            if let Some(at) = found {
+                self.tables.remove(slot, self.hash(key), at);
+            }
+        }
+
+        fn append(&mut self, slot: usize, key: &[u8], suffix: &[u8]) {
+            if let Some(at) = self.find(slot, key) {
+                self.tables.change(at, 2, |body| body.extend_from_slice(suffix));
+                self.model.get_mut(&(slot, key.to_vec())).unwrap().0.extend_from_slice(suffix);
+            }
+        }
+
+        fn check(&mut self) {
+            self.tables.check_invariants();
+            for ((slot, key), (value, expiry)) in &self.model {
+                let record = self.tables.record(self.find(*slot, key).expect("a key that was put is there"));
+                assert_eq!((record.value(), record.expires_at_ms()), (&value[..], *expiry));
+                let mut found = self.tables.with_hash(*slot, self.hash(key));
+                assert!(found.any(|record| record.key() == key));
+            }
+            let mut len = 0;
+            for slot in 0..SLOTS_LEN {
+                let mut least = 0;
+                let mut keys = BTreeSet::new();
+                for portion in self.tables.segments_of(slot, 0) {
+                    let hashes: Vec<u64> = portion
+                        .map(|record| {
+                            assert!(keys.insert(record.key()), "a record comes once");
+                            self.hash(record.key())
+                        })
+                        .collect();
+                    assert!(hashes.iter().all(|hash| least <= *hash), "portions are in the order of hashes");
+                    least = hashes.into_iter().fold(least, u64::max);
+                }
+                assert_eq!(self.tables.len_of(slot), keys.len());
+                len += keys.len();
+                let record =
+                    self.tables.random_of(slot, || crate::memory::next_random(&mut self.random) as usize);
+                assert_eq!(record.is_some(), !keys.is_empty());
+                assert!(record.is_none_or(|record| keys.contains(record.key())));
+            }
+            assert_eq!(len, self.model.len(), "what is there was put");
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Op {
+        Put { slot: usize, key: u16, len: usize, expiry: Option<u64> },
+        PutMany { slot: usize, key: u16, n: u16 },
+        Append { slot: usize, key: u16, len: usize },
+        Remove { slot: usize, key: u16 },
+        RemoveMany { slot: usize, key: u16, n: u16, step: u16 },
+        Tidy { is_idle: bool, steps: usize },
+    }
+
+    fn ops() -> impl Strategy<Value = Vec<Op>> {
+        let (slot, key) = (0..SLOTS_LEN, 0_u16..600);
+        let len = || prop_oneof![6 => 0_usize..80, 1 => 900_usize..1100, 1 => Just(70_000)];
+        let op = prop_oneof![
+            6 => (slot.clone(), key.clone(), len(), prop::option::of(any::<u64>()))
+                .prop_map(|(slot, key, len, expiry)| Op::Put { slot, key, len, expiry }),
+            4 => (slot.clone(), key.clone(), 1_u16..200).prop_map(|(slot, key, n)| Op::PutMany { slot, key, n }),
+            3 => (slot.clone(), key.clone(), len()).prop_map(|(slot, key, len)| Op::Append { slot, key, len }),
+            4 => (slot.clone(), key.clone()).prop_map(|(slot, key)| Op::Remove { slot, key }),
+            4 => (slot, key, 1_u16..300, 1_u16..4)
+                .prop_map(|(slot, key, n, step)| Op::RemoveMany { slot, key, n, step }),
+            4 => (any::<bool>(), 1_usize..40).prop_map(|(is_idle, steps)| Op::Tidy { is_idle, steps }),
+        ];
+        prop::collection::vec(op, 1..60)
+    }
+
+    fn name(key: u16) -> Vec<u8> {
+        format!("key {key}").into_bytes()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 200 }))]
+        #[test]
+        fn holds_what_a_map_holds(ops in ops(), hash in 0..HASHES.len()) {
+            let mut world = World::new(HASHES[hash]);
+            for op in ops {
+                match op {
+                    Op::Put { slot, key, len, expiry } => world.put(slot, &name(key), &vec![key as u8; len], expiry),
+                    Op::PutMany { slot, key, n } => {
+                        (key..key + n).for_each(|key| world.put(slot, &name(key), &[key as u8; 40], None));
+                    }
+                    Op::Append { slot, key, len } => world.append(slot, &name(key), &vec![b'+'; len]),
+                    Op::Remove { slot, key } => world.remove(slot, &name(key)),
+                    Op::RemoveMany { slot, key, n, step } => {
+                        let keys = (key..key + n).step_by(step.into());
+                        keys.for_each(|key| world.remove(slot, &name(key)));
+                    }
+                    Op::Tidy { is_idle, steps } => {
+                        let tidiness = if is_idle { Tidiness::Idle } else { Tidiness::Busy };
+                        let _ = (0..steps).all(|_| world.tables.tidy(tidiness));
+                    }
+                }
+                world.check();
+            }
+        }
+    }
+
+    /// Keys of one slot.
+    const MANY: u32 = if cfg!(miri) { 500 } else { 50_000 };
+
+    #[test]
+    fn a_large_slot_grows_and_shrinks_segment_by_segment() {
+        let mut world = World::new(hash_key);
+        let name = |i: u32| format!("{i}").into_bytes();
+        for i in 0..MANY {
+            world.put(1, &name(i), &[b'v'; 40], None);
+        }
+        world.check();
+        let slot = &world.tables.slots[1];
+        let directory = slot.directory.as_ref().unwrap();
+        assert!(directory.entries.len() <= (MANY / KEYS_PER_ENTRY_MIN) as usize);
+        assert_eq!(world.tables.long_runs.len(), 0, "every segment could be split");
+        let buckets: u32 = world.tables.segments.iter().map(|segment| segment.buckets).sum();
+        assert!(u64::from(buckets) * 7 < u64::from(MANY), "buckets are well filled");
+        for i in (0..MANY).filter(|i| i % 100 != 0) {
+            world.remove(1, &name(i));
+        }
+        world.check();
+        let entries = world.tables.slots[1].directory.as_ref().map_or(1, |directory| directory.entries.len());
+        assert!(entries <= (MANY / 100) as usize, "{entries} entries");
+        for i in (0..MANY).step_by(100) {
+            world.remove(1, &name(i));
+        }
+        world.check();
+        assert_eq!((world.tables.arena.live_bytes(), world.tables.arena.pages_in_use()), (0, 0));
+        assert_eq!(world.tables.segments.len(), world.tables.free_segments.len());
+    }
+
+    #[test]
+    fn tidying_moves_what_is_left_together() {
+        for tidiness in [Tidiness::Busy, Tidiness::Idle] {
+            let mut world = World::new(hash_key);
+            let name = |i: u32| format!("{i}").into_bytes();
+            for i in 0..MANY {
+                world.put((i % 3) as usize, &name(i), &vec![b'v'; (i % 50) as usize], None);
+            }
+            let full = world.tables.arena.pages_in_use();
+            for i in (0..MANY).filter(|i| hash_key(&i.to_le_bytes()) & 1 == 0) {
+                world.remove((i % 3) as usize, &name(i));
+            }
+            let sparse = world.tables.arena.pages_in_use();
+            while world.tables.tidy(tidiness) {}
+            world.check();
+            let tidy = world.tables.arena.pages_in_use();
+            if !cfg!(miri) {
+                assert!(full * 9 < sparse * 10, "{full} pages, {sparse} after the deletion");
+                assert!(tidy * 10 < full * 6, "{full} pages, {tidy} at the end");
+            }
+        }
+    }
+
+    #[test]
+    fn random_records_come_evenly_from_segments_of_any_size() {
+        // Half of the keys share their first bits.
+        let mut world = World::new(|key| match hash_key(key) {
+            hash if hash & 2 == 0 => hash >> 2,
+            hash => hash,
+        });
+        for i in 0..400 {
+            world.put(0, &name(i), b"", None);
+        }
+        let mut counts = HashMap::new();
+        for _ in 0..40_000 {
+            let random = || crate::memory::next_random(&mut world.random) as usize;
+            *counts.entry(world.tables.random_of(0, random).unwrap().key()).or_insert(0) += 1;
+        }
+        assert_eq!(counts.len(), 400);
+        let (least, most) = (counts.values().min().unwrap(), counts.values().max().unwrap());
+        assert!(50 < *least && *most < 170, "from {least} to {most} times");
+    }
+
+    #[test]
+    fn many_keys_of_one_hash_are_built_in_linear_time() {
+        let mut world = World::new(|_| u64::MAX);
+        let n = if cfg!(miri) { 200 } else { 3000 };
+        for i in 0..n {
+            world.put(0, &name(i), b"v", None);
+        }
+        world.check();
+        let entries = world.tables.slots[0].directory.as_ref().map_or(1, |directory| directory.entries.len());
+        assert!(entries <= n as usize / 16, "{entries} entries do not help");
+        for i in 0..n {
+            world.remove(0, &name(i));
+        }
+        world.check();
+        assert_eq!(world.tables.long_runs.len(), 0);
+    }
+}
