@@ -44,10 +44,10 @@ const UNLISTED: u32 = u32::MAX;
 const NO_CLASS: u8 = u8::MAX;
 
 /// Empty pages whose memory is kept, beside one in so many of all.
-const EMPTY_KEPT: usize = if cfg!(test) { 2 } else { 16 };
+const EMPTY_KEPT: usize = 2;
 const EMPTY_KEPT_RATIO: usize = 64;
 /// Fewer free bytes than this are left where they are.
-const WASTE_BYTES_MIN: usize = if cfg!(test) { 2 } else { 16 } * PAGE_BYTES;
+const WASTE_BYTES_MIN: usize = if cfg!(test) { 2 } else { 4 } * PAGE_BYTES;
 
 const fn record_sizes() -> [u16; 43] {
     let mut sizes = [0; 43];
