@@ -44,8 +44,8 @@ const UNLISTED: u32 = u32::MAX;
 const NO_CLASS: u8 = u8::MAX;
 
 /// Empty pages whose memory is kept, beside one in so many of all.
-const EMPTY_KEPT: usize = 2;
-const EMPTY_KEPT_RATIO: usize = 64;
+const EMPTY_KEPT: usize = 1;
+const EMPTY_KEPT_RATIO: usize = 128;
 /// Fewer free bytes than this are left where they are.
 const WASTE_BYTES_MIN: usize = if cfg!(test) { 2 } else { 4 } * PAGE_BYTES;
 

@@ -10,18 +10,18 @@ use ringfort_resp::Command;
 
 use crate::{
     Policy, Store, VALUE_BYTES_MAX,
-    expiry::ExpiryEntry,
     keyspace::Place,
-    memory::{LFU_MAX, SAMPLES_MAX, idle_tenths},
+    memory::{LFU_MAX, SAMPLES_MAX, idle_tenths, next_random},
     number::parse_i64,
     record::{LOGICAL_EXPIRY_BYTES, LOGICAL_OVERHEAD_BYTES, Record, hash_key},
+    slots::Expiring,
 };
 
 /// Candidates that are kept from one victim to the next (as in Redis).
 const POOL_LEN: usize = 16;
 /// Samples taken for one victim before it is given up: all that was found is on its way out already.
 const ROUNDS_MAX: usize = 16;
-/// Random keys looked at for one that expires, before the index of expiries is walked instead.
+/// Random keys looked at for one that expires, before the segments with such keys are walked instead.
 const DRAWS_MAX: usize = 8;
 /// Longest text of a number that INCR and its kin write, bytes.
 const NUMBER_BYTES_MAX: u64 = 40;
@@ -48,8 +48,8 @@ pub struct Evictor {
     policy: Policy,
     /// Victims that are proposed and not deleted yet.
     chosen: HashSet<u64>,
-    /// Where the walk over the expiries goes on.
-    cursor: Option<ExpiryEntry>,
+    /// The segment at which the walk over those with expiries is.
+    cursor: Option<u32>,
     random: u64,
 }
 
@@ -88,10 +88,15 @@ impl Store {
             evictor.policy = self.limit().policy;
             evictor.pool.clear();
         }
+        let soonest_len = match evictor.policy {
+            Policy::VolatileTtl => max.saturating_add(evictor.chosen.len()),
+            _ => 0,
+        };
+        let mut soonest = self.tables().soonest(u64::MAX, soonest_len).into_iter();
         let (mut victims, mut freed) = (Vec::new(), 0);
         while freed < bytes
             && victims.len() < max
-            && let Some(record) = self.victim(evictor, now_ms)
+            && let Some(record) = self.victim(evictor, now_ms, &mut soonest)
         {
             let hash = hash_key(record.key());
             evictor.chosen.insert(hash);
@@ -102,12 +107,16 @@ impl Store {
         victims
     }
 
-    fn victim(&self, evictor: &mut Evictor, now_ms: u64) -> Option<Record<'_>> {
+    fn victim<'a>(
+        &'a self,
+        evictor: &mut Evictor,
+        now_ms: u64,
+        soonest: &mut impl Iterator<Item = Expiring<'a>>,
+    ) -> Option<Record<'a>> {
         match evictor.policy {
             Policy::NoEviction => None,
             Policy::VolatileTtl => {
-                let records = self.index().iter().flat_map(|entry| self.records_of(*entry));
-                records.into_iter().find(|record| !evictor.chosen.contains(&hash_key(record.key())))
+                soonest.find(|next| !evictor.chosen.contains(&next.hash)).map(|next| next.record)
             }
             Policy::AllKeysRandom | Policy::VolatileRandom => (0..ROUNDS_MAX).find_map(|_| {
                 let (record, place) = self.draw(evictor)?;
@@ -175,11 +184,12 @@ impl Store {
                 return Some((record, place));
             }
         }
-        // Few keys expire: one after the other, in the order of their expiries.
-        let entry = self.index().after(evictor.cursor).next().or_else(|| self.index().iter().next());
-        evictor.cursor = entry.copied();
-        let place = entry?.place();
-        self.record_at(place).map(|record| (record, place))
+        // Few keys expire: from one segment after the other.
+        let random = &mut evictor.random;
+        let (segment, next) =
+            self.tables().expiring_after(evictor.cursor, || next_random(random) as usize)?;
+        evictor.cursor = Some(segment);
+        Some((next.record, Place::of(&next)))
     }
 
     /// Most logical bytes by which a command makes the keyspace grow, as far as its arguments and the present keys tell.

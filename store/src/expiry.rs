@@ -1,57 +1,178 @@
-//! Which keys expire when: an exact, ordered index over the records that have an expiry.
+//! When keys expire: for each segment of the tables a time before which none of its keys does.
+//!
+//! A key with an expiry costs its 8 bytes in the record and nothing here. Writes only ever lower a bound; it is exact again
+//! after the segment was searched, which happens when its time has come. One key in 50 that is overwritten or deleted
+//! before it expires leaves a bound too low, for one search of some 60 records.
 
-use std::{
-    collections::{BTreeSet, btree_set},
-    ops::Bound,
-};
+use core::{cell::Cell, cmp::Reverse};
+use std::collections::BinaryHeap;
 
-/// A place in the index: everything needed to find the record again without a copy of its key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct ExpiryEntry {
-    /// When it is due, milliseconds since 1970; first, so that the index is ordered by time.
-    pub(crate) expires_at_ms: u64,
-    /// Which table of the store.
-    pub(crate) table: u16,
-    /// Hash of the key. Two keys of one table with the same hash and expiry share one entry.
-    pub(crate) hash: u64,
-}
+/// Bounds under one of the next level.
+const FANOUT: usize = 64;
 
-/// The ordered index of expiries.
+/// No key of the segment expires.
+pub(crate) const NEVER: u64 = u64::MAX;
+
+/// A lower bound for each segment, by number, and minima over them.
 ///
 /// # Invariants
-/// Holds exactly the entries of the records that have an expiry: overwriting, PERSIST and deletion take theirs away at
-/// once, so nothing stale is ever due. O(log n) a change, O(1) to learn that nothing is due.
+/// An element of a level is the least of the [`FANOUT`] elements of the level below; the last level has one element.
 #[derive(Debug, Default)]
-pub(crate) struct ExpiryIndex(BTreeSet<ExpiryEntry>);
+pub(crate) struct Bounds {
+    levels: Vec<Vec<Cell<u64>>>,
+}
 
-impl ExpiryIndex {
-    /// Adds an entry; once for records that share it.
-    pub(crate) fn insert(&mut self, entry: ExpiryEntry) {
-        self.0.insert(entry);
+impl Bounds {
+    /// The bound of a segment, milliseconds since 1970.
+    pub(crate) fn get(&self, segment: u32) -> u64 {
+        self.levels.first().and_then(|bounds| bounds.get(segment as usize)).map_or(NEVER, Cell::get)
     }
 
-    /// Takes an entry away; the caller knows that no record is left under it.
-    pub(crate) fn remove(&mut self, entry: ExpiryEntry) {
-        self.0.remove(&entry);
+    /// A key of the segment expires at `at_ms`.
+    pub(crate) fn lower(&mut self, segment: u32, at_ms: u64) {
+        if at_ms == NEVER {
+            return;
+        }
+        self.make_room(segment as usize + 1);
+        let mut i = segment as usize;
+        for level in &self.levels {
+            if level[i].get() <= at_ms {
+                return;
+            }
+            level[i].set(at_ms);
+            i /= FANOUT;
+        }
     }
 
-    /// The entries due at `now_ms`, the longest overdue first.
-    pub(crate) fn due(&self, now_ms: u64) -> impl Iterator<Item = &ExpiryEntry> {
-        self.0.iter().take_while(move |entry| entry.expires_at_ms <= now_ms)
+    /// The first key of the segment expires at `at_ms`. O(log segments).
+    pub(crate) fn set(&self, segment: u32, at_ms: u64) {
+        if self.get(segment) == at_ms {
+            return;
+        }
+        let mut i = segment as usize;
+        let mut least = at_ms;
+        for level in &self.levels {
+            level[i].set(least);
+            let group = i - i % FANOUT;
+            least = least_of(level, group);
+            i /= FANOUT;
+        }
     }
 
-    /// The entries after `entry`, in order; `None`: all.
-    pub(crate) fn after(&self, entry: Option<ExpiryEntry>) -> impl Iterator<Item = &ExpiryEntry> {
-        self.0.range((entry.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded))
+    /// The segments with keys that expire, the least bound first.
+    pub(crate) fn in_order(&self) -> impl Iterator<Item = (u64, u32)> {
+        let mut heap = BinaryHeap::new();
+        if let Some(top) = self.levels.last() {
+            heap.push(Reverse((top[0].get(), self.levels.len() - 1, 0)));
+        }
+        core::iter::from_fn(move || {
+            loop {
+                let Reverse((bound, level, i)) = heap.pop()?;
+                if bound == NEVER {
+                    return None;
+                }
+                if level == 0 {
+                    return Some((bound, i as u32));
+                }
+                let below = &self.levels[level - 1];
+                let children = i * FANOUT..below.len().min((i + 1) * FANOUT);
+                heap.extend(children.map(|i| Reverse((below[i].get(), level - 1, i))));
+            }
+        })
     }
 
-    /// Empties the index; the old entries are handed out to be dropped in slices.
-    pub(crate) fn take(&mut self) -> btree_set::IntoIter<ExpiryEntry> {
-        core::mem::take(&mut self.0).into_iter()
+    /// The first segment from a number on with keys that expire.
+    pub(crate) fn next_from(&self, segment: u32) -> Option<u32> {
+        self.next(0, segment as usize).map(|i| i as u32)
     }
 
-    /// All entries, in order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &ExpiryEntry> {
-        self.0.iter()
+    fn next(&self, level: usize, from: usize) -> Option<usize> {
+        let bounds = self.levels.get(level)?;
+        let find =
+            |from: usize, end: usize| (from..end.min(bounds.len())).find(|i| bounds[*i].get() != NEVER);
+        let group_end = (from / FANOUT + 1) * FANOUT;
+        find(from, group_end).or_else(|| {
+            let group = self.next(level + 1, from / FANOUT + 1)?;
+            find(group * FANOUT, (group + 1) * FANOUT)
+        })
+    }
+
+    fn make_room(&mut self, segments: usize) {
+        let mut len = segments;
+        for i in 0.. {
+            if i == self.levels.len() {
+                self.levels.push(Vec::new());
+            }
+            let (below, level) = self.levels.split_at_mut(i);
+            let level = &mut level[0];
+            while level.len() < len {
+                let group = level.len() * FANOUT;
+                level.push(Cell::new(below.last().map_or(NEVER, |below| least_of(below, group))));
+            }
+            len = level.len().div_ceil(FANOUT);
+            if level.len() == 1 {
+                return;
+            }
+        }
+    }
+
+    /// Checks the invariant of the type.
+    ///
+    /// # Panics
+    /// When it does not hold.
+    pub(crate) fn check_invariants(&self) {
+        for levels in self.levels.windows(2) {
+            let least = (0..levels[0].len()).step_by(FANOUT).map(|group| least_of(&levels[0], group));
+            assert!(least.eq(levels[1].iter().map(Cell::get)), "a level is the minima of the one below");
+        }
+        assert!(self.levels.last().is_none_or(|top| top.len() == 1), "there is one least bound");
+    }
+}
+
+/// The least of a group of bounds.
+fn least_of(level: &[Cell<u64>], group: usize) -> u64 {
+    let end = level.len().min(group + FANOUT);
+    level[group..end].iter().map(Cell::get).min().unwrap_or(NEVER)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn segments_come_in_the_order_of_their_bounds(
+            ops in prop::collection::vec((0_u32..9000, 0_u64..50, any::<bool>()), 0..60),
+        ) {
+            let mut bounds = Bounds::default();
+            let mut model = std::collections::BTreeMap::new();
+            for (segment, at_ms, is_set) in ops {
+                if is_set {
+                    let at_ms = if at_ms < 10 { NEVER } else { at_ms };
+                    bounds.set(segment, if model.contains_key(&segment) { at_ms } else { NEVER });
+                    model.entry(segment).and_modify(|bound| *bound = at_ms);
+                } else {
+                    bounds.lower(segment, at_ms);
+                    let bound = model.entry(segment).or_insert(NEVER);
+                    *bound = at_ms.min(*bound);
+                }
+                bounds.check_invariants();
+            }
+            let mut expected: Vec<_> =
+                model.iter().filter(|(_, at)| **at != NEVER).map(|(segment, at)| (*at, *segment)).collect();
+            let mut by_number: Vec<u32> = expected.iter().map(|(_, segment)| *segment).collect();
+            by_number.sort_unstable();
+            expected.sort_unstable();
+            prop_assert_eq!(bounds.in_order().collect::<Vec<_>>(), expected);
+            let mut walk = Vec::new();
+            let mut from = 0;
+            while let Some(segment) = bounds.next_from(from) {
+                walk.push(segment);
+                from = segment + 1;
+            }
+            prop_assert_eq!(walk, by_number);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The keyspace: the slots' tables, the expiry index and the counters over them.
+//! The keyspace: the slots' tables and the counters over them.
 
 use ringfort_ring::{SLOTS, slot_of};
 
@@ -7,11 +7,10 @@ use crate::{
     arena::Tidiness,
     counts::KeyCounts,
     error::CommandError,
-    expiry::{ExpiryEntry, ExpiryIndex},
     memory::{Usage, next_random},
     reclaim::Reclaim,
     record::{Content, EXPIRY_MS_MAX, Record, hash_key, overwrite, set_expiry},
-    slots::{At, SlotTables},
+    slots::{At, Expiring, SlotTables},
     snapshot::Snapshot,
 };
 
@@ -23,7 +22,6 @@ const PREFETCH_KEYS: usize = 16;
 /// # Invariants
 /// - Every record stands in the table of its key's slot, under its key's hash, once.
 /// - `len`, `logical_bytes`, `expires_len` and the counts of each table are the sums over the records.
-/// - The expiry index holds exactly one entry for each (expiry, slot, hash) among the records with an expiry.
 /// - A slot that a running snapshot has not written yet holds what it held when the snapshot began.
 ///
 /// Only `put`, `update`, `remove` and `flush` change the tables.
@@ -32,7 +30,6 @@ pub struct Store {
     first: u16,
     tables: SlotTables,
     counts: KeyCounts,
-    index: ExpiryIndex,
     totals: Totals,
     pub(crate) usage: Usage,
     pub(crate) snapshot: Option<Snapshot>,
@@ -68,7 +65,6 @@ impl Store {
             first,
             counts: KeyCounts::new(slots),
             tables: SlotTables::new(slots, hash_key),
-            index: ExpiryIndex::default(),
             totals: Totals::default(),
             usage: Usage::default(),
             snapshot: None,
@@ -158,19 +154,8 @@ impl Store {
     /// Up to `max` keys that are due at `now_ms`, the longest overdue first, for the leader to propose. O(1) when
     /// nothing is due.
     pub fn due(&self, now_ms: u64, max: usize) -> Vec<ExpiredKey> {
-        let mut due = Vec::new();
-        for entry in self.index.due(now_ms) {
-            if due.len() >= max {
-                break;
-            }
-            let mut keys: Vec<&[u8]> = self.records_of(*entry).map(Record::key).collect();
-            keys.sort_unstable();
-            due.extend(
-                keys.iter().map(|key| ExpiredKey { key: key.to_vec(), expires_at_ms: entry.expires_at_ms }),
-            );
-        }
-        due.truncate(max);
-        due
+        let due = self.tables.soonest(now_ms, max).into_iter();
+        due.map(|e| ExpiredKey { key: e.record.key().to_vec(), expires_at_ms: e.expires_at_ms }).collect()
     }
 
     /// Does up to `max` small steps to give memory back, of flushed tables and of pages with few records; returns whether
@@ -199,7 +184,6 @@ impl Store {
     /// When one does not hold.
     pub fn check_invariants(&self) {
         let mut totals = Totals::default();
-        let mut entries = std::collections::BTreeSet::new();
         self.tables.check_invariants();
         for i in 0..self.tables.slots_len() {
             let mut keys = std::collections::BTreeSet::new();
@@ -214,7 +198,6 @@ impl Store {
                 totals.add(record.logical_bytes(), record.expires_at_ms());
                 if let Some(expires_at_ms) = record.expires_at_ms() {
                     assert!(expires_at_ms <= EXPIRY_MS_MAX, "an expiry is within its limit");
-                    entries.insert(ExpiryEntry { expires_at_ms, table: i as u16, hash: place.hash });
                 }
             }
         }
@@ -226,7 +209,6 @@ impl Store {
             assert_eq!(self.counts.table_of(nth - 1), i, "the counts are those of the tables");
         }
         assert_eq!(self.totals, totals, "the counters are the sums over the records");
-        assert!(self.index.iter().eq(entries.iter()), "the expiry index is that of the records");
         if let Some(snapshot) = &self.snapshot {
             snapshot.check_invariants(self.tables.slots_len());
         }
@@ -273,18 +255,16 @@ impl Store {
     pub(crate) fn put(&mut self, place: Place, content: Content<'_>) {
         self.before_write(place.table);
         self.totals.add(content.logical_bytes(), content.expires_at_ms);
-        let old_expiry = if let Some(at) = self.find_at(place, content.key) {
+        if let Some(at) = self.find_at(place, content.key) {
             let old = self.tables.record(at);
-            let (mark, old_expiry) = (old.mark(), old.expires_at_ms());
-            self.totals.sub(old.logical_bytes(), old_expiry);
+            let mark = old.mark();
+            self.totals.sub(old.logical_bytes(), old.expires_at_ms());
             self.tables.replace(at, self.usage.used_mark(mark, self.usage.log_time_ms), content);
-            old_expiry
         } else {
             self.tables.insert(place.table, place.hash, self.usage.new_mark(), content);
             self.counts.add(place.table);
-            None
-        };
-        self.after_write(place, old_expiry, content.expires_at_ms);
+        }
+        self.tables.tidy(Tidiness::Busy);
     }
 
     /// Appends to a value. Does nothing without a record.
@@ -316,13 +296,13 @@ impl Store {
         self.before_write(place.table);
         let Some(at) = self.find_at(place, key) else { return };
         let old = self.tables.record(at);
-        let (mark, old_expiry) = (old.mark(), old.expires_at_ms());
-        self.totals.sub(old.logical_bytes(), old_expiry);
+        let mark = old.mark();
+        self.totals.sub(old.logical_bytes(), old.expires_at_ms());
         change(&mut self.tables, at, self.usage.used_mark(mark, self.usage.log_time_ms));
         let new = self.find(place, key).expect("its key is the same");
-        let (bytes, new_expiry) = (new.logical_bytes(), new.expires_at_ms());
-        self.totals.add(bytes, new_expiry);
-        self.after_write(place, old_expiry, new_expiry);
+        let (bytes, expires_at_ms) = (new.logical_bytes(), new.expires_at_ms());
+        self.totals.add(bytes, expires_at_ms);
+        self.tables.tidy(Tidiness::Busy);
     }
 
     /// Removes a key; returns whether it was there.
@@ -330,11 +310,10 @@ impl Store {
         let Some(at) = self.find_at(place, key) else { return false };
         self.before_write(place.table);
         let old = self.tables.record(at);
-        let old_expiry = old.expires_at_ms();
-        self.totals.sub(old.logical_bytes(), old_expiry);
+        self.totals.sub(old.logical_bytes(), old.expires_at_ms());
         self.tables.remove(place.table, place.hash, at);
         self.counts.sub(place.table);
-        self.after_write(place, old_expiry, None);
+        self.tables.tidy(Tidiness::Busy);
         true
     }
 
@@ -346,7 +325,6 @@ impl Store {
             Some(snapshot) if snapshot.needs_tables() => snapshot.freeze(tables),
             _ => self.garbage.push_tables(tables),
         }
-        self.garbage.push_index(self.index.take());
         self.totals = Totals::default();
         self.counts.clear();
     }
@@ -363,11 +341,6 @@ impl Store {
     /// The record at a place that was found earlier, if it is still there.
     pub(crate) fn record_at(&self, place: Place) -> Option<Record<'_>> {
         self.tables.with_hash(place.table, place.hash).next()
-    }
-
-    /// The expiry index and what is needed to find its records.
-    pub(crate) fn index(&self) -> &ExpiryIndex {
-        &self.index
     }
 
     /// The records of a slot in no particular order; none for a slot of another partition.
@@ -406,27 +379,6 @@ impl Store {
         }
     }
 
-    /// Notes in the index that a key expires at another time, and lets the tables give memory back.
-    fn after_write(&mut self, place: Place, old_expiry: Option<u64>, new_expiry: Option<u64>) {
-        if old_expiry != new_expiry {
-            if let Some(entry) = old_expiry.map(|at| place.entry(at))
-                && self.records_of(entry).next().is_none()
-            {
-                self.index.remove(entry);
-            }
-            if let Some(at) = new_expiry {
-                self.index.insert(place.entry(at));
-            }
-        }
-        self.tables.tidy(Tidiness::Busy);
-    }
-
-    /// The records under an entry of the index: one, but for keys of equal hash.
-    pub(crate) fn records_of(&self, entry: ExpiryEntry) -> impl Iterator<Item = Record<'_>> {
-        let records = self.tables.with_hash(usize::from(entry.table), entry.hash);
-        records.filter(move |record| record.expires_at_ms() == Some(entry.expires_at_ms))
-    }
-
     /// The number of a slot's table; `None`: it is of another partition.
     fn table(&self, slot: u16) -> Option<usize> {
         let table = usize::from(slot.checked_sub(self.first)?);
@@ -449,15 +401,9 @@ impl Totals {
 }
 
 impl Place {
-    fn entry(self, expires_at_ms: u64) -> ExpiryEntry {
-        ExpiryEntry { expires_at_ms, table: self.table as u16, hash: self.hash }
-    }
-}
-
-impl ExpiryEntry {
-    /// Where its record stands.
-    pub(crate) fn place(&self) -> Place {
-        Place { table: usize::from(self.table), hash: self.hash }
+    /// Where a key with an expiry stands.
+    pub(crate) fn of(expiring: &Expiring<'_>) -> Self {
+        Self { table: expiring.slot, hash: expiring.hash }
     }
 }
 
@@ -663,7 +609,7 @@ mod tests {
             session.run(&format!("SET {i} {value} EX 10"));
         }
         session.run("FLUSHALL");
-        assert!(session.store.reclaim(100), "the index is left at least");
+        assert!(session.store.reclaim(100), "the pages are left at least");
         let mut steps = 0;
         while session.store.reclaim(10) {
             steps += 1;

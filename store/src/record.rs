@@ -265,6 +265,11 @@ pub(crate) fn overwrite(body: &mut Vec<u8>, offset: usize, patch: &[u8]) {
     body[start..end].copy_from_slice(patch);
 }
 
+/// The expiry in a body.
+pub(crate) fn expiry_of(body: &[u8]) -> Option<u64> {
+    Header::of(body).expires_at_ms
+}
+
 /// Changes the expiry in a body.
 pub(crate) fn set_expiry(body: &mut Vec<u8>, expires_at_ms: Option<u64>) {
     let header = Header::of(body);

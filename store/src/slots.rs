@@ -25,8 +25,9 @@
 use crate::{
     arena::{Arena, RUN_MAX, Ref, Tidiness},
     bucket::{Bucket, CELLS, Cell},
+    expiry::{Bounds, NEVER},
     packed::Packed,
-    record::{Content, Record},
+    record::{Content, Record, expiry_of},
 };
 
 /// No segment or run.
@@ -59,6 +60,7 @@ const DRAWS_MAX: usize = 64;
 ///   from the first to the one before it overflows.
 /// - A segment stands in `2^(D - d)` entries of its slot's directory, side by side: those that begin with its `d` bits.
 /// - The number of keys of a segment and of a slot are the sums over their cells.
+/// - No key of a segment expires before the segment's bound in `expiries`.
 #[derive(Debug)]
 pub(crate) struct SlotTables {
     slots: Vec<Slot>,
@@ -68,6 +70,7 @@ pub(crate) struct SlotTables {
     boxed: Slab<Packed>,
     long_runs: Slab<Box<[Bucket]>>,
     hash: fn(&[u8]) -> u64,
+    expiries: Bounds,
     tidying: Option<Tidying>,
 }
 
@@ -92,8 +95,18 @@ struct Segment {
     run: u32,
     buckets: u32,
     len: u32,
+    slot: u16,
     /// Bits of the hash that led here.
     depth: u8,
+}
+
+/// A key that expires.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Expiring<'a> {
+    pub(crate) expires_at_ms: u64,
+    pub(crate) slot: usize,
+    pub(crate) hash: u64,
+    pub(crate) record: Record<'a>,
 }
 
 /// Where a record stands, until the next change of its tables.
@@ -125,6 +138,7 @@ impl SlotTables {
             boxed: Slab::default(),
             long_runs: Slab::default(),
             hash,
+            expiries: Bounds::default(),
             tidying: None,
         }
     }
@@ -169,10 +183,74 @@ impl SlotTables {
         slot: usize,
         from: u64,
     ) -> impl Iterator<Item = impl Iterator<Item = Record<'_>>> {
-        self.slots[slot].segment_ids(&self.segments, from).map(|id| {
-            let segment = &self.segments[id as usize];
-            self.run(segment).iter().flat_map(Bucket::cells).map(|(_, cell)| self.item(cell.item))
-        })
+        self.slots[slot].segment_ids(&self.segments, from).map(|id| self.records_of_segment(id))
+    }
+
+    /// The first `max` keys that expire no later than `until_ms`, ordered by expiry, slot, hash and key. Searches each
+    /// segment whose bound has come; O(1) if none has.
+    pub(crate) fn soonest(&self, until_ms: u64, max: usize) -> Vec<Expiring<'_>> {
+        let mut found: Vec<Expiring<'_>> = Vec::new();
+        let mut until_ms = until_ms;
+        for (bound, id) in self.expiries.in_order() {
+            if until_ms < bound || max == 0 {
+                break;
+            }
+            self.prefetch_segment(id);
+            let slot = usize::from(self.segments[id as usize].slot);
+            let mut least = NEVER;
+            for record in self.records_of_segment(id) {
+                let Some(expires_at_ms) = record.expires_at_ms() else { continue };
+                least = least.min(expires_at_ms);
+                if expires_at_ms <= until_ms {
+                    found.push(Expiring { expires_at_ms, slot, hash: (self.hash)(record.key()), record });
+                }
+            }
+            self.expiries.set(id, least);
+            if max <= found.len() {
+                found.sort_unstable_by_key(Expiring::order);
+                found.truncate(max);
+                until_ms = found.last().map_or(0, |last| last.expires_at_ms);
+            }
+        }
+        found.sort_unstable_by_key(Expiring::order);
+        found
+    }
+
+    /// A random one of the keys that expire in the first segment behind number `after` that has any, or in the first of all;
+    /// and that segment's number. `None`: no key expires.
+    pub(crate) fn expiring_after(
+        &self,
+        after: Option<u32>,
+        mut random: impl FnMut() -> usize,
+    ) -> Option<(u32, Expiring<'_>)> {
+        let mut from = after.map_or(0, |after| after + 1);
+        loop {
+            let id = self.expiries.next_from(from).or_else(|| self.expiries.next_from(0))?;
+            let expiring = || self.records_of_segment(id).filter_map(|r| Some((r.expires_at_ms()?, r)));
+            match expiring().count() {
+                0 => self.expiries.set(id, NEVER),
+                count => {
+                    let (expires_at_ms, record) = expiring().nth(random() % count)?;
+                    let slot = usize::from(self.segments[id as usize].slot);
+                    let hash = (self.hash)(record.key());
+                    return Some((id, Expiring { expires_at_ms, slot, hash, record }));
+                }
+            }
+            from = id + 1;
+        }
+    }
+
+    fn records_of_segment(&self, id: u32) -> impl Iterator<Item = Record<'_>> {
+        let run = self.run(&self.segments[id as usize]);
+        run.iter().flat_map(Bucket::cells).map(|(_, cell)| self.item(cell.item))
+    }
+
+    fn prefetch_segment(&self, id: u32) {
+        for (_, cell) in self.run(&self.segments[id as usize]).iter().flat_map(Bucket::cells) {
+            if cell.item & BOXED == 0 {
+                self.arena.prefetch_record(Ref::from_number(cell.item));
+            }
+        }
     }
 
     /// One of the records of a slot, each as likely as any other unless many hashes begin alike; `random` gives random
@@ -238,7 +316,7 @@ impl SlotTables {
             let id = match self.slots[slot].segment_of(hash) {
                 Some(id) => id,
                 None => {
-                    let id = self.new_segment(Segment { run: NONE, buckets: 0, len: 0, depth: 0 });
+                    let id = self.new_segment(Segment { slot: slot as u16, ..Segment::UNUSED });
                     self.slots[slot].only = Some(id);
                     id
                 }
@@ -255,11 +333,13 @@ impl SlotTables {
         let start = home(cell.position, segment.buckets as usize);
         place(self.run_mut(id), start, cell);
         self.slots[slot].len += 1;
+        self.expiries.lower(id, content.expires_at_ms.unwrap_or(NEVER));
     }
 
     /// Replaces a record by another one of the same key.
     pub(crate) fn replace(&mut self, at: At, mark: u32, content: Content<'_>) {
         self.replace_body(at, mark, content.body_len(), |body| content.write(body));
+        self.expiries.lower(at.segment, content.expires_at_ms.unwrap_or(NEVER));
     }
 
     /// Changes the body of a record, but not its key.
@@ -268,12 +348,14 @@ impl SlotTables {
             let mut body = self.record(at).body().to_vec();
             change(&mut body);
             self.replace_body(at, mark, body.len(), |to| to.copy_from_slice(&body));
+            self.expiries.lower(at.segment, expiry_of(&body).unwrap_or(NEVER));
             return;
         }
         // In place: it may be long, and it is shared only if somebody reads it.
         let packed = core::mem::take(self.boxed.get_mut(at.item & !BOXED));
         let mut body = packed.into_vec();
         change(&mut body);
+        self.expiries.lower(at.segment, expiry_of(&body).unwrap_or(NEVER));
         *self.boxed.get_mut(at.item & !BOXED) = Packed::new(body.into_boxed_slice(), mark);
     }
 
@@ -345,6 +427,11 @@ impl SlotTables {
     /// When one does not hold.
     pub(crate) fn check_invariants(&self) {
         self.arena.check_invariants();
+        self.expiries.check_invariants();
+        assert!(
+            self.free_segments.iter().all(|id| self.expiries.get(*id) == NEVER),
+            "nothing expires in a free segment"
+        );
         let (mut boxed, mut long_runs, mut segments) = (0, 0, 0);
         for (i, slot) in self.slots.iter().enumerate() {
             let mut len = 0;
@@ -403,6 +490,11 @@ impl SlotTables {
             for (_, cell) in bucket.cells() {
                 len += 1;
                 boxed += usize::from(cell.item & BOXED != 0);
+                let expires_at_ms = self.item(cell.item).expires_at_ms();
+                assert!(
+                    expires_at_ms.is_none_or(|at| self.expiries.get(id) <= at),
+                    "no key expires before its bound"
+                );
                 let hash = (self.hash)(self.item(cell.item).key());
                 assert_eq!(
                     (tag(hash), position(hash, segment.depth)),
@@ -525,6 +617,13 @@ impl SlotTables {
         }
     }
 
+    /// Takes a segment that has no run back.
+    fn free_segment(&mut self, id: u32) {
+        self.segments[id as usize] = Segment::UNUSED;
+        self.expiries.set(id, NEVER);
+        self.free_segments.push(id);
+    }
+
     /// Gives a segment a run of empty buckets; the caller has the old one.
     fn set_run(&mut self, id: u32, buckets: u32) {
         let n = buckets as usize;
@@ -604,13 +703,14 @@ impl SlotTables {
             half.push(Cell { position: position(hash, depth), ..cell });
         }
         let len = |half: &[Cell]| half.len() as u32;
-        self.segments[id as usize] = Segment { depth, len: len(&low), run: NONE, buckets: 0 };
-        let other = self.new_segment(Segment { depth, len: len(&high), run: NONE, buckets: 0 });
+        self.segments[id as usize] = Segment { depth, len: len(&low), slot: old.slot, ..Segment::UNUSED };
+        let other = self.new_segment(Segment { depth, len: len(&high), slot: old.slot, ..Segment::UNUSED });
         for (id, cells) in [(id, low), (other, high)] {
             self.set_run(id, usual_buckets(len(&cells)));
             self.fill(id, cells.into_iter());
         }
         self.free_run(&old);
+        self.expiries.lower(other, self.expiries.get(id));
         let slot = &mut self.slots[slot];
         slot.only = None;
         let directory = slot
@@ -656,13 +756,13 @@ impl SlotTables {
             let joined = |cell: Cell| Cell { position: bit << 7 | cell.position >> 1, ..cell };
             cells.extend(self.cells_of(&segment).into_iter().map(joined));
         }
-        self.segments[id as usize] = Segment { depth, len, run: NONE, buckets: 0 };
+        self.segments[id as usize] = Segment { depth, len, slot: segment.slot, ..Segment::UNUSED };
         self.set_run(id, usual_buckets(len));
         self.fill(id, cells.into_iter());
         self.free_run(&segment);
         self.free_run(&other_segment);
-        self.segments[other as usize] = Segment { depth: 0, len: 0, run: NONE, buckets: 0 };
-        self.free_segments.push(other);
+        self.expiries.lower(id, self.expiries.get(other));
+        self.free_segment(other);
         if let Some(Tidying::Moving(_)) = self.tidying {
             self.tidy_segment(id);
         }
@@ -676,8 +776,7 @@ impl SlotTables {
         for id in ids {
             let segment = self.segments[id as usize];
             self.free_run(&segment);
-            self.segments[id as usize] = Segment { depth: 0, len: 0, run: NONE, buckets: 0 };
-            self.free_segments.push(id);
+            self.free_segment(id);
         }
     }
 
@@ -701,6 +800,10 @@ impl SlotTables {
             }
         }
     }
+}
+
+impl Segment {
+    const UNUSED: Self = Self { run: NONE, buckets: 0, len: 0, slot: 0, depth: 0 };
 }
 
 impl Slot {
@@ -745,6 +848,12 @@ impl Directory {
             self.entries = self.entries.iter().step_by(2).copied().collect();
             self.depth -= 1;
         }
+    }
+}
+
+impl<'a> Expiring<'a> {
+    fn order(&self) -> (u64, usize, u64, &'a [u8]) {
+        (self.expires_at_ms, self.slot, self.hash, self.record.key())
     }
 }
 
@@ -923,6 +1032,15 @@ mod tests {
                 }
                 assert_eq!(self.tables.len_of(slot), keys.len());
                 len += keys.len();
+                let mut expiring: Vec<_> =
+                    self.model.iter().filter_map(|(k, v)| Some((v.1?, k.0, self.hash(&k.1), &k.1))).collect();
+                expiring.sort_unstable();
+                for (until_ms, max) in [(u64::MAX, usize::MAX), (1 << 62, 3), (1 << 60, 20), (1 << 63, 0)] {
+                    let expected = expiring.iter().take_while(|(at, ..)| *at <= until_ms).take(max);
+                    let found = self.tables.soonest(until_ms, max);
+                    let found = found.iter().map(|e| (e.expires_at_ms, e.slot, e.hash, e.record.key()));
+                    assert!(found.eq(expected.map(|(at, slot, hash, key)| (*at, *slot, *hash, &key[..]))));
+                }
                 let record =
                     self.tables.random_of(slot, || crate::memory::next_random(&mut self.random) as usize);
                 assert_eq!(record.is_some(), !keys.is_empty());
@@ -946,7 +1064,7 @@ mod tests {
         let (slot, key) = (0..SLOTS_LEN, 0_u16..600);
         let len = || prop_oneof![6 => 0_usize..80, 1 => 900_usize..1100, 1 => Just(70_000)];
         let op = prop_oneof![
-            6 => (slot.clone(), key.clone(), len(), prop::option::of(any::<u64>()))
+            6 => (slot.clone(), key.clone(), len(), prop::option::of(0..1_u64 << 63))
                 .prop_map(|(slot, key, len, expiry)| Op::Put { slot, key, len, expiry }),
             4 => (slot.clone(), key.clone(), 1_u16..200).prop_map(|(slot, key, n)| Op::PutMany { slot, key, n }),
             3 => (slot.clone(), key.clone(), len()).prop_map(|(slot, key, len)| Op::Append { slot, key, len }),
