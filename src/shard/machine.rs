@@ -344,6 +344,11 @@ impl PartitionMachine {
         self.store.digest() ^ twox_hash::XxHash3_64::oneshot(&head)
     }
 
+    /// Does so many steps to give memory back; changes nothing that can be observed.
+    pub fn reclaim(&mut self, steps: usize) {
+        self.store.reclaim(steps);
+    }
+
     /// Begins a snapshot of the present state; writes may go on meanwhile.
     pub fn snapshot_begin(&mut self) {
         let mut head = Vec::new();

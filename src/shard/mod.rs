@@ -50,6 +50,8 @@ pub const INFLIGHT_MAX: usize = 4;
 pub const ENTRY_BYTES: usize = 1 << 20;
 /// Most bytes of writes that wait to be proposed; beyond, a write is answered `Busy`.
 pub const QUEUE_BYTES_MAX: usize = 64 << 20;
+/// Steps to give memory back at a time, of some microseconds each.
+const RECLAIM_STEPS: usize = 8;
 /// Most keys that one entry expires.
 const EXPIRE_KEYS_MAX: usize = 256;
 /// Most entries that a follower may lack to be given the leadership: it gets them within a few milliseconds.
@@ -665,6 +667,13 @@ impl Group {
             self.push(Origin::None, &Op { kind: OpKind::Expire, session: 0, seq: 0, acked: 0, body: &body });
         }
         self.expire_after_batch = self.last_batch;
+    }
+
+    /// Gives memory of deleted keys back to the system, a little at a time.
+    pub fn reclaim(&mut self) {
+        if let Machine::Partition(machine) = &mut self.machine {
+            machine.reclaim(RECLAIM_STEPS);
+        }
     }
 
     /// Makes log entries of the queued writes, while fewer than [`INFLIGHT_MAX`] are under way.

@@ -554,6 +554,7 @@ impl<D: Disk> WorkerCore<D> {
                 is_busy = true;
             }
             if self.ticks.is_multiple_of(EXPIRE_TICKS) {
+                group.reclaim();
                 group.expire(now);
                 group.follow_limit(&limit);
                 group.evict_excess();

@@ -35,6 +35,27 @@ impl Node {
         usize::from(slot_of(key).0 / self.width)
     }
 
+    /// Keys of one store, as a partition's share of a pipeline arrives.
+    fn keys_of_one_store(&self, n: usize, numbers: &mut Scattered) -> Vec<[u8; 16]> {
+        let store = numbers.next() % self.stores.len();
+        let keys = std::iter::repeat_with(|| key(numbers.next()));
+        keys.filter(|key| self.store_of(key) == store).take(n).collect()
+    }
+
+    fn get_all(&self, keys: &[[u8; 16]], is_ahead: bool, reply: &mut Vec<u8>) {
+        let store = &self.stores[self.store_of(&keys[0])];
+        if is_ahead {
+            let keys: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
+            store.prefetch(&keys);
+        }
+        for key in keys {
+            reply.clear();
+            let mut reply = ReplyWriter::new(reply, Protocol::Resp2);
+            store.read(CONTEXT.log_time_ms, Command::Get, &[key], &mut reply, &mut Vec::new());
+        }
+        black_box(reply);
+    }
+
     fn set(&mut self, key: &[u8]) {
         let store = self.store_of(key);
         self.reply.clear();
@@ -89,6 +110,16 @@ fn commands(c: &mut Criterion) {
                     b.iter_batched_ref(
                         || numbers.keys(batch, first),
                         |keys| keys.iter().for_each(|key| node.get(key)),
+                        BatchSize::SmallInput,
+                    );
+                });
+            }
+            for (name, is_ahead) in [("get, one store", false), ("get, one store, fetched ahead", true)] {
+                let mut reply = Vec::new();
+                group.bench_function(BenchmarkId::new(name, batch), |b| {
+                    b.iter_batched_ref(
+                        || node.keys_of_one_store(batch, &mut numbers),
+                        |keys| node.get_all(keys, is_ahead, &mut reply),
                         BatchSize::SmallInput,
                     );
                 });

@@ -13,6 +13,9 @@ use ringfort_resp::{Command, Protocol, ReplyWriter};
 use ringfort_ring::{SLOTS, slot_of};
 use ringfort_store::{ApplyContext, Store};
 
+/// Commands that arrive together.
+const BATCH: usize = 16;
+const HOUR_MS: usize = 3_600_000;
 const VALUE: [u8; 32] = [b'v'; 32];
 const CONTEXT: ApplyContext = ApplyContext { log_time_ms: 1_700_000_000_000, seed: 0 };
 
@@ -35,6 +38,22 @@ impl Node {
         self.reply.clear();
         store.apply(&CONTEXT, command, args, &mut ReplyWriter::new(&mut self.reply, Protocol::Resp2));
         black_box(&self.reply);
+    }
+
+    fn set(&mut self, key: &[u8], expiry: Option<&str>) {
+        match expiry {
+            None => self.apply(Command::Set, &[key, &VALUE]),
+            Some(expiry) => self.apply(Command::Set, &[key, &VALUE, b"PX", expiry.as_bytes()]),
+        }
+    }
+
+    /// Removes keys whose time has come, as a leader does every 100 ms.
+    fn expire(&mut self, now_ms: u64) {
+        for store in &mut self.stores {
+            for due in store.due(now_ms, 256) {
+                store.expire(&due.key, due.expires_at_ms);
+            }
+        }
     }
 
     fn get(&mut self, key: &[u8]) {
@@ -85,15 +104,15 @@ fn main() {
     let [keys, stores, rest @ ..] = &args[..] else { panic!("KEYS STORES [ttl]") };
     let keys: usize = keys.parse().expect("KEYS is a number");
     let mut node = Node::new(stores.parse().expect("STORES is a number"));
-    let expiry: &[&[u8]] = if rest.is_empty() { &[] } else { &[b"PX", b"3600000"] };
+    // Within the next hour.
+    let expiry = |i: usize| (!rest.is_empty()).then(|| (scattered(i, HOUR_MS) + 1).to_string());
     let mut times = vec![1_u32; keys];
     let empty = rss();
     let start = cpu_ns();
     for (i, time) in times.iter_mut().enumerate() {
-        let (key, before) = (key(i), Instant::now());
-        let mut args: Vec<&[u8]> = vec![&key, &VALUE];
-        args.extend(expiry);
-        node.apply(Command::Set, &args);
+        let (key, expiry) = (key(i), expiry(i));
+        let before = Instant::now();
+        node.set(&key, expiry.as_deref());
         *time = before.elapsed().as_nanos().try_into().unwrap_or(u32::MAX);
     }
     println!("load: {:.0} ns", (cpu_ns() - start) as f64 / keys as f64);
@@ -107,11 +126,10 @@ fn main() {
         timed("get, miss", n, |i| node.get(&key(keys + scattered(i, keys))));
         timed("set", n, |i| {
             let key = key(scattered(i, keys));
-            let mut args: Vec<&[u8]> = vec![&key, &VALUE];
-            args.extend(expiry);
-            node.apply(Command::Set, &args);
+            node.set(&key, expiry(i).as_deref());
         });
     }
+    time_batches(&mut node, keys);
     let mut longest = 0;
     let start = cpu_ns();
     for i in (0..keys).filter(|i| scattered(*i, 2) == 0) {
@@ -129,4 +147,35 @@ fn main() {
     }
     println!("reclaim: {:.1} ms", (cpu_ns() - start) as f64 / 1e6);
     println!("memory: {:.1} bytes a key left", (rss() - empty) as f64 / left as f64);
+    let expiring: usize = node.stores.iter().map(Store::expires_len).sum();
+    let start = cpu_ns();
+    let end = CONTEXT.log_time_ms + HOUR_MS as u64;
+    (CONTEXT.log_time_ms..=end).step_by(100).for_each(|now_ms| node.expire(now_ms));
+    if expiring != 0 {
+        println!("expire: {:.0} ns", (cpu_ns() - start) as f64 / expiring as f64);
+    }
+}
+
+/// Times the reads of sixteen keys of one store at a time, as a partition's share of a pipeline arrives.
+fn time_batches(node: &mut Node, keys: usize) {
+    let mut of_store = vec![Vec::new(); node.stores.len()];
+    for i in 0..keys.min(2_000_000) {
+        let key = key(scattered(i, keys));
+        of_store[usize::from(slot_of(&key).0 / node.width)].push(key);
+    }
+    let batches = of_store.iter().map(|keys| keys.len() / BATCH).min().unwrap_or(0);
+    for is_ahead in [false, true, false, true] {
+        let start = cpu_ns();
+        for batch in 0..batches {
+            for (store, keys) in of_store.iter().enumerate() {
+                let keys: &[_; BATCH] = &keys.as_chunks().0[batch];
+                if is_ahead {
+                    node.stores[store].prefetch(&keys.each_ref().map(|key| &key[..]));
+                }
+                keys.iter().for_each(|key| node.get(key));
+            }
+        }
+        let ns = (cpu_ns() - start) as f64 / (batches * BATCH * of_store.len()) as f64;
+        println!("get, hit, {BATCH} of a store{}: {ns:.0} ns", if is_ahead { ", fetched ahead" } else { "" });
+    }
 }

@@ -335,6 +335,11 @@ impl Arena {
         self.chunks.pop().is_some()
     }
 
+    /// Whether pages are still to be emptied.
+    pub(crate) fn has_sparse_pages(&self) -> bool {
+        self.pages.iter().any(|page| page.is_sparse)
+    }
+
     /// Bytes of objects.
     #[cfg(test)]
     pub(crate) fn live_bytes(&self) -> usize {

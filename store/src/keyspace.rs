@@ -605,11 +605,11 @@ mod tests {
     fn flushed_records_are_freed_in_slices() {
         let mut session = Session::new();
         let value = "v".repeat(2000);
-        for i in 0..100 {
+        for i in 0..300 {
             session.run(&format!("SET {i} {value} EX 10"));
         }
         session.run("FLUSHALL");
-        assert!(session.store.reclaim(100), "the pages are left at least");
+        assert!(session.store.reclaim(100), "two thirds are left");
         let mut steps = 0;
         while session.store.reclaim(10) {
             steps += 1;

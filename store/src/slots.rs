@@ -429,6 +429,10 @@ impl SlotTables {
         self.arena.check_invariants();
         self.expiries.check_invariants();
         assert!(
+            self.tidying.is_some() || !self.arena.has_sparse_pages(),
+            "tidying empties the pages that it chose"
+        );
+        assert!(
             self.free_segments.iter().all(|id| self.expiries.get(*id) == NEVER),
             "nothing expires in a free segment"
         );
