@@ -387,11 +387,10 @@ impl SlotTables {
         match self.tidying {
             None if self.arena.begin_tidying(tidiness) => self.tidying = Some(Tidying::Choosing),
             None => {}
-            Some(Tidying::Choosing) => {
-                if self.arena.choose(TIDY_PAGES) {
-                    self.tidying = Some(Tidying::Moving(0));
-                }
+            Some(Tidying::Choosing) if self.arena.choose(TIDY_PAGES) => {
+                self.tidying = Some(Tidying::Moving(0))
             }
+            Some(Tidying::Choosing) => {}
             Some(Tidying::Moving(next)) => {
                 let end = self.segments.len();
                 let ids = next..end.min(next + TIDY_EMPTY);
@@ -915,7 +914,7 @@ fn position(hash: u64, depth: u8) -> u8 {
 
 /// The bucket where a search for a position begins.
 fn home(position: u8, buckets: usize) -> usize {
-    usize::from(position) * buckets >> 8
+    (usize::from(position) * buckets) >> 8
 }
 
 /// The first `depth` bits of a hash.
@@ -968,15 +967,18 @@ mod tests {
         |key| hash_key(key) | 0xff << 56,
     ];
 
+    /// Slot and key -> value and expiry.
+    type Model = HashMap<(usize, Vec<u8>), (Vec<u8>, Option<u64>)>;
+
     struct World {
         tables: SlotTables,
-        model: HashMap<(usize, Vec<u8>), (Vec<u8>, Option<u64>)>,
+        model: Model,
         random: u64,
     }
 
     impl World {
         fn new(hash: fn(&[u8]) -> u64) -> Self {
-            Self { tables: SlotTables::new(SLOTS_LEN, hash), model: HashMap::new(), random: 1 }
+            Self { tables: SlotTables::new(SLOTS_LEN, hash), model: Model::new(), random: 1 }
         }
 
         fn hash(&self, key: &[u8]) -> u64 {
