@@ -177,9 +177,8 @@ fn entry(bytes: &[u8]) {
 }
 
 fn command(bytes: &[u8]) {
-    let mut args = Vec::new();
     if let Ok(body) = CommandBody::decode(bytes)
-        && body.args(&mut args).is_ok()
+        && let Ok(args) = body.args()
     {
         let mut again = Vec::new();
         CommandBody::encode(&mut again, body.command, body.protocol, args.iter());

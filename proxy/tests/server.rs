@@ -196,8 +196,7 @@ impl Data {
 
     fn run(&mut self, p: u16, command: &[u8]) -> Vec<u8> {
         let body = CommandBody::decode(command).unwrap();
-        let mut args = Vec::new();
-        body.args(&mut args).unwrap();
+        let args = body.args().unwrap();
         let values = self.values.entry(p).or_default();
         let mut out = Vec::new();
         let writer = &mut ReplyWriter::new(&mut out, body.protocol);

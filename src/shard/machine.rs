@@ -213,8 +213,7 @@ impl PartitionMachine {
     fn execute(&mut self, op: &Op<'_>, seed: u64, reply: &mut Vec<u8>) {
         let context = ApplyContext { log_time_ms: self.log_time_ms, seed };
         let parsed = CommandBody::decode(op.body).and_then(|body| {
-            let mut args = Vec::new();
-            body.args(&mut args)?;
+            let args = body.args()?;
             Ok((body, args))
         });
         match parsed {
@@ -300,13 +299,12 @@ impl PartitionMachine {
     }
 
     fn execute_read(&self, now_ms: u64, is_replica: bool, command: &[u8], out: &mut Vec<u8>) -> ReadOutcome {
-        let mut args = Vec::new();
         let Ok(body) = CommandBody::decode(command) else {
             ReplyWriter::new(out, Protocol::Resp2).error("ERR malformed command");
             return ReadOutcome::Refused;
         };
         let known = Command::from_u16(body.command).filter(|c| !c.spec().is_write);
-        let Some(command) = known.filter(|_| body.args(&mut args).is_ok()) else {
+        let (Some(command), Ok(args)) = (known, body.args()) else {
             ReplyWriter::new(out, body.protocol)
                 .error("ERR this read is not supported by the version of this node");
             return ReadOutcome::Refused;
@@ -329,11 +327,10 @@ impl PartitionMachine {
 
     /// Bytes of the values that a read returns; 0 for commands that return none as they are.
     pub fn value_bytes(&self, command: &[u8]) -> usize {
-        let mut args = Vec::new();
         let Ok(body) = CommandBody::decode(command) else { return 0 };
-        match Command::from_u16(body.command).filter(|_| body.args(&mut args).is_ok()) {
-            Some(command) => self.store.value_bytes(command, &args),
-            None => 0,
+        match (Command::from_u16(body.command), body.args()) {
+            (Some(command), Ok(args)) => self.store.value_bytes(command, &args),
+            _ => 0,
         }
     }
 

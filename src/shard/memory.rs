@@ -196,8 +196,10 @@ fn evicting(machine: &PartitionMachine) -> Option<u64> {
 }
 
 fn growth(store: &Store, body: &[u8]) -> u64 {
-    let mut args = Vec::new();
-    let command = CommandBody::decode(body).and_then(|body| body.args(&mut args).map(|()| body.command));
-    let command = command.ok().and_then(Command::from_u16).filter(|c| c.spec().may_need_memory());
+    let Ok((command, args)) = CommandBody::decode(body).and_then(|body| Ok((body.command, body.args()?)))
+    else {
+        return 0;
+    };
+    let command = Command::from_u16(command).filter(|c| c.spec().may_need_memory());
     command.map_or(0, |command| store.growth_max(command, &args))
 }

@@ -231,7 +231,7 @@ impl<D: Disk> WorkerCore<D> {
 
     /// The link to a node broke: what was on its way may be lost.
     pub fn peer_down(&mut self, node: &NodeId) {
-        self.ports.peers.retain(|(id, _), _| id != node);
+        self.ports.forget_peer(node);
         for group in self.groups.values_mut() {
             group.unreachable(node);
         }
@@ -269,10 +269,9 @@ impl<D: Disk> WorkerCore<D> {
         Ok(())
     }
 
-    /// Takes the frames to be sent to each (node, worker of that node).
-    pub fn take_raft_output(&mut self) -> BTreeMap<(NodeId, u16), Vec<u8>> {
-        self.ports.peers.retain(|_, buffer| !buffer.is_empty());
-        std::mem::take(&mut self.ports.peers)
+    /// Hands the frames to be sent to each worker of each node to `send`.
+    pub fn send_raft_output(&mut self, send: impl FnMut(&NodeId, u16, &[u8])) {
+        self.ports.send_to_peers(send);
     }
 
     /// Whether a turn has something to do.

@@ -32,6 +32,9 @@ pub(super) const TOO_MANY_LARGE: &[u8] =
 /// Most bytes of Raft messages kept for one peer that does not read; beyond, they are dropped (Raft sends again).
 pub const PEER_BYTES_MAX: usize = 64 << 20;
 
+/// Room for Raft messages to one worker of a peer that is kept from turn to turn.
+const PEER_BYTES_KEPT: usize = 1 << 20;
+
 /// What one worker asks of another one of its node.
 #[derive(Debug)]
 pub enum WorkerMessage {
@@ -127,8 +130,8 @@ pub(super) struct PortTable {
     pub(super) links: Slab<Link>,
     pub(super) clients: Slab<Client>,
     gathers: Slab<Gathering>,
-    /// Raft frames for (node, worker of that node).
-    pub(super) peers: BTreeMap<(NodeId, u16), Vec<u8>>,
+    /// Raft frames for each worker of each node. The buffers stay from turn to turn.
+    peers: BTreeMap<NodeId, Vec<Vec<u8>>>,
     /// Number of workers of each node that is reachable.
     pub(super) peer_workers: BTreeMap<NodeId, u16>,
     /// Snapshots to be sent.
@@ -198,8 +201,31 @@ impl PortTable {
     }
 
     fn peer_buffer(&mut self, to: &NodeId, worker: u16) -> &mut Vec<u8> {
-        let key = (to.clone(), worker);
-        self.peers.entry(key).or_default()
+        if !self.peers.contains_key(to) {
+            self.peers.insert(to.clone(), Vec::new());
+        }
+        let buffers = self.peers.get_mut(to).expect("it was inserted when it was not there");
+        let worker = usize::from(worker);
+        if buffers.len() <= worker {
+            buffers.resize_with(worker + 1, Vec::new);
+        }
+        &mut buffers[worker]
+    }
+
+    /// Hands the frames for each worker of each node to `send`.
+    pub(super) fn send_to_peers(&mut self, mut send: impl FnMut(&NodeId, u16, &[u8])) {
+        for (node, buffers) in &mut self.peers {
+            for (worker, buffer) in (0..).zip(buffers).filter(|(_, buffer)| !buffer.is_empty()) {
+                send(node, worker, buffer);
+                buffer.clear();
+                buffer.shrink_to(PEER_BYTES_KEPT);
+            }
+        }
+    }
+
+    /// What was to be sent to a node is dropped.
+    pub(super) fn forget_peer(&mut self, node: &NodeId) {
+        self.peers.remove(node);
     }
 
     /// Sends a report to the node that may lead the meta group.

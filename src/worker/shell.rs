@@ -317,19 +317,16 @@ impl Shell {
     /// Sends what the turn has produced: one write to each peer, link and client.
     fn flush(self: &Rc<Self>) {
         let now = self.clock.now();
-        let (raft, sends, jobs, messages, links) = {
+        let (sends, jobs, messages, links) = {
             let mut core = self.core.borrow_mut();
+            core.send_raft_output(|node, worker, bytes| self.send_to_peer(node, worker, bytes));
             (
-                core.take_raft_output(),
                 core.take_snapshot_sends(),
                 core.take_jobs(),
                 core.take_worker_output(),
                 core.take_touched_links(now),
             )
         };
-        for (peer, bytes) in raft {
-            self.send_to_peer(&peer, &bytes);
-        }
         for job in jobs {
             // The threads live as long as these senders.
             let _ = match job {
@@ -426,8 +423,9 @@ impl Shell {
         self.peers.borrow_mut().remove(&key);
     }
 
-    fn send_to_peer(&self, key: &(NodeId, u16), bytes: &[u8]) {
-        let Some(link) = self.peers.borrow().get(key).cloned() else { return };
+    fn send_to_peer(&self, node: &NodeId, worker: u16, bytes: &[u8]) {
+        let peers = self.peers.borrow();
+        let Some(link) = peers.get(&(node.clone(), worker)) else { return };
         let stream = link.stream.borrow().clone();
         let Some(stream) = stream else { return };
         let mut unsent = link.unsent.borrow_mut();

@@ -36,6 +36,7 @@
 use crate::frame::{self, FRAME_BYTES_MAX, Kind, Reader, WireError, put_bytes};
 use ringfort_resp::Protocol;
 use ringfort_ring::PartitionId;
+use smallvec::SmallVec;
 
 /// Most unanswered requests on one link.
 pub const CREDIT_REQUESTS: usize = 8192;
@@ -243,6 +244,9 @@ impl<'a> ReplyPart<'a> {
     }
 }
 
+/// The arguments of a command: up to four take no allocation.
+pub type Args<'a> = SmallVec<[&'a [u8]; 4]>;
+
 /// A command as requests and log entries carry it: encoded once, by whoever parsed the client's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CommandBody<'a> {
@@ -304,17 +308,22 @@ impl<'a> CommandBody<'a> {
         Ok(Self { command, protocol, is_no_touch: byte & NO_TOUCH != 0, argc, args: r.rest() })
     }
 
-    /// Collects the arguments into `out`, which is cleared first.
+    /// The first argument, of most commands a key; `None` when there is none, or it is malformed.
+    pub fn first_arg(&self) -> Option<&'a [u8]> {
+        Reader::new(self.args, "command arguments").bytes().ok().filter(|_| self.argc > 0)
+    }
+
+    /// The arguments.
     ///
     /// # Errors
     /// They are malformed.
-    pub fn args(&self, out: &mut Vec<&'a [u8]>) -> Result<(), WireError> {
-        out.clear();
+    pub fn args(&self) -> Result<Args<'a>, WireError> {
+        let mut args = Args::new();
         let mut r = Reader::new(self.args, "command arguments");
         for _ in 0..self.argc {
-            out.push(r.bytes()?);
+            args.push(r.bytes()?);
         }
-        if r.is_empty() { Ok(()) } else { Err(r.malformed()) }
+        if r.is_empty() { Ok(args) } else { Err(r.malformed()) }
     }
 }
 
@@ -350,9 +359,9 @@ mod tests {
         let frame = frame::next(&out).unwrap().unwrap();
         assert_eq!(Request::decode(frame.body).unwrap(), request);
         let body = CommandBody::decode(request.command).unwrap();
-        let mut args = Vec::new();
-        body.args(&mut args).unwrap();
-        assert_eq!((body.command, body.protocol, args), (2, Protocol::Resp3, vec![&b"k"[..], b"v"]));
+        assert_eq!((body.command, body.protocol), (2, Protocol::Resp3));
+        assert_eq!(body.args().unwrap()[..], [&b"k"[..], b"v"]);
+        assert_eq!(body.first_arg(), Some(&b"k"[..]));
     }
 
     #[test]
@@ -382,7 +391,7 @@ mod tests {
             let _ = Request::decode(&bytes);
             let _ = Reply::decode(&bytes);
             if let Ok(body) = CommandBody::decode(&bytes) {
-                let _ = body.args(&mut Vec::new());
+                assert!(body.args().is_err() || body.first_arg() == body.args().unwrap().first().copied());
             }
         }
     }

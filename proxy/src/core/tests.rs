@@ -413,8 +413,7 @@ impl Sim {
 
     fn run(&mut self, p: usize, command: &[u8]) -> Vec<u8> {
         let body = CommandBody::decode(command).unwrap();
-        let mut args = Vec::new();
-        body.args(&mut args).unwrap();
+        let args = body.args().unwrap();
         let partitions = self.proxy.map().unwrap().partitions;
         let command = Command::from_u16(body.command).unwrap();
         for key in command.spec().keys(args.len() + 1) {

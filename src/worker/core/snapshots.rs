@@ -353,8 +353,9 @@ mod tests {
             for job in core.take_jobs() {
                 core.job_done(job.run()).unwrap();
             }
-            for ((to, _), bytes) in core.take_raft_output() {
-                let to = number(&to);
+            let mut sent = Vec::new();
+            core.send_raft_output(|to, _, bytes| sent.push((number(to), bytes.to_vec())));
+            for (to, bytes) in sent {
                 let mut start = 0;
                 while let Some(frame) = frame::next(&bytes[start..]).unwrap() {
                     if ![Some(n), Some(to)].contains(&self.cut) {

@@ -41,14 +41,14 @@ pub(super) fn start(n: u64, map: &ClusterMap, disk: &MemDisk, has_run: bool) -> 
 
 /// Passes on what one node has for another one.
 fn deliver(from: &mut WorkerCore<MemDisk>, to: &mut WorkerCore<MemDisk>) {
-    for ((node, _), bytes) in from.take_raft_output() {
-        let mut rest = &bytes[..];
-        while let Some(frame) = ringfort_wire::frame::next(rest).unwrap().filter(|_| node == to.options.node)
+    from.send_raft_output(|node, _, bytes| {
+        let mut rest = bytes;
+        while let Some(frame) = ringfort_wire::frame::next(rest).unwrap().filter(|_| *node == to.options.node)
         {
             to.peer_frame(frame.kind, frame.body).unwrap();
             rest = &rest[frame.consumed..];
         }
-    }
+    });
 }
 
 fn finish(core: &mut WorkerCore<MemDisk>, jobs: Vec<Job<MemDisk>>) {

@@ -216,7 +216,8 @@ impl World {
         let (now, life) = (state.clocks.now(self.now), state.life);
         state.workers[worker].has_flush = false;
         let Some(core) = &mut state.workers[worker].core else { return Ok(()) };
-        let raft = core.take_raft_output();
+        let mut raft = Vec::new();
+        core.send_raft_output(|to, worker, bytes| raft.push((to.0.clone(), worker, bytes.to_vec())));
         let snapshots = core.take_snapshot_sends();
         let jobs = core.take_jobs();
         let mail = core.take_worker_output();
@@ -232,7 +233,7 @@ impl World {
         if !raft.is_empty() {
             let w = &state.workers[worker];
             let term_of = |id, index| w.core.as_ref()?.group(id)?.raft().term_at(index);
-            let batches = raft.values().map(|bytes| &bytes[..]);
+            let batches = raft.iter().map(|(_, _, bytes)| &bytes[..]);
             self.invariants
                 .check_promises(batches, &w.disk, self.options.fsync, term_of)
                 .map_err(|e| format!("n{}: {e}", node + 1))?;
@@ -269,8 +270,8 @@ impl World {
             let after = self.rng.below(100);
             self.after(after, Event::Mail { node, worker: usize::from(to), life });
         }
-        for ((to, to_worker), bytes) in raft {
-            let to = self.node_number(&to.0);
+        for (to, to_worker, bytes) in raft {
+            let to = self.node_number(&to);
             let conn =
                 self.find_conn(|c| c.what == Use::Peers && c.ends.contains(&node) && c.ends.contains(&to));
             self.send(conn, node, to_worker, bytes);
