@@ -6,7 +6,7 @@
 //! - A session's command is executed at most once, and in the order of its seq (RIFL, Lee et al. 2015).
 
 use ringfort_resp::{Command, Protocol, ReplyWriter};
-use ringfort_store::{ApplyContext, ExpiredKey, LargeValue, MemoryLimit, Restorer, Store};
+use ringfort_store::{ApplyContext, ExpiredKey, LargeValue, MemoryLimit, Restorer, Spot, Store};
 use ringfort_wire::entry::{Entry, Op, OpKind};
 use ringfort_wire::frame::{Reader, WireError, put_bytes};
 use ringfort_wire::request::{CommandBody, SESSION_WINDOW, SESSIONS_MAX, Status};
@@ -14,6 +14,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// Sessions that have been silent for so long (log time) are forgotten; far beyond any proxy's deadline.
 const SESSION_IDLE_MS: u64 = 10 * 60 * 1000;
+
+/// Operations whose records the processor fetches at once.
+const PREFETCH_OPS: usize = 16;
 
 /// The state machine of a shard group.
 #[derive(Debug)]
@@ -121,7 +124,11 @@ impl PartitionMachine {
         self.log_time_ms = self.log_time_ms.max(entry.log_time_ms);
         let mut reply = Vec::new();
         let mut seed = entry.seed;
+        let mut ahead = entry.ops();
         for (position, op) in entry.ops().enumerate() {
+            if position % PREFETCH_OPS == 0 {
+                self.prefetch(ahead.by_ref().take(PREFETCH_OPS));
+            }
             let op = op?;
             reply.clear();
             // Each operation draws from its own seed, derived from the entry's.
@@ -160,6 +167,21 @@ impl PartitionMachine {
         }
         self.forget_idle_session();
         Ok(())
+    }
+
+    /// Has the processor fetch the records of operations that are applied next.
+    fn prefetch<'a>(&self, ops: impl Iterator<Item = Result<Op<'a>, WireError>>) {
+        let mut spots = [None; PREFETCH_OPS];
+        for (spot, op) in spots.iter_mut().zip(ops.flatten()) {
+            *spot = self.spot(op.body);
+            spot.inspect(|spot| self.store.prefetch_bucket(*spot));
+        }
+        spots.into_iter().flatten().for_each(|spot| self.store.prefetch_record(spot));
+    }
+
+    /// Where the record of a command's first argument stands, if that is a key of this partition.
+    pub fn spot(&self, command: &[u8]) -> Option<Spot> {
+        self.store.spot(CommandBody::decode(command).ok()?.first_arg()?)
     }
 
     /// Executes the operation if its seq is the session's next; `None`: the reply is in `reply`.

@@ -37,7 +37,7 @@ use raft::{EntryReader, Follower, Message, Raft, Start};
 use reads::Reads;
 use ringfort_proxy::session::Ticket;
 use ringfort_ring::{NodeId, Slot};
-use ringfort_store::{LargeValue, MemoryLimit};
+use ringfort_store::{LargeValue, MemoryLimit, Spot};
 use ringfort_wire::GroupId;
 use ringfort_wire::entry::{EntryBuilder, OPS_MAX, Op, OpKind};
 use ringfort_wire::request::Status;
@@ -405,6 +405,28 @@ impl Group {
     /// Frames of another incarnation are not for this group.
     pub fn incarnation(&self) -> u32 {
         self.incarnation
+    }
+
+    /// Where the record of a command's first key stands.
+    pub fn spot(&self, command: &[u8]) -> Option<Spot> {
+        match &self.machine {
+            Machine::Partition(machine) => machine.spot(command),
+            Machine::Meta(_) => None,
+        }
+    }
+
+    /// See [`Store::prefetch_bucket`](ringfort_store::Store::prefetch_bucket).
+    pub fn prefetch_bucket(&self, spot: Spot) {
+        if let Machine::Partition(machine) = &self.machine {
+            machine.store().prefetch_bucket(spot);
+        }
+    }
+
+    /// See [`Store::prefetch_record`](ringfort_store::Store::prefetch_record).
+    pub fn prefetch_record(&self, spot: Spot) {
+        if let Machine::Partition(machine) = &self.machine {
+            machine.store().prefetch_record(spot);
+        }
     }
 
     /// Its state.

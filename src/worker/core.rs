@@ -21,10 +21,12 @@ mod jobs;
 mod links;
 mod members;
 mod meta;
+mod reads;
 mod snapshots;
 mod start;
 
 pub use jobs::{Job, JobDone};
+use reads::ReadBatch;
 use snapshots::Received;
 pub use snapshots::{Restore, SnapshotReceive, SnapshotSend};
 
@@ -174,6 +176,7 @@ pub struct WorkerCore<D: Disk> {
     write_again_at: u64,
     is_leaving: bool,
     scratch: Vec<u8>,
+    batch: ReadBatch,
     errands: Errands,
     random: Random,
     /// The last question for digests that was answered.

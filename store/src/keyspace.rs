@@ -14,9 +14,6 @@ use crate::{
     snapshot::Snapshot,
 };
 
-/// Keys that are fetched into the processor's cache at a time.
-const PREFETCH_KEYS: usize = 16;
-
 /// The keyspace of the slots of one partition.
 ///
 /// # Invariants
@@ -43,6 +40,11 @@ struct Totals {
     expires: usize,
     logical_bytes: u64,
 }
+
+/// Where a key stands, or would stand: what [`Store::prefetch_bucket`] takes. One of another keyspace is of no use, and does
+/// no harm.
+#[derive(Debug, Clone, Copy)]
+pub struct Spot(Place);
 
 /// Where a key stands, or would stand.
 #[derive(Debug, Clone, Copy)]
@@ -165,16 +167,23 @@ impl Store {
         self.garbage.step(max) || (0..max).all(|_| self.tables.tidy(Tidiness::Idle))
     }
 
-    /// Has the processor fetch what commands on these keys will look at, while it does other things. Changes nothing.
-    pub fn prefetch(&self, keys: &[&[u8]]) {
-        for keys in keys.chunks(PREFETCH_KEYS) {
-            let mut places = [None; PREFETCH_KEYS];
-            for (place, key) in places.iter_mut().zip(keys) {
-                *place = self.place(key).ok();
-            }
-            let places = places.iter().flatten();
-            places.clone().for_each(|place| self.tables.prefetch_bucket(place.table, place.hash));
-            places.for_each(|place| self.tables.prefetch_record(place.table, place.hash));
+    /// Where a key's record would stand; `None` when its slot is of another partition.
+    pub fn spot(&self, key: &[u8]) -> Option<Spot> {
+        self.place(key).ok().map(Spot)
+    }
+
+    /// Has the processor fetch the bucket of a key. A caller with several keys does this for all of them, then
+    /// [`Store::prefetch_record`], and then executes: all of them wait for memory together. Changes nothing.
+    pub fn prefetch_bucket(&self, Spot(place): Spot) {
+        if place.table < self.tables.slots_len() {
+            self.tables.prefetch_bucket(place.table, place.hash);
+        }
+    }
+
+    /// Has the processor fetch the record that the bucket names.
+    pub fn prefetch_record(&self, Spot(place): Spot) {
+        if place.table < self.tables.slots_len() {
+            self.tables.prefetch_record(place.table, place.hash);
         }
     }
 

@@ -127,6 +127,7 @@ impl<D: Disk> WorkerCore<D> {
             }
         }
         self.scratch = body;
+        self.execute_reads(now);
         if let Some(state) = self.ports.clients.get_mut(client) {
             if let Some((ticket, write)) = state.session.take_errand()
                 && !self.errands.begin(client, ticket, write)
@@ -196,7 +197,7 @@ impl<D: Disk> WorkerCore<D> {
         if access == Access::Write {
             self.submit_write(group, OpKind::Command, submission);
         } else {
-            self.submit_read(group, submission, access == Access::ReadReplica, now);
+            self.queue_read(group, submission, access == Access::ReadReplica, now);
         }
     }
 
@@ -225,6 +226,7 @@ impl<D: Disk> WorkerCore<D> {
         for group in led {
             self.execute(gather, group, access, true, body, now);
         }
+        self.execute_reads(now);
     }
 
     /// Bytes to be sent to a client, and whether its connection ends after them. Call [`WorkerCore::client_sent`] with
@@ -268,6 +270,7 @@ impl<D: Disk> WorkerCore<D> {
         match message {
             WorkerMessage::Command { origin, group, access, is_after_queued, body } => {
                 self.execute(origin, group, access, is_after_queued, &body, now);
+                self.execute_reads(now);
             }
             WorkerMessage::Everywhere { origin, command, protocol, body } => {
                 self.execute_everywhere(origin, command, protocol, &body, now);

@@ -40,6 +40,17 @@ impl<D: Disk> WorkerCore<D> {
         let Some(state) = self.ports.links.get_mut(link) else { return Ok(()) };
         let mut input = std::mem::take(&mut state.input);
         input.extend_from_slice(bytes);
+        let taken = self.requests(link, &input, now);
+        self.execute_reads(now);
+        input.drain(..taken?);
+        if let Some(state) = self.ports.links.get_mut(link) {
+            state.input = input;
+        }
+        Ok(())
+    }
+
+    /// Takes the whole frames at the start of `input`; returns their length.
+    fn requests(&mut self, link: u64, input: &[u8], now: Now) -> Result<usize, WireError> {
         let mut start = 0;
         while let Some(frame) = frame::next(&input[start..])? {
             if frame.kind == Kind::Request {
@@ -47,11 +58,7 @@ impl<D: Disk> WorkerCore<D> {
             }
             start += frame.consumed;
         }
-        input.drain(..start);
-        if let Some(state) = self.ports.links.get_mut(link) {
-            state.input = input;
-        }
-        Ok(())
+        Ok(start)
     }
 
     fn request(&mut self, link: u64, request: &Request<'_>, now: Now) -> Result<(), WireError> {
@@ -77,7 +84,7 @@ impl<D: Disk> WorkerCore<D> {
         };
         self.clients.stats().asked_by_proxy();
         match request.kind {
-            RequestKind::Read => self.submit_read(id, submission, false, now),
+            RequestKind::Read => self.queue_read(id, submission, false, now),
             RequestKind::Write => self.submit_write(id, OpKind::Command, submission),
             RequestKind::OpenSession => self.submit_write(id, OpKind::OpenSession, submission),
             RequestKind::Skip => self.submit_write(id, OpKind::Skip, submission),

@@ -2,6 +2,7 @@
 
 use super::asides::Standby;
 use super::members::{Found, judge};
+use super::reads::ReadBatch;
 use super::{LogReader, WorkerCore, WorkerOptions, read_age_us_max, snapshots::Restore};
 use crate::log::{Disk, HardState, Identity, Log, Mark, Recovered, SnapshotFiles, Standing};
 use crate::shard::machine::PartitionMachine;
@@ -71,6 +72,7 @@ impl<D: Disk> WorkerCore<D> {
             write_again_at: 0,
             is_leaving: false,
             scratch: Vec::new(),
+            batch: ReadBatch::default(),
             errands: Errands::default(),
             random: Random::new(options.seed),
             digests_round: 0,
