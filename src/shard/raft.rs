@@ -43,7 +43,7 @@ pub(super) const INFLIGHT_MESSAGES_MAX: usize = 64;
 pub(super) const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 /// Most bytes of committed entries that one ready hands out.
 pub(super) const COMMITTED_BYTES_MAX: u64 = 4 << 20;
-/// Bytes of recent entries that a group keeps in memory.
+/// Bytes of recent entries that a leader keeps in memory for its followers.
 pub(super) const CACHE_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a log up to which a replica that has nothing gets it, and no snapshot, which costs two syncs.
 pub(super) const SEED_LOG_BYTES_MAX: u64 = 64 << 10;
@@ -629,7 +629,10 @@ impl Raft {
             self.installing = None;
         }
         self.raw.advance_apply_to(index);
-        self.raw.mut_store().applied(index);
+        // Followers are sent them; whoever has none reads them no more, or once, from disk, when it comes to lead.
+        let has_followers = self.is_leader() && !self.is_singleton();
+        let store = self.raw.mut_store();
+        store.applied(index, if has_followers { store.cache_bytes_max } else { 0 });
     }
 
     /// A snapshot at `index` (applied), with these members, is on disk; the log before it is gone.

@@ -113,6 +113,8 @@ impl EntryBuilder {
         bytes[2..10].copy_from_slice(&log_time_ms.to_le_bytes());
         bytes[10..18].copy_from_slice(&seed.to_le_bytes());
         bytes[18..22].copy_from_slice(&self.count.to_le_bytes());
+        // It is kept for a while: without the room that its growth left.
+        bytes.shrink_to_fit();
         self.count = 0;
         bytes
     }

@@ -261,7 +261,7 @@ impl Info<'_> {
             "maxmemory_policy",
             &map.map_or("noeviction", |map| map.setting(settings::MAXMEMORY_POLICY)),
         );
-        out.line("mem_allocator", &"libc");
+        out.line("mem_allocator", &"mimalloc");
     }
 
     fn persistence(&self, out: &mut Lines<'_>) {

@@ -58,12 +58,10 @@ impl GroupStorage {
         }
     }
 
-    /// Everything up to `applied` is. Drops the oldest applied entries from memory while it holds more than its bound.
-    pub(super) fn applied(&mut self, applied: u64) {
+    /// Everything up to `applied` is. Drops the oldest applied entries from memory while it holds more than `bytes_max`.
+    pub(super) fn applied(&mut self, applied: u64, bytes_max: usize) {
         self.applied = applied;
-        while self.cache_bytes > self.cache_bytes_max
-            && self.cache.front().is_some_and(|e| e.index <= applied)
-        {
+        while self.cache_bytes > bytes_max && self.cache.front().is_some_and(|e| e.index <= applied) {
             let dropped = self.cache.pop_front().expect("the loop saw an entry");
             self.cache_bytes -= dropped.data.len();
         }
