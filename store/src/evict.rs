@@ -21,6 +21,9 @@ use crate::{
 const POOL_LEN: usize = 16;
 /// Samples taken for one victim before it is given up: all that was found is on its way out already.
 const ROUNDS_MAX: usize = 16;
+/// Keys drawn for one victim of a random policy before it is given up: one that is not on its way out yet is found even
+/// when nearly all are.
+const RANDOM_DRAWS_MAX: usize = 256;
 /// Random keys looked at for one that expires, before the segments with such keys are walked instead.
 const DRAWS_MAX: usize = 8;
 /// Longest text of a number that INCR and its kin write, bytes.
@@ -118,7 +121,7 @@ impl Store {
             Policy::VolatileTtl => {
                 soonest.find(|next| !evictor.chosen.contains(&next.hash)).map(|next| next.record)
             }
-            Policy::AllKeysRandom | Policy::VolatileRandom => (0..ROUNDS_MAX).find_map(|_| {
+            Policy::AllKeysRandom | Policy::VolatileRandom => (0..RANDOM_DRAWS_MAX).find_map(|_| {
                 let (record, place) = self.draw(evictor)?;
                 (!evictor.chosen.contains(&place.hash)).then_some(record)
             }),
@@ -300,6 +303,18 @@ mod tests {
             }
             assert_eq!(counts.len(), if policy == Policy::VolatileRandom { 40 } else { 41 });
             assert!(counts.values().all(|n| (60..150).contains(n)), "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn random_policies_go_on_until_few_are_left() {
+        let mut session = session(Policy::AllKeysRandom);
+        for i in 0..90 {
+            session.run(&format!("SET {i} v"));
+        }
+        for seed in 0..50 {
+            let victims = session.store.victims(&mut Evictor::new(seed), session.now_ms, u64::MAX, 80);
+            assert_eq!(victims.len(), 80, "seed {seed}");
         }
     }
 
