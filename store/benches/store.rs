@@ -45,8 +45,9 @@ impl Node {
     fn get_all(&self, keys: &[[u8; 16]], is_ahead: bool, reply: &mut Vec<u8>) {
         let store = &self.stores[self.store_of(&keys[0])];
         if is_ahead {
-            let keys: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
-            store.prefetch(&keys);
+            let spots = || keys.iter().filter_map(|key| store.spot(key));
+            spots().for_each(|spot| store.prefetch_bucket(spot));
+            spots().for_each(|spot| store.prefetch_record(spot));
         }
         for key in keys {
             reply.clear();

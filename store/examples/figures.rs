@@ -170,7 +170,10 @@ fn time_batches(node: &mut Node, keys: usize) {
             for (store, keys) in of_store.iter().enumerate() {
                 let keys: &[_; BATCH] = &keys.as_chunks().0[batch];
                 if is_ahead {
-                    node.stores[store].prefetch(&keys.each_ref().map(|key| &key[..]));
+                    let store = &node.stores[store];
+                    let spots = keys.each_ref().map(|key| store.spot(&key[..]));
+                    spots.into_iter().flatten().for_each(|spot| store.prefetch_bucket(spot));
+                    spots.into_iter().flatten().for_each(|spot| store.prefetch_record(spot));
                 }
                 keys.iter().for_each(|key| node.get(key));
             }
