@@ -72,6 +72,14 @@ pub enum ReadOutcome {
     Refused,
 }
 
+/// Has the processor fetch the bucket of a command's first argument, if that is a key of this store, and says where its
+/// record stands.
+pub fn prefetch_bucket(store: &Store, command: &[u8]) -> Option<Spot> {
+    let spot = store.spot(CommandBody::decode(command).ok()?.first_arg()?)?;
+    store.prefetch_bucket(spot);
+    Some(spot)
+}
+
 impl PartitionMachine {
     /// Creates the empty state of the slots `first..=last`.
     pub fn new(first: u16, last: u16) -> Self {
@@ -172,16 +180,11 @@ impl PartitionMachine {
     /// Has the processor fetch the records of operations that are applied next.
     fn prefetch<'a>(&self, ops: impl Iterator<Item = Result<Op<'a>, WireError>>) {
         let mut spots = [None; PREFETCH_OPS];
-        for (spot, op) in spots.iter_mut().zip(ops.flatten()) {
-            *spot = self.spot(op.body);
-            spot.inspect(|spot| self.store.prefetch_bucket(*spot));
+        let commands = ops.flatten().filter(|op| op.kind == OpKind::Command);
+        for (spot, op) in spots.iter_mut().zip(commands) {
+            *spot = prefetch_bucket(&self.store, op.body);
         }
         spots.into_iter().flatten().for_each(|spot| self.store.prefetch_record(spot));
-    }
-
-    /// Where the record of a command's first argument stands, if that is a key of this partition.
-    pub fn spot(&self, command: &[u8]) -> Option<Spot> {
-        self.store.spot(CommandBody::decode(command).ok()?.first_arg()?)
     }
 
     /// Executes the operation if its seq is the session's next; `None`: the reply is in `reply`.

@@ -37,7 +37,7 @@ use raft::{EntryReader, Follower, Message, Raft, Start};
 use reads::Reads;
 use ringfort_proxy::session::Ticket;
 use ringfort_ring::{NodeId, Slot};
-use ringfort_store::{LargeValue, MemoryLimit, Spot};
+use ringfort_store::{LargeValue, MemoryLimit, Store};
 use ringfort_wire::GroupId;
 use ringfort_wire::entry::{EntryBuilder, OPS_MAX, Op, OpKind};
 use ringfort_wire::request::Status;
@@ -407,25 +407,11 @@ impl Group {
         self.incarnation
     }
 
-    /// Where the record of a command's first key stands.
-    pub fn spot(&self, command: &[u8]) -> Option<Spot> {
+    /// Its keys; the meta group has none.
+    pub fn store(&self) -> Option<&Store> {
         match &self.machine {
-            Machine::Partition(machine) => machine.spot(command),
+            Machine::Partition(machine) => Some(machine.store()),
             Machine::Meta(_) => None,
-        }
-    }
-
-    /// See [`Store::prefetch_bucket`](ringfort_store::Store::prefetch_bucket).
-    pub fn prefetch_bucket(&self, spot: Spot) {
-        if let Machine::Partition(machine) = &self.machine {
-            machine.store().prefetch_bucket(spot);
-        }
-    }
-
-    /// See [`Store::prefetch_record`](ringfort_store::Store::prefetch_record).
-    pub fn prefetch_record(&self, spot: Spot) {
-        if let Machine::Partition(machine) = &self.machine {
-            machine.store().prefetch_record(spot);
         }
     }
 
@@ -518,10 +504,7 @@ impl Group {
 
     /// Facts for people and tools.
     pub fn status(&self) -> GroupStatus {
-        let store = match &self.machine {
-            Machine::Partition(m) => Some(m.store()),
-            Machine::Meta(_) => None,
-        };
+        let store = self.store();
         GroupStatus {
             id: self.id,
             replica: self.raft.replica(),

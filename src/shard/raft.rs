@@ -623,7 +623,7 @@ impl Raft {
         self.set_timeout();
     }
 
-    /// Everything up to `index` is applied. `persisted_index`: entries up to it are in the log file and may leave memory.
+    /// Everything up to `index` is applied.
     pub fn applied(&mut self, index: u64) {
         if self.installing.is_some_and(|i| i <= index) {
             self.installing = None;

@@ -7,77 +7,33 @@
 #![expect(clippy::disallowed_methods, reason = "it measures time")]
 #![expect(clippy::expect_used, reason = "a measurement that fails has no caller to tell")]
 
-use std::{hint::black_box, time::Instant};
+#[path = "../benches/node/mod.rs"]
+mod node;
 
-use ringfort_resp::{Command, Protocol, ReplyWriter};
-use ringfort_ring::{SLOTS, slot_of};
-use ringfort_store::{ApplyContext, Store};
+use std::time::Instant;
+
+use node::{CONTEXT, Node, VALUE, key, prefetch, scattered};
+use ringfort_resp::Command;
+use ringfort_store::Store;
 
 /// Commands that arrive together.
 const BATCH: usize = 16;
 const HOUR_MS: usize = 3_600_000;
-const VALUE: [u8; 32] = [b'v'; 32];
-const CONTEXT: ApplyContext = ApplyContext { log_time_ms: 1_700_000_000_000, seed: 0 };
 
-/// The stores of a node, and the store of each slot.
-struct Node {
-    stores: Vec<Store>,
-    width: u16,
-    reply: Vec<u8>,
+fn set(node: &mut Node, key: &[u8], expiry: Option<&str>) {
+    match expiry {
+        None => node.apply(Command::Set, &[key, &VALUE]),
+        Some(expiry) => node.apply(Command::Set, &[key, &VALUE, b"PX", expiry.as_bytes()]),
+    }
 }
 
-impl Node {
-    fn new(stores: u16) -> Self {
-        let width = SLOTS / stores;
-        let stores = (0..stores).map(|i| Store::new(i * width, i * width + (width - 1))).collect();
-        Self { stores, width, reply: Vec::new() }
-    }
-
-    fn apply(&mut self, command: Command, args: &[&[u8]]) {
-        let store = &mut self.stores[usize::from(slot_of(args[0]).0 / self.width)];
-        self.reply.clear();
-        store.apply(&CONTEXT, command, args, &mut ReplyWriter::new(&mut self.reply, Protocol::Resp2));
-        black_box(&self.reply);
-    }
-
-    fn set(&mut self, key: &[u8], expiry: Option<&str>) {
-        match expiry {
-            None => self.apply(Command::Set, &[key, &VALUE]),
-            Some(expiry) => self.apply(Command::Set, &[key, &VALUE, b"PX", expiry.as_bytes()]),
+/// Removes keys whose time has come, as a leader does every 100 ms.
+fn expire(node: &mut Node, now_ms: u64) {
+    for store in &mut node.stores {
+        for due in store.due(now_ms, 256) {
+            store.expire(&due.key, due.expires_at_ms);
         }
     }
-
-    /// Removes keys whose time has come, as a leader does every 100 ms.
-    fn expire(&mut self, now_ms: u64) {
-        for store in &mut self.stores {
-            for due in store.due(now_ms, 256) {
-                store.expire(&due.key, due.expires_at_ms);
-            }
-        }
-    }
-
-    fn get(&mut self, key: &[u8]) {
-        let store = &self.stores[usize::from(slot_of(key).0 / self.width)];
-        self.reply.clear();
-        let mut reply = ReplyWriter::new(&mut self.reply, Protocol::Resp2);
-        store.read(CONTEXT.log_time_ms, Command::Get, &[key], &mut reply, &mut Vec::new());
-        black_box(&self.reply);
-    }
-}
-
-fn key(n: usize) -> [u8; 16] {
-    let mut key = *b"key:000000000000";
-    let mut rest = n;
-    for byte in key[4..].iter_mut().rev() {
-        *byte = b'0' + (rest % 10) as u8;
-        rest /= 10;
-    }
-    key
-}
-
-/// The i-th number below `n` in an order that jumps about.
-fn scattered(i: usize, n: usize) -> usize {
-    (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 11) % n
 }
 
 /// Bytes of memory that the process has.
@@ -112,7 +68,7 @@ fn main() {
     for (i, time) in times.iter_mut().enumerate() {
         let (key, expiry) = (key(i), expiry(i));
         let before = Instant::now();
-        node.set(&key, expiry.as_deref());
+        set(&mut node, &key, expiry.as_deref());
         *time = before.elapsed().as_nanos().try_into().unwrap_or(u32::MAX);
     }
     println!("load: {:.0} ns", (cpu_ns() - start) as f64 / keys as f64);
@@ -126,7 +82,7 @@ fn main() {
         timed("get, miss", n, |i| node.get(&key(keys + scattered(i, keys))));
         timed("set", n, |i| {
             let key = key(scattered(i, keys));
-            node.set(&key, expiry(i).as_deref());
+            set(&mut node, &key, expiry(i).as_deref());
         });
     }
     time_batches(&mut node, keys);
@@ -150,7 +106,7 @@ fn main() {
     let expiring: usize = node.stores.iter().map(Store::expires_len).sum();
     let start = cpu_ns();
     let end = CONTEXT.log_time_ms + HOUR_MS as u64;
-    (CONTEXT.log_time_ms..=end).step_by(100).for_each(|now_ms| node.expire(now_ms));
+    (CONTEXT.log_time_ms..=end).step_by(100).for_each(|now_ms| expire(&mut node, now_ms));
     if expiring != 0 {
         println!("expire: {:.0} ns", (cpu_ns() - start) as f64 / expiring as f64);
     }
@@ -161,7 +117,7 @@ fn time_batches(node: &mut Node, keys: usize) {
     let mut of_store = vec![Vec::new(); node.stores.len()];
     for i in 0..keys.min(2_000_000) {
         let key = key(scattered(i, keys));
-        of_store[usize::from(slot_of(&key).0 / node.width)].push(key);
+        of_store[node.store_of(&key)].push(key);
     }
     let batches = of_store.iter().map(|keys| keys.len() / BATCH).min().unwrap_or(0);
     for is_ahead in [false, true, false, true] {
@@ -170,10 +126,7 @@ fn time_batches(node: &mut Node, keys: usize) {
             for (store, keys) in of_store.iter().enumerate() {
                 let keys: &[_; BATCH] = &keys.as_chunks().0[batch];
                 if is_ahead {
-                    let store = &node.stores[store];
-                    let spots = keys.each_ref().map(|key| store.spot(&key[..]));
-                    spots.into_iter().flatten().for_each(|spot| store.prefetch_bucket(spot));
-                    spots.into_iter().flatten().for_each(|spot| store.prefetch_record(spot));
+                    prefetch(&node.stores[store], keys);
                 }
                 keys.iter().for_each(|key| node.get(key));
             }

@@ -141,20 +141,24 @@ fn an_entry_is_persisted_with_the_commit_index_that_was_known() {
     assert_eq!(states, [Some(0), None, Some(1)], "the heartbeat's commit index goes with the next entry");
 }
 
-#[test]
-fn a_joint_configuration_survives_a_restart() {
-    let membership =
-        Membership { epoch: 4, voters: vec![1, 2, 4], outgoing: vec![1, 2, 3], learners: vec![5] };
-    let joint = Start {
-        membership: membership.clone(),
+/// Replica 1 with a log that was compacted at index 9, term 3.
+fn start_at_9(membership: Membership) -> Start {
+    Start {
+        membership,
         hard_state: HardState { term: 3, vote: 0, commit: 9 },
         mark_index: 9,
         mark_term: 3,
         last_index: 9,
         applied: 9,
         ..start(1, &[])
-    };
-    let mut raft = Raft::new(joint, Rc::new(NoDisk)).unwrap();
+    }
+}
+
+#[test]
+fn a_joint_configuration_survives_a_restart() {
+    let membership =
+        Membership { epoch: 4, voters: vec![1, 2, 4], outgoing: vec![1, 2, 3], learners: vec![5] };
+    let mut raft = Raft::new(start_at_9(membership.clone()), Rc::new(NoDisk)).unwrap();
     assert_eq!(raft.membership(), &membership);
     raft.campaign();
     let asked: Vec<u64> = raft.take_ready().unwrap().persisted_messages.iter().map(Message::to).collect();
@@ -163,15 +167,8 @@ fn a_joint_configuration_survives_a_restart() {
 
 #[test]
 fn a_leader_that_learns_that_it_has_left_is_none_any_more() {
-    let joint = Start {
-        membership: Membership { epoch: 4, voters: vec![2, 3, 4], outgoing: vec![1, 2, 3], learners: vec![] },
-        hard_state: HardState { term: 3, vote: 0, commit: 9 },
-        mark_index: 9,
-        mark_term: 3,
-        last_index: 9,
-        applied: 9,
-        ..start(1, &[])
-    };
+    let joint =
+        start_at_9(Membership { epoch: 4, voters: vec![2, 3, 4], outgoing: vec![1, 2, 3], learners: vec![] });
     let message = |kind: MessageType, from: u64, term: u64, index: u64| {
         let mut m = eraftpb::Message::default();
         m.set_msg_type(kind);

@@ -4,7 +4,8 @@
 use super::WorkerCore;
 use crate::clock::Now;
 use crate::log::Disk;
-use crate::shard::{Origin, Submission};
+use crate::shard::machine::prefetch_bucket;
+use crate::shard::{Group, Origin, Submission};
 use ringfort_store::Spot;
 use ringfort_wire::GroupId;
 use std::ops::Range;
@@ -14,7 +15,7 @@ const BATCH_READS: usize = 16;
 /// Most bytes of the commands of a batch, beyond which the next read begins another one.
 const BATCH_BYTES: usize = 64 << 10;
 
-/// Reads that are executed next. It is empty outside [`WorkerCore::client_data`], [`WorkerCore::link_data`] and their like.
+/// Reads that are executed next. Whatever queues reads executes them before it returns, so it is empty between two calls.
 #[derive(Debug, Default)]
 pub(super) struct ReadBatch {
     reads: Vec<BatchedRead>,
@@ -37,12 +38,8 @@ impl<D: Disk> WorkerCore<D> {
     /// Takes a read of a partition of this worker, to be executed by [`Self::execute_reads`] at the latest. `is_replicas`: a
     /// follower may answer.
     pub(super) fn queue_read(&mut self, group: GroupId, read: Submission<'_>, is_replicas: bool, now: Now) {
-        let spot = self.groups.get(&group.0).and_then(|group| group.spot(read.body));
-        if let Some(spot) = spot
-            && let Some(group) = self.groups.get(&group.0)
-        {
-            group.prefetch_bucket(spot);
-        }
+        let store = self.groups.get(&group.0).and_then(Group::store);
+        let spot = store.and_then(|store| prefetch_bucket(store, read.body));
         let start = self.batch.bodies.len();
         self.batch.bodies.extend_from_slice(read.body);
         self.batch.reads.push(BatchedRead {
@@ -65,9 +62,9 @@ impl<D: Disk> WorkerCore<D> {
         let mut batch = std::mem::take(&mut self.batch);
         for read in &batch.reads {
             if let Some(spot) = read.spot
-                && let Some(group) = self.groups.get(&read.group.0)
+                && let Some(store) = self.groups.get(&read.group.0).and_then(Group::store)
             {
-                group.prefetch_record(spot);
+                store.prefetch_record(spot);
             }
         }
         for read in batch.reads.drain(..) {
