@@ -607,6 +607,10 @@ fn a_follower_that_waits_for_a_snapshot_has_one_made_not_two() {
     trio.groups[0].snapshot_abort();
     trio.tick(2 * HEARTBEAT_TICKS);
     assert!(trio.groups[0].take_snapshot_wanted(), "it was given up");
+    let (index, term) = trio.groups[0].snapshot_begin().expect("it is begun again");
+    trio.tick(2 * HEARTBEAT_TICKS);
+    trio.groups[0].compacted(index, term, Membership::founded(&[1, 2, 3]));
+    assert!(!trio.groups[0].take_snapshot_wanted(), "what was asked for meanwhile is there");
 }
 
 #[test]

@@ -86,6 +86,8 @@ impl GroupStorage {
         }
         (self.mark_index, self.mark_term) = (index, term);
         self.snapshot = Some((index, term, membership));
+        // Whom this one does not serve asks again.
+        self.snapshot_wanted.set(false);
     }
 
     pub(super) fn install(&mut self, index: u64, term: u64, membership: Membership) {
