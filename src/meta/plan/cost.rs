@@ -60,6 +60,8 @@ pub struct NodePlan {
     pub receives: usize,
     /// Logical bytes of these: at most so much lies on it beside what it had, before what it gives up is gone.
     pub peak_extra_bytes: u64,
+    /// Replicas to which it is to send, as the leader that is wanted meanwhile.
+    pub sends: usize,
     /// Bytes that it receives.
     pub receives_bytes: u64,
     /// Bytes that it sends, as the leader.
@@ -95,6 +97,8 @@ pub(super) fn nodes(
     let node = |id: &NodeId| {
         let received: Vec<_> = moves.iter().filter(|m| m.to.as_ref() == Some(id)).collect();
         let sent = moves.iter().filter(|m| m.to.is_some() && sender(facts, now, m.partition) == Some(id));
+        let seeded =
+            moves.iter().filter(|m| m.to.is_some() && seeder(facts, (now, next), m.partition) == Some(id));
         let logical = |m: &&Move| of(facts, m.partition).map_or(0, |group| group.bytes);
         let bytes = |m: &Move| of(facts, m.partition).map_or(0, GroupFacts::snapshot_bytes);
         NodePlan {
@@ -107,6 +111,7 @@ pub(super) fn nodes(
             before: before.get(id).copied().unwrap_or_default(),
             after: after.get(id).copied().unwrap_or_default(),
             receives: received.len(),
+            sends: seeded.count(),
             peak_extra_bytes: received.iter().map(logical).sum(),
             receives_bytes: received.iter().map(|m| bytes(m)).sum(),
             sends_bytes: sent.map(bytes).sum(),
@@ -119,6 +124,16 @@ pub(super) fn nodes(
 fn sender<'a>(facts: &'a Facts, now: &'a Placement, partition: PartitionId) -> Option<&'a NodeId> {
     let leads = of(facts, partition).and_then(|group| group.leader.as_ref());
     leads.or_else(|| now.partitions.get(usize::from(partition.0)).map(|seats| &seats.leader))
+}
+
+/// The node whose turn it is to send: the leader, or who is to lead when that one leaves.
+fn seeder<'a>(
+    facts: &'a Facts,
+    (now, next): (&'a Placement, &'a Placement),
+    partition: PartitionId,
+) -> Option<&'a NodeId> {
+    let seats = next.partitions.get(usize::from(partition.0))?;
+    sender(facts, now, partition).filter(|leader| seats.replicas.contains(leader)).or(Some(&seats.leader))
 }
 
 fn loads<'a>(facts: &Facts, placement: &'a Placement) -> BTreeMap<&'a NodeId, Load> {
@@ -162,13 +177,13 @@ pub(super) fn cost(
     }
 }
 
-/// The node that has most to do sets the time: its bytes at the rate, and the steps of the replicas that come to it, so many
-/// at once.
+/// The node that has most to do sets the time: its bytes at the rate, and the steps of the replicas that come to it or that it
+/// sends to, so many at once.
 fn seconds(moving: Moving, nodes: &[NodePlan]) -> u64 {
     let ms = |node: &NodePlan| {
         let bytes = u128::from(node.receives_bytes.max(node.sends_bytes));
         let transfer = (bytes * 1000).div_ceil(u128::from(moving.bytes_per_s.max(1)));
-        let rounds = node.receives.div_ceil(usize::from(moving.at_once.max(1)));
+        let rounds = (node.receives + node.sends).div_ceil(usize::from(moving.at_once.max(1)));
         u64::try_from(transfer).unwrap_or(u64::MAX).saturating_add(rounds as u64 * STEPS_MS)
     };
     nodes.iter().map(ms).max().unwrap_or(0).max(1).div_ceil(1000)

@@ -387,6 +387,19 @@ fn time_is_that_of_the_node_with_most_to_do() {
     lighter.moving.at_once = 3;
     let cost = plan_with(&lighter);
     assert_eq!((cost.seconds, cost.handovers, cost.pause_ms), (0, 0, 0));
+
+    // Who stays when two of five leave both receives and sends: 76 replicas over 3 nodes, 26 at most come to one.
+    let map = sample_map();
+    let mut five = Wanted::of_map(&map);
+    add(&mut five, 4, "");
+    add(&mut five, 5, "");
+    let map = done(&map, &five, &planned(&map, &five));
+    let mut three = five.clone();
+    three.nodes.retain(|id, _| !matches!(id.0.as_str(), "n4" | "n5"));
+    let plan = plan(&map, &three, &facts_of(&map, 1, 64 << 20)).unwrap();
+    let most = plan.nodes.iter().map(|node| node.receives + node.sends).max().unwrap();
+    assert_eq!(plan.nodes.iter().map(|node| node.sends).sum::<usize>(), plan.replicas_moved);
+    assert!((50..=56).contains(&most), "{:?}", plan.nodes);
 }
 
 #[test]
