@@ -213,6 +213,7 @@ pub fn sample_map() -> ClusterMap {
         store_id: u128::from(n),
         is_leaving: false,
         is_drained: false,
+        is_down: false,
     };
     let group = |first: u64| {
         let seats = (1..=3).map(|n| MapSeat { node: NodeId(format!("n{n}")), replica: first + n }).collect();

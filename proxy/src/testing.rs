@@ -32,6 +32,7 @@ pub(crate) fn map(nodes: u16, partitions: u16) -> ClusterMap {
                 store_id: u128::from(i) + 1,
                 is_leaving: false,
                 is_drained: false,
+                is_down: false,
             })
             .collect(),
         meta: group(0),

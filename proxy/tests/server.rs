@@ -86,6 +86,7 @@ impl Node {
                 store_id: 1,
                 is_leaving: false,
                 is_drained: false,
+                is_down: false,
             }],
             meta: group(),
             groups: (0..16).map(|_| group()).collect(),

@@ -141,6 +141,7 @@ pub fn first_map(
             store_id: stores.iter().find(|(id, _)| *id == n.id).map_or(0, |(_, store)| *store),
             is_leaving: false,
             is_drained: false,
+            is_down: false,
         })
         .collect();
     nodes.sort_by(|a, b| a.id.cmp(&b.id));

@@ -6,6 +6,7 @@
 //!   leader and its successor, never overwrite each other (compare-and-set);
 //! - a [`MetaWrite`] is worked into whatever map there is when it is applied; doing it again changes nothing.
 
+pub mod down;
 pub mod drain;
 pub mod form;
 pub mod moves;
@@ -103,6 +104,11 @@ impl MetaMachine {
                     let map = self.map.as_mut().ok_or(NO_MAP);
                     map.and_then(|map| moves::apply(map, &wanted, entry.log_time_ms))
                 }
+                Ok(Operation::Write(MetaWrite::Down(wanted))) => {
+                    let map = self.map.as_mut().ok_or(NO_MAP);
+                    map.and_then(|map| moves::down(map, &wanted, entry.log_time_ms))
+                }
+                Ok(Operation::Write(MetaWrite::Here(_))) => Ok(()),
                 Ok(Operation::Write(MetaWrite::Abort)) => {
                     self.map.as_mut().ok_or(NO_MAP).and_then(moves::abort)
                 }

@@ -13,7 +13,14 @@
 //! Arrived, Left --> the group is settled  it may go on, or is where it is to be
 //! advance  --> the end                    no group has a target: nodes that leave are forgotten
 //! Abort    --> targets                    the same way back, from wherever it is
+//! Down     --> targets                    the same without the nodes that are down ([`super::down`])
 //! ```
+//!
+//! A node that is lost holds nothing up. When a group waits for a replica on a node where none is to be any more, because
+//! another change or an abort came meanwhile, [`advance`] turns the exchange round. The seat goes back to the replica that
+//! was to give it up, under its old id, for that one runs still and may vote still. Or it goes on to a new one, where the
+//! old one is not wanted either. Who votes only the group's log says: if the old replica has left already, its leader
+//! reports that, and the node gets a new one. So no id is taken in twice.
 //!
 //! Bounds: a node receives at most so many replicas at a time as the config file says (`moves_at_once`), and one node's
 //! leaders send as many; one replica of a group moves at a time, but replicas that only come, or only go, do so together.
@@ -21,8 +28,8 @@
 use ringfort_ring::{NodeId, Seats};
 use ringfort_wire::ClusterMap;
 use ringfort_wire::map::{MapChange, MapGroup, MapNode, MapSeat};
-use ringfort_wire::meta::{Apply, Member};
-use std::collections::{BTreeMap, BTreeSet};
+use ringfort_wire::meta::{Apply, Down, Member};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::plan::FORMER_NODES_MAX;
 
@@ -45,20 +52,55 @@ pub fn apply(map: &mut ClusterMap, wanted: &Apply, at_ms: u64) -> Result<(), Ref
     if wanted.planned_epoch != map.planned_epoch {
         return Err(b"-ERR the members have changed meanwhile; plan again\r\n");
     }
-    let before = (map.nodes.clone(), map.replicas, map.moving);
+    let first = map.change.take().unwrap_or_else(|| new_change(map, at_ms));
     set_members(map, &wanted.nodes, wanted.replicas);
     map.moving = wanted.moving;
-    let mut total = 0;
-    for (group, seats) in groups_mut(map).zip(placed) {
-        aim(group, seats.clone());
-        total += received(group);
-    }
-    let change = map.change.take();
-    let (nodes, replicas, moving) = before;
-    let first = MapChange { at_ms, total, is_abort: false, nodes, replicas, moving };
-    map.change = Some(MapChange { total, is_abort: false, ..change.unwrap_or(first) });
+    let total = aim_all(map, placed);
+    map.change = Some(MapChange { total, is_abort: false, is_repair: false, ..first });
     planned(map);
     Ok(())
+}
+
+/// Takes the judgement who is down, and has the groups be elsewhere meanwhile: a change of its own, or a part of the one
+/// that is under way.
+///
+/// # Errors
+/// An error reply: it was planned from an older map, or contradicts itself.
+pub fn down(map: &mut ClusterMap, wanted: &Down, at_ms: u64) -> Result<(), Refused> {
+    let is_member = |id: &NodeId| map.node(id).is_some_and(|node| !node.is_leaving);
+    check_places(map, &wanted.meta, &wanted.partitions, is_member)?;
+    if wanted.planned_epoch != map.planned_epoch {
+        return Err(b"-ERR the members have changed meanwhile; plan again\r\n");
+    }
+    let mut is_news = false;
+    for node in &mut map.nodes {
+        let is_down = wanted.nodes.contains(&node.id);
+        is_news |= core::mem::replace(&mut node.is_down, is_down) != is_down;
+    }
+    let placed = core::iter::once(&wanted.meta).chain(&wanted.partitions);
+    if map.all_groups().zip(placed.clone()).any(|((_, group), seats)| aim_of(group) != *seats) {
+        let first = MapChange { is_repair: true, ..new_change(map, at_ms) };
+        let change = map.change.take().unwrap_or(first);
+        let total = aim_all(map, placed);
+        map.change = Some(MapChange { total, ..change });
+        is_news = true;
+    }
+    // Nobody wished it: what somebody plans now is planned well enough.
+    map.epoch += u64::from(is_news);
+    Ok(())
+}
+
+/// A change of what there is now.
+fn new_change(map: &ClusterMap, at_ms: u64) -> MapChange {
+    MapChange {
+        at_ms,
+        total: 0,
+        is_abort: false,
+        is_repair: false,
+        nodes: map.nodes.clone(),
+        replicas: map.replicas,
+        moving: map.moving,
+    }
 }
 
 /// Gives the change up that is under way: its way back is a change as well.
@@ -66,8 +108,11 @@ pub fn apply(map: &mut ClusterMap, wanted: &Apply, at_ms: u64) -> Result<(), Ref
 /// # Errors
 /// An error reply: there is none.
 pub fn abort(map: &mut ClusterMap) -> Result<(), Refused> {
-    let Some(mut change) = map.change.take() else {
-        return Err(b"-ERR no change of the members is under way\r\n");
+    let Some(mut change) = map.change.take_if(|change| !change.is_repair) else {
+        return Err(match map.change {
+            None => b"-ERR no change of the members is under way\r\n",
+            Some(_) => b"-ERR what moves, moves because a node is down or came back: nobody asked for it\r\n",
+        });
     };
     let is_first = !core::mem::replace(&mut change.is_abort, true);
     let members: Vec<Member> = change.nodes.iter().filter(|node| !node.is_leaving).map(member_of).collect();
@@ -75,12 +120,9 @@ pub fn abort(map: &mut ClusterMap) -> Result<(), Refused> {
     if is_first {
         set_members(map, &members, replicas);
         map.moving = change.moving;
-        change.total = 0;
-        for group in groups_mut(map) {
-            let back = group.before.clone().unwrap_or_else(|| group.placed());
-            aim(group, back);
-            change.total += received(group);
-        }
+        let back = |group: &MapGroup| group.before.clone().unwrap_or_else(|| group.placed());
+        let back: Vec<Seats> = map.all_groups().map(|(_, group)| back(group)).collect();
+        change.total = aim_all(map, back.iter());
     }
     map.change = Some(change);
     if is_first {
@@ -94,9 +136,11 @@ pub fn arrived(map: &mut ClusterMap, replicas: &[(u16, Vec<u64>)]) {
     let mut is_changed = false;
     for (id, replicas) in replicas {
         let Some(group) = groups_mut(map).nth(usize::from(*id)) else { continue };
-        let before = group.joining.len();
+        let unproven = |group: &MapGroup| group.joining.len() + group.returned.len();
+        let before = unproven(group);
         group.joining.retain(|replica| !replicas.contains(replica));
-        is_changed |= group.joining.len() < before;
+        group.returned.retain(|replica| !replicas.contains(replica));
+        is_changed |= unproven(group) < before;
     }
     map.epoch += u64::from(is_changed);
 }
@@ -108,7 +152,7 @@ pub fn advance(map: &mut ClusterMap) {
         return;
     }
     let epoch = map.epoch + 1;
-    let is_moving = begin_moves(map, map.moving.at_once.max(1));
+    let is_moving = begin_moves(map, epoch);
     let is_over = groups_mut(map).all(|group| group.target.is_none() && group.is_settled());
     if is_over {
         end(map);
@@ -118,56 +162,139 @@ pub fn advance(map: &mut ClusterMap) {
     }
 }
 
-fn begin_moves(map: &mut ClusterMap, at_once: u16) -> bool {
-    let joined: BTreeSet<NodeId> =
-        map.nodes.iter().filter(|node| node.store_id != 0).map(|node| node.id.clone()).collect();
-    let mut busy: BTreeMap<NodeId, u16> = BTreeMap::new();
-    let take = |busy: &mut BTreeMap<NodeId, u16>, node: &NodeId| *busy.entry(node.clone()).or_default() += 1;
-    for (_, group) in map.all_groups() {
-        for seat in group.seats.iter().filter(|seat| group.joining.contains(&seat.replica)) {
-            take(&mut busy, &seat.node);
+/// Where new replicas may go now.
+struct Room {
+    /// Nodes that have joined.
+    joined: BTreeSet<NodeId>,
+    /// Replicas that each node receives or sends.
+    busy: BTreeMap<NodeId, u16>,
+    at_once: u16,
+    next_replica: u64,
+}
+
+impl Room {
+    fn of(map: &ClusterMap) -> Self {
+        let joined = map.nodes.iter().filter(|node| node.store_id != 0).map(|node| node.id.clone()).collect();
+        let (at_once, next_replica) = (map.moving.at_once.max(1), map.next_replica);
+        let mut room = Self { joined, busy: BTreeMap::new(), at_once, next_replica };
+        for (_, group) in map.all_groups() {
+            for seat in group.seats.iter().filter(|seat| group.joining.contains(&seat.replica)) {
+                room.take(&seat.node);
+            }
+            if !group.joining.is_empty() {
+                room.take(group.wanted_leader());
+            }
         }
-        if !group.joining.is_empty() {
-            take(&mut busy, group.wanted_leader());
-        }
+        room
     }
-    let mut next_replica = map.next_replica;
+
+    fn take(&mut self, node: &NodeId) {
+        *self.busy.entry(node.clone()).or_default() += 1;
+    }
+
+    fn is_free(&self, node: &NodeId) -> bool {
+        self.busy.get(node).is_none_or(|&count| count < self.at_once)
+    }
+
+    fn admits(&self, node: &NodeId) -> bool {
+        self.joined.contains(node) && self.is_free(node)
+    }
+
+    fn new_seat(&mut self, node: NodeId) -> MapSeat {
+        self.take(&node);
+        self.next_replica += 1;
+        MapSeat { node, replica: self.next_replica - 1 }
+    }
+}
+
+/// `epoch`: that of the map in which groups have their next seats.
+fn begin_moves(map: &mut ClusterMap, epoch: u64) -> bool {
+    let mut room = Room::of(map);
     let mut is_changed = false;
     for group in groups_mut(map) {
-        let Some(target) = group.target.clone().filter(|_| group.is_settled()) else { continue };
-        let step = next(group, &target);
-        if step.is_empty() {
+        let Some(target) = group.target.clone().filter(|_| !group.is_recovering()) else { continue };
+        let is_settled = group.is_settled();
+        if is_settled && next(group, &target).is_empty() {
             group.leader = target.leader;
             group.target = None;
             is_changed = true;
             continue;
         }
-        let is_free = |node: &NodeId| busy.get(node).is_none_or(|&count| count < at_once);
-        let is_sent = step.come.is_empty() || is_free(group.wanted_leader());
-        if !is_sent || !step.come.iter().all(|node| joined.contains(node) && is_free(node)) {
-            continue;
-        }
-        if !step.come.is_empty() {
-            take(&mut busy, group.wanted_leader());
-        }
-        let mut seats: Vec<MapSeat> =
-            group.seats.iter().filter(|seat| !step.go.contains(&seat.node)).cloned().collect();
-        for node in step.come {
-            take(&mut busy, &node);
-            seats.push(MapSeat { node, replica: next_replica });
-            next_replica += 1;
-        }
+        let seats =
+            if is_settled { exchanged(group, &target, &mut room) } else { turned(group, &target, &mut room) };
+        let Some(mut seats) = seats else { continue };
         seats.sort_by(|a, b| a.node.cmp(&b.node));
         if !seats.iter().any(|seat| seat.node == group.leader) {
             let is_seated = seats.iter().any(|seat| seat.node == target.leader);
             let heir = if is_seated { Some(&target.leader) } else { seats.first().map(|seat| &seat.node) };
             group.leader = heir.unwrap_or(&target.leader).clone();
         }
+        if !is_settled {
+            group.turned_epoch = epoch;
+        }
         group.set_seats(seats);
         is_changed = true;
     }
-    map.next_replica = next_replica;
+    map.next_replica = room.next_replica;
     is_changed
+}
+
+/// The next seats of a group that is settled; `None`: it waits for those who are to receive, or to send.
+fn exchanged(group: &MapGroup, target: &Seats, room: &mut Room) -> Option<Vec<MapSeat>> {
+    let step = next(group, target);
+    let is_sent = step.come.is_empty() || room.is_free(group.wanted_leader());
+    if !is_sent || !step.come.iter().all(|node| room.admits(node)) {
+        return None;
+    }
+    if !step.come.is_empty() {
+        room.take(group.wanted_leader());
+    }
+    let stays = group.seats.iter().filter(|seat| !step.go.contains(&seat.node)).cloned();
+    let mut seats: Vec<MapSeat> = stays.collect();
+    seats.extend(step.come.into_iter().map(|node| room.new_seat(node)));
+    Some(seats)
+}
+
+/// The seats of a group that is not settled when the replicas that it waits for, or that it gives seats up for, are not
+/// wanted any more, as far as others can have them now; `None`: nothing is to be turned round.
+fn turned(group: &MapGroup, target: &Seats, room: &mut Room) -> Option<Vec<MapSeat>> {
+    let is_wanted = |seat: &MapSeat| target.replicas.contains(&seat.node);
+    let (mut seats, mut strays): (Vec<MapSeat>, Vec<MapSeat>) =
+        group.seats.iter().cloned().partition(is_wanted);
+    strays.sort_by_key(|seat| !group.is_unproven(seat.replica));
+    let mut strays = VecDeque::from(strays);
+    let is_missing = |seats: &[MapSeat], node: &NodeId| seats.iter().all(|seat| seat.node != *node);
+    let mut is_changed = false;
+    // Who gives a seat up, and is wanted back, needs no state.
+    let leaves = |seat: &&MapSeat| !group.lost.contains(&seat.replica);
+    for old in group.leaving.iter().filter(leaves).filter(|seat| is_wanted(seat)) {
+        let is_vacant = seats.len() + strays.len() < target.replicas.len();
+        if is_missing(&seats, &old.node) && (strays.pop_front().is_some() || is_vacant) {
+            seats.push(old.clone());
+            is_changed = true;
+        }
+    }
+    // Two replicas of one group cannot run on one node.
+    let is_taken = |node: &NodeId| group.leaving.iter().filter(leaves).any(|seat| seat.node == *node);
+    // A group that shrinks waits for those that stay: one of them may be lost.
+    let is_shrinking = group.leaving.len() > 1 && group.joining.is_empty() && group.returned.is_empty();
+    while let Some(stray) = strays.front() {
+        if !group.is_unproven(stray.replica) && (is_changed || !is_shrinking) {
+            break;
+        }
+        let missing = || target.replicas.iter().filter(|node| is_missing(&seats, node));
+        let fresh = missing().find(|node| !is_taken(node) && room.admits(node)).cloned();
+        if fresh.is_none() && missing().next().is_some() {
+            break;
+        }
+        seats.extend(fresh.map(|node| room.new_seat(node)));
+        strays.pop_front();
+        is_changed = true;
+    }
+    if target.replicas.iter().any(|node| is_missing(&seats, node)) {
+        seats.extend(strays);
+    }
+    is_changed.then_some(seats)
 }
 
 /// The next change of a group's seats.
@@ -217,6 +344,16 @@ pub fn aim_of(group: &MapGroup) -> Seats {
     group.target.clone().unwrap_or_else(|| group.placed())
 }
 
+/// Aims every group, in the order of their ids. Returns how many replicas some node has to receive.
+fn aim_all<'a>(map: &mut ClusterMap, placed: impl Iterator<Item = &'a Seats>) -> u32 {
+    let mut total = 0;
+    for (group, seats) in groups_mut(map).zip(placed) {
+        aim(group, seats.clone());
+        total += received(group);
+    }
+    total
+}
+
 fn aim(group: &mut MapGroup, seats: Seats) {
     let placed = group.placed();
     let is_there = placed == seats;
@@ -253,6 +390,7 @@ fn set_members(map: &mut ClusterMap, wanted: &[Member], replicas: u16) {
             store_id: old.map_or(0, |old| old.store_id),
             is_leaving: false,
             is_drained: old.is_some_and(|old| old.is_drained),
+            is_down: old.is_some_and(|old| old.is_down),
         });
     }
     nodes.sort_by(|a, b| a.id.cmp(&b.id));
@@ -277,18 +415,27 @@ fn groups_mut(map: &mut ClusterMap) -> impl Iterator<Item = &mut MapGroup> {
 /// What every replica of the meta group must be sure of before it takes a change. That an id is not given twice is for the
 /// sake of people, and seen to when a change is planned; replicas never have the same id.
 fn check(map: &ClusterMap, wanted: &Apply) -> Result<(), Refused> {
-    if wanted.partitions.len() != map.groups.len() {
-        return Err(b"-ERR the number of partitions never changes\r\n");
-    }
     if !wanted.nodes.windows(2).all(|pair| pair[0].id < pair[1].id) {
         return Err(b"-ERR the members are not in the order of their ids\r\n");
     }
+    let is_member = |id: &NodeId| wanted.nodes.iter().any(|node| node.id == *id);
+    check_places(map, &wanted.meta, &wanted.partitions, is_member)
+}
+
+fn check_places(
+    map: &ClusterMap,
+    meta: &Seats,
+    partitions: &[Seats],
+    is_member: impl Fn(&NodeId) -> bool,
+) -> Result<(), Refused> {
+    if partitions.len() != map.groups.len() {
+        return Err(b"-ERR the number of partitions never changes\r\n");
+    }
     let is_sound = |seats: &Seats| {
-        let is_member = |id: &NodeId| wanted.nodes.iter().any(|node| node.id == *id);
         let is_distinct = seats.replicas.windows(2).all(|pair| pair[0] < pair[1]);
-        is_distinct && seats.replicas.contains(&seats.leader) && seats.replicas.iter().all(is_member)
+        is_distinct && seats.replicas.contains(&seats.leader) && seats.replicas.iter().all(&is_member)
     };
-    if !core::iter::once(&wanted.meta).chain(&wanted.partitions).all(is_sound) {
+    if !core::iter::once(meta).chain(partitions).all(is_sound) {
         return Err(b"-ERR replicas are not on distinct members, or not led by one of them\r\n");
     }
     Ok(())

@@ -17,6 +17,7 @@
 mod check;
 mod cost;
 
+use super::down::able;
 use super::moves::aim_of;
 use crate::config::{Config, Durability, Place};
 use ringfort_ring::{
@@ -255,6 +256,9 @@ pub fn plan(map: &ClusterMap, wanted: &Wanted, facts: &Facts) -> Result<Plan, Ve
     }
     let now = placement_of(map);
     let (specs, partitions) = (wanted.specs(), wanted.partitions);
+    // What is down gets its share when it is back.
+    let is_down = |id: &NodeId| map.node(id).is_some_and(|node| node.is_down);
+    let specs = able(&specs, wanted.replicas, is_down).unwrap_or(specs);
     let refuse = |error: PlaceError| vec![Refusal::new(Place::File, error.to_string())];
     let mut next = place(Some(&now), &specs, partitions, wanted.replicas).map_err(refuse)?;
     let minimum = minimum_moves(&now, &specs, partitions, wanted.replicas).map_err(refuse)?;

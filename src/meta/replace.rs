@@ -22,8 +22,9 @@
 
 use super::recover;
 use ringfort_ring::NodeId;
-use ringfort_wire::map::MapGroup;
+use ringfort_wire::map::{MapGroup, MapSeat};
 use ringfort_wire::{ClusterMap, GroupId};
+use std::collections::BTreeSet;
 
 /// Gives all seats of `node`, whose folder was `old_store` and is `new_store` now, to new replicas.
 ///
@@ -64,17 +65,27 @@ pub fn replace(
             }
             map.next_replica += 1;
         }
+        group.lose(node);
     }
     map.epoch += 1;
     Ok(())
 }
 
-/// Whether every group would still have a majority without its replica on `node`: else there is nobody who could agree to
-/// take a new one in. A group that replaces a replica of another node may need this one's vote for that.
+/// Whether every group would still have a majority without what is on `node`: else there is nobody who could agree to take
+/// a new replica in. What the group's log says is not known here, so this must hold for the voters of before the change
+/// that is under way, and for those of after it, of whom the new ones may not vote yet. A receiver that is lost is
+/// therefore no loss.
 pub fn can_lose(map: &ClusterMap, node: &NodeId) -> bool {
-    let seated = map.all_groups().filter(|(_, g)| g.replica_on(node).is_some());
-    seated.filter(|(_, g)| !begins_empty_on(g, node)).all(|(_, g)| {
-        (g.seats.len() - 1) * 2 > g.seats.len() && g.leaving.iter().all(|seat| seat.node == *node)
+    let concerned = map.all_groups().filter(|(_, g)| g.peers().any(|seat| seat.node == *node));
+    concerned.filter(|(_, g)| !begins_empty_on(g, node)).all(|(_, g)| {
+        let proven = || g.seats.iter().filter(|seat| !g.is_unproven(seat.replica)).map(|seat| &seat.node);
+        let is_left = |seat: &&MapSeat| !g.lost.contains(&seat.replica);
+        let before: BTreeSet<&NodeId> = proven().chain(g.leaving.iter().map(|seat| &seat.node)).collect();
+        let left: BTreeSet<&NodeId> =
+            proven().chain(g.leaving.iter().filter(is_left).map(|seat| &seat.node)).collect();
+        let has_before = left.iter().filter(|other| **other != node).count() * 2 > before.len();
+        let has_after = proven().filter(|other| *other != node).count() * 2 > g.seats.len();
+        has_before && (has_after || g.replica_on(node).is_none())
     })
 }
 
@@ -85,7 +96,8 @@ fn begins_empty_on(group: &MapGroup, node: &NodeId) -> bool {
     group.recovery.as_ref().is_some_and(|r| r.is_awaited && r.from.is_none()) && is_founder()
 }
 
-/// Forgets replicas that take part no more. Said of a group without any: it has begun in its incarnation.
+/// Forgets replicas that take part no more; those that came back to a seat too late are replaced. Said of a group without
+/// any: it has begun in its incarnation.
 pub fn left(map: &mut ClusterMap, gone: &[(u16, Vec<u64>)]) {
     let mut is_changed = false;
     for (id, replicas) in gone {
@@ -94,9 +106,7 @@ pub fn left(map: &mut ClusterMap, gone: &[(u16, Vec<u64>)]) {
             Some(p) => map.groups.get_mut(usize::from(p.0)),
         };
         let Some(group) = group else { continue };
-        let before = group.leaving.len();
-        group.leaving.retain(|seat| !replicas.contains(&seat.replica));
-        is_changed |= group.leaving.len() < before;
+        is_changed |= group.forget(replicas, &mut map.next_replica);
         is_changed |= recover::begun(group);
     }
     map.epoch += u64::from(is_changed);
@@ -106,7 +116,7 @@ pub fn left(map: &mut ClusterMap, gone: &[(u16, Vec<u64>)]) {
 mod tests {
     use super::*;
     use crate::meta::form::tests::sample_map;
-    use std::collections::BTreeSet;
+    use ringfort_wire::map::MapNode;
 
     fn hex(id: u128) -> String {
         format!("{id:032x}")
@@ -156,9 +166,65 @@ mod tests {
         assert_eq!((map.groups[3].leaving.len(), map.epoch), (1, epoch + 1));
         left(&mut map, &gone);
         assert_eq!(map.epoch, epoch + 1);
+        let joining = map.groups[3].joining[0];
+        let before = map.clone();
+        left(&mut map, &[(4, vec![joining]), (9999, vec![1])]);
+        assert_eq!(map, before, "it has not come yet, so it cannot have left");
         let seated = map.groups[3].seats[0].replica;
-        left(&mut map, &[(4, vec![seated]), (9999, vec![1])]);
-        assert_eq!(map.groups[3].seats[0].replica, seated, "a seat is not forgotten");
+        left(&mut map, &[(4, vec![seated])]);
+        let fresh = map.groups[3].seats[0].replica;
+        assert_eq!((fresh, map.next_replica), (before.next_replica, before.next_replica + 1));
+        assert!(map.groups[3].joining.contains(&fresh), "whose replica has left gets a new one");
+    }
+
+    /// Partition 0 is on three nodes, and one of its replicas moves to a fourth.
+    fn moving() -> (ClusterMap, NodeId) {
+        let mut map = sample_map();
+        let n4 = MapNode { id: NodeId("n4".into()), store_id: 44, ..map.nodes[0].clone() };
+        map.nodes.push(n4.clone());
+        let mut seats = map.groups[0].seats.clone();
+        seats[0] = MapSeat { node: n4.id.clone(), replica: map.next_replica };
+        map.next_replica += 1;
+        map.groups[0].set_seats(seats);
+        (map, n4.id)
+    }
+
+    #[test]
+    fn the_loss_of_a_receiver_is_no_reason_to_refuse_its_new_folder() {
+        let (mut map, receiver) = moving();
+        let voter = map.groups[0].seats[1].node.clone();
+        assert!(can_lose(&map, &receiver) && !can_lose(&map, &voter), "the receiver may not vote yet");
+        let old = map.groups[0].replica_on(&receiver).unwrap();
+        replace(&mut map, &receiver, &hex(44), &hex(45)).unwrap();
+        let new = map.groups[0].replica_on(&receiver).unwrap();
+        assert!(new != old && map.groups[0].joining == [new] && map.groups[0].lost == [old]);
+        replace(&mut map, &receiver, &hex(45), &hex(46)).unwrap();
+        replace(&mut map, &receiver, &hex(46), &hex(47)).unwrap();
+        assert_eq!(map.groups[0].lost.len(), 3, "as often as it may be");
+    }
+
+    #[test]
+    fn what_leaves_votes_until_it_is_known_to_have_left() {
+        // Of three that are to become one, two may still be needed.
+        let mut map = sample_map();
+        let seats = map.groups[0].seats.clone();
+        map.groups.truncate(1);
+        map.meta.seats.clear();
+        map.groups[0].set_seats(seats[..1].to_vec());
+        assert!(!can_lose(&map, &seats[0].node) && can_lose(&map, &seats[1].node));
+        map.groups[0].lose(&seats[1].node);
+        assert!(!can_lose(&map, &seats[2].node), "then one of three would be left");
+        map.groups[0].leaving.clear();
+        assert!(can_lose(&map, &seats[2].node), "it is nobody any more");
+        // The other way round, nobody knows yet who of the new ones votes.
+        let mut map = sample_map();
+        map.groups.truncate(1);
+        map.meta.seats.clear();
+        map.groups[0] = MapGroup::new(seats[..1].to_vec(), seats[0].node.clone());
+        map.groups[0].set_seats(seats.clone());
+        assert!(seats.iter().all(|seat| !can_lose(&map, &seat.node)));
+        map.groups[0].joining.retain(|replica| *replica != seats[1].replica);
+        assert!(can_lose(&map, &seats[2].node) && !can_lose(&map, &seats[1].node));
     }
 
     #[test]

@@ -299,6 +299,7 @@ pub fn legal_change(before: &Membership, change: &Change, epoch: u64) -> Verdict
                 && stays + add.len() > 0
         }
         Change::Leave => before.is_joint(),
+        Change::Fence => !before.is_joint(),
     };
     judge("one change of the members at a time (thesis 4.3)", fits && before.epoch <= epoch, || {
         format!("{change:?} of the map at {epoch} after {before:?}")
@@ -547,6 +548,8 @@ mod tests {
             legal_change(&before, &Change::Enter { add: vec![8], remove: vec![3] }, 4),
             legal_change(&before, &Change::Enter { add: vec![], remove: vec![1, 2, 3] }, 4),
             legal_change(&before, &Change::Leave, 4),
+            legal_change(&before, &Change::Fence, 3),
+            legal_change(&joint, &Change::Fence, 4),
         ];
         refuses(legal_change(&before, &enter, 4), &wrong);
         assert_eq!(legal_change(&joint, &Change::Leave, 4), Ok(()));

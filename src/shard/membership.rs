@@ -22,6 +22,12 @@
 //! - Only a joint change alters the voters, and it is made of two entries. A replica that holds the second knows that the
 //!   first is committed (the message that brought it said so, and [`super::raft::Raft::take_ready`] keeps the two
 //!   together), and does not campaign before it has applied it; hence nobody campaigns with voters that are two steps old.
+//! - **An id is taken in once.** Of the wanted replicas only those that never took part are added. One that had left when the
+//!   map wanted it back is reported as gone ([`Step::Lacking`]), and its node gets a new one: the map may have forgotten
+//!   it meanwhile, and with it its votes.
+//! - When the map takes back what it had wanted, there may be nothing to change. Before the leader calls that done it has the
+//!   group's log say so ([`Change::Fence`]): else one with an older map could still do what is not wanted any more, after
+//!   the meta group has forgotten it.
 //! - A change takes effect where it is known to be committed. So a leader calls a replacement done only when an entry
 //!   after it is committed ([`super::raft::Raft::settle`]): then a majority knows, and any one more replica may be lost.
 
@@ -60,6 +66,21 @@ pub enum Change {
     },
     /// From now on the new voters decide alone.
     Leave,
+    /// Nobody comes or goes; but from now on no older map counts.
+    Fence,
+}
+
+/// What the cluster map wants of a group.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Epoch of the map.
+    pub epoch: u64,
+    /// The replicas that are to vote; at least one.
+    pub replicas: &'a [u64],
+    /// Those of them that may be taken in, as they never took part as far as the map knows.
+    pub joining: &'a [u64],
+    /// Epoch of the last map that took back what one before it had wanted; 0: none did.
+    pub turned_epoch: u64,
 }
 
 /// What the leader does next.
@@ -69,6 +90,8 @@ pub enum Step {
     Change(Change),
     /// Hand leadership to this replica: the leader itself is to leave.
     Transfer(u64),
+    /// These replicas are wanted and have left the group: others must take their seats.
+    Lacking(Vec<u64>),
     /// The membership is as wanted.
     Done,
     /// Wait: a learner catches up, or too few answer.
@@ -116,9 +139,10 @@ impl Membership {
         if r.is_empty() && !membership.voters.is_empty() { Ok(Some(membership)) } else { Err(r.malformed()) }
     }
 
-    /// The next step towards `wanted` voters (at least one) of the map at `epoch`, for leader `own` whose log ends at `last`.
-    pub fn step(&self, epoch: u64, wanted: &[u64], own: u64, followers: &[Follower], last: u64) -> Step {
-        if epoch < self.epoch || wanted.is_empty() {
+    /// The next step towards what the map wants, for leader `own` whose log ends at `last`.
+    pub fn step(&self, map: Wanted<'_>, own: u64, followers: &[Follower], last: u64) -> Step {
+        let wanted = map.replicas;
+        if map.epoch < self.epoch || wanted.is_empty() {
             return Step::Wait;
         }
         let is_live = |id: u64| {
@@ -133,7 +157,15 @@ impl Membership {
             let heir = self.voters.iter().copied().find(|&id| is_live(id));
             return heir.map_or(Step::Wait, Step::Transfer);
         }
-        if let Some(&new) = wanted.iter().find(|&&id| !self.contains(id)) {
+        if self.epoch < map.turned_epoch {
+            return Step::Change(Change::Fence);
+        }
+        let (new, gone): (Vec<u64>, Vec<u64>) =
+            wanted.iter().filter(|&&id| !self.contains(id)).partition(|id| map.joining.contains(id));
+        if !gone.is_empty() {
+            return Step::Lacking(gone);
+        }
+        if let Some(&new) = new.first() {
             return Step::Change(Change::AddLearner(new));
         }
         if let Some(&old) = self.learners.iter().find(|id| !wanted.contains(id)) {
@@ -180,6 +212,7 @@ impl Change {
             Self::RemoveLearner(_) => 2,
             Self::Enter { .. } => 3,
             Self::Leave => 4,
+            Self::Fence => 5,
         };
         let mut out = vec![kind];
         out.extend_from_slice(&epoch.to_le_bytes());
@@ -189,7 +222,7 @@ impl Change {
                 put_ids(&mut out, add);
                 put_ids(&mut out, remove);
             }
-            Self::Leave => {}
+            Self::Leave | Self::Fence => {}
         }
         out
     }
@@ -206,6 +239,7 @@ impl Change {
             2 => Self::RemoveLearner(r.u64()?),
             3 => Self::Enter { add: ids(&mut r)?, remove: ids(&mut r)? },
             4 => Self::Leave,
+            5 => Self::Fence,
             _ => return Err(r.malformed()),
         };
         if r.is_empty() { Ok((change, epoch)) } else { Err(r.malformed()) }
@@ -249,7 +283,13 @@ mod tests {
                 m.voters.sort_unstable();
             }
             Change::Leave => m.outgoing.clear(),
+            Change::Fence => {}
         }
+    }
+
+    /// The next step when all that is wanted may be taken in.
+    fn step(m: &Membership, epoch: u64, wanted: &[u64], own: u64, followers: &[Follower], last: u64) -> Step {
+        m.step(Wanted { epoch, replicas: wanted, joining: wanted, turned_epoch: 0 }, own, followers, last)
     }
 
     #[test]
@@ -265,6 +305,7 @@ mod tests {
             Change::RemoveLearner(9),
             Change::Enter { add: vec![9], remove: vec![3] },
             Change::Leave,
+            Change::Fence,
         ];
         for change in changes {
             let bytes = change.encode(5);
@@ -279,27 +320,27 @@ mod tests {
         let mut m = Membership::founded(&[1, 2, 3]);
         let wanted = [1, 2, 9];
         let others = [follower(2, 100, true), follower(3, 50, false)];
-        assert_eq!(m.step(4, &wanted, 1, &others, 100), Step::Change(Change::AddLearner(9)));
+        assert_eq!(step(&m, 4, &wanted, 1, &others, 100), Step::Change(Change::AddLearner(9)));
         apply(&mut m, &Change::AddLearner(9));
         for learner in [follower(9, 100, false), follower(9, 100 - 1, true), follower(9, 0, true)] {
             let is_ready = learner.is_active && learner.match_index > 0;
             let last = 100 + if is_ready { 0 } else { LAG_MAX };
-            let step = m.step(4, &wanted, 1, &[others[0], others[1], learner], last);
+            let step = step(&m, 4, &wanted, 1, &[others[0], others[1], learner], last);
             assert_eq!(step != Step::Wait, is_ready, "{learner:?}: {step:?}");
         }
         let all = [others[0], others[1], follower(9, 100, true)];
         let enter = Change::Enter { add: vec![9], remove: vec![3] };
-        assert_eq!(m.step(4, &wanted, 1, &all, 100), Step::Change(enter.clone()));
+        assert_eq!(step(&m, 4, &wanted, 1, &all, 100), Step::Change(enter.clone()));
         apply(&mut m, &enter);
-        assert_eq!(m.step(4, &wanted, 1, &all, 100), Step::Change(Change::Leave));
+        assert_eq!(step(&m, 4, &wanted, 1, &all, 100), Step::Change(Change::Leave));
         apply(&mut m, &Change::Leave);
-        assert_eq!(m.step(4, &wanted, 1, &all, 100), Step::Done);
+        assert_eq!(step(&m, 4, &wanted, 1, &all, 100), Step::Done);
     }
 
     #[test]
     fn an_older_map_than_that_of_the_last_change_does_nothing() {
         let m = Membership { epoch: 5, ..Membership::founded(&[1, 2, 9]) };
-        assert_eq!(m.step(4, &[1, 2, 3], 1, &[follower(2, 1, true)], 1), Step::Wait);
+        assert_eq!(step(&m, 4, &[1, 2, 3], 1, &[follower(2, 1, true)], 1), Step::Wait);
     }
 
     #[test]
@@ -308,32 +349,48 @@ mod tests {
         // 8 has not caught up: 9 comes alone, and one of the old voters, none of which answers, stays for now.
         let followers = [follower(2, 100, false), follower(3, 100, false), follower(9, 100, true)];
         let enter = Change::Enter { add: vec![9], remove: vec![2] };
-        assert_eq!(m.step(1, &[1, 8, 9], 1, &followers, 100), Step::Change(enter));
+        assert_eq!(step(&m, 1, &[1, 8, 9], 1, &followers, 100), Step::Change(enter));
         let m = Membership { learners: vec![9], ..Membership::founded(&[1, 2, 3, 4, 5]) };
         let followers = [follower(2, 100, false), follower(3, 100, false), follower(9, 100, true)];
-        assert_eq!(m.step(1, &[1, 2, 3, 4, 9], 1, &followers, 100), Step::Wait);
+        assert_eq!(step(&m, 1, &[1, 2, 3, 4, 9], 1, &followers, 100), Step::Wait);
     }
 
     #[test]
     fn a_leader_that_is_to_leave_hands_over_and_never_removes_itself() {
         let m = Membership { learners: vec![9], ..Membership::founded(&[1, 2, 3]) };
         let followers = [follower(2, 100, false), follower(3, 100, true), follower(9, 100, true)];
-        assert_eq!(m.step(1, &[2, 3, 9], 1, &followers, 100), Step::Transfer(3));
+        assert_eq!(step(&m, 1, &[2, 3, 9], 1, &followers, 100), Step::Transfer(3));
         let followers_of_9 = [follower(3, 100, true), follower(9, 100, false)];
-        assert_eq!(m.step(1, &[2, 3, 9], 1, &followers_of_9, 100), Step::Wait, "9 is being fed");
+        assert_eq!(step(&m, 1, &[2, 3, 9], 1, &followers_of_9, 100), Step::Wait, "9 is being fed");
         let joint = Membership { outgoing: vec![1, 2, 3], ..Membership::founded(&[2, 3, 9]) };
-        assert_eq!(joint.step(1, &[2, 3, 9], 1, &followers, 100), Step::Transfer(3));
-        assert_eq!(joint.step(1, &[2, 3, 9], 1, &[], 100), Step::Wait);
-        assert_eq!(joint.step(1, &[2, 3, 9], 2, &[], 100), Step::Change(Change::Leave));
+        assert_eq!(step(&joint, 1, &[2, 3, 9], 1, &followers, 100), Step::Transfer(3));
+        assert_eq!(step(&joint, 1, &[2, 3, 9], 1, &[], 100), Step::Wait);
+        assert_eq!(step(&joint, 1, &[2, 3, 9], 2, &[], 100), Step::Change(Change::Leave));
         let alone = Membership { learners: vec![9], ..Membership::founded(&[1]) };
         let enter = Change::Enter { add: vec![9], remove: vec![] };
-        assert_eq!(alone.step(1, &[9], 1, &followers, 100), Step::Change(enter));
-        assert_eq!(Membership::founded(&[1, 9]).step(1, &[9], 1, &followers, 100), Step::Transfer(9));
+        assert_eq!(step(&alone, 1, &[9], 1, &followers, 100), Step::Change(enter));
+        assert_eq!(step(&Membership::founded(&[1, 9]), 1, &[9], 1, &followers, 100), Step::Transfer(9));
     }
 
     #[test]
     fn a_learner_that_is_not_wanted_any_more_leaves() {
         let m = Membership { learners: vec![9], ..Membership::founded(&[1, 2, 3]) };
-        assert_eq!(m.step(1, &[1, 2, 3], 1, &[], 1), Step::Change(Change::RemoveLearner(9)));
+        assert_eq!(step(&m, 1, &[1, 2, 3], 1, &[], 1), Step::Change(Change::RemoveLearner(9)));
+    }
+
+    #[test]
+    fn who_is_wanted_back_stays_if_it_votes_and_is_replaced_if_not() {
+        let back = |replicas| Wanted { epoch: 9, replicas, joining: &[], turned_epoch: 8 };
+        let others = [follower(2, 100, true), follower(3, 100, true)];
+        let mut m = Membership { epoch: 5, learners: vec![9], ..Membership::founded(&[1, 2, 3]) };
+        assert_eq!(m.step(back(&[1, 2, 3]), 1, &others, 100), Step::Change(Change::Fence));
+        m.epoch = 9;
+        assert_eq!(m.step(back(&[1, 2, 3]), 1, &others, 100), Step::Change(Change::RemoveLearner(9)));
+        m.learners.clear();
+        assert_eq!(m.step(back(&[1, 2, 3]), 1, &others, 100), Step::Done);
+        let left = Membership { epoch: 8, ..Membership::founded(&[1, 2, 9]) };
+        assert_eq!(left.step(back(&[1, 2, 3]), 1, &others, 100), Step::Lacking(vec![3]));
+        let joint = Membership { epoch: 5, outgoing: vec![1, 2, 3], ..Membership::founded(&[1, 2, 9]) };
+        assert_eq!(joint.step(back(&[1, 2, 3]), 1, &others, 100), Step::Change(Change::Leave));
     }
 }

@@ -31,7 +31,7 @@ use crate::meta::MetaMachine;
 use lease::Lease;
 use limits::Limits;
 use machine::PartitionMachine;
-use membership::{Membership, Step};
+use membership::{Membership, Step, Wanted};
 use memory::Memory;
 use raft::{EntryReader, Follower, Message, Raft, Start};
 use reads::Reads;
@@ -260,6 +260,10 @@ pub struct Seats {
     pub epoch: u64,
     /// The replicas that are wanted.
     pub wanted: Vec<u64>,
+    /// Those of them that are not known to vote yet, and were never asked to leave.
+    pub joining: Vec<u64>,
+    /// Epoch of the last map that took back what one before it had wanted.
+    pub turned_epoch: u64,
     /// Every replica that may take part, those that leave included, and its node.
     pub peers: Vec<(u64, NodeId)>,
     /// The replica that leads when it can.
@@ -457,8 +461,10 @@ impl Group {
             return Step::Wait;
         }
         let (own, last) = (self.raft.replica(), self.raft.last_index());
-        let (epoch, wanted) = (self.seats.epoch, &self.seats.wanted);
-        let step = self.raft.membership().step(epoch, wanted, own, &self.raft.followers(), last);
+        let Seats { epoch, turned_epoch, .. } = self.seats;
+        let wanted =
+            Wanted { epoch, replicas: &self.seats.wanted, joining: &self.seats.joining, turned_epoch };
+        let step = self.raft.membership().step(wanted, own, &self.raft.followers(), last);
         match &step {
             Step::Change(membership::Change::AddLearner(_)) if is_busy => return Step::Wait,
             Step::Change(change) => match self.raft.change(change, epoch) {
@@ -473,10 +479,16 @@ impl Group {
             Step::Transfer(heir) => {
                 let _ = self.transfer(Some(self.seats.preferred)) || self.transfer(Some(*heir));
             }
-            Step::Done if !self.raft.settle() => return Step::Wait,
-            Step::Done | Step::Wait => {}
+            Step::Done | Step::Lacking(_) if !self.raft.settle() => return Step::Wait,
+            Step::Done | Step::Lacking(_) | Step::Wait => {}
         }
         step
+    }
+
+    /// Whether this replica leads, and who votes now is known for good, whatever is still wanted.
+    pub fn has_settled(&mut self) -> bool {
+        let members = self.raft.membership();
+        !members.is_joint() && self.seats.turned_epoch <= members.epoch && self.raft.settle()
     }
 
     /// Whether this replica leads and one that does not vote yet, and answers, receives its log.

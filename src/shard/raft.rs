@@ -387,7 +387,11 @@ impl Raft {
     /// It is malformed, or does not fit to the membership: every replica judges alike.
     pub fn apply_change(&mut self, data: &[u8]) -> Result<(), String> {
         let (change, epoch) = Change::decode(data).map_err(|e| e.to_string())?;
-        let conf = self.raw.apply_conf_change(&conf_change(&change)).map_err(|e| e.to_string())?;
+        let Some(change) = conf_change(&change) else {
+            self.membership.epoch = epoch;
+            return Ok(());
+        };
+        let conf = self.raw.apply_conf_change(&change).map_err(|e| e.to_string())?;
         self.membership = membership_of(&conf, epoch);
         self.changed_at = self.last_index();
         // A leader hands over before it leaves; but one whose predecessor had proposed that already may learn of it only when

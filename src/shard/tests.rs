@@ -204,7 +204,17 @@ impl Trio {
 
 fn seats(epoch: u64, wanted: &[u64]) -> Seats {
     let peers = (1..=4).map(|r| (r, NodeId(format!("n{r}")))).collect();
-    Seats { epoch, wanted: wanted.to_vec(), peers, preferred: 1, drained: Vec::new(), rank: 0 }
+    let wanted = wanted.to_vec();
+    Seats {
+        epoch,
+        joining: wanted.clone(),
+        wanted,
+        turned_epoch: 0,
+        peers,
+        preferred: 1,
+        drained: Vec::new(),
+        rank: 0,
+    }
 }
 
 fn replica_of(replica: u64, seats: Seats) -> Group {

@@ -24,6 +24,7 @@ mod meta;
 mod reads;
 mod snapshots;
 mod start;
+mod watch;
 
 pub use jobs::{Job, JobDone};
 use reads::ReadBatch;
@@ -151,6 +152,7 @@ pub struct WorkerCore<D: Disk> {
     /// Replicas that do not run, and why their groups wait.
     asides: BTreeMap<u16, asides::Standby>,
     waits: asides::Waits,
+    watch: watch::Watch,
     /// Groups whose next incarnation begins with what is here.
     heirs: VecDeque<u16>,
     ending: Vec<Ending>,
@@ -626,6 +628,7 @@ impl<D: Disk> WorkerCore<D> {
             }
         }
         self.attend_idle_clients();
+        self.watch_nodes();
         for (&id, group) in &self.groups {
             let bytes = self.log.borrow().group_bytes(id);
             if group.is_compaction_due(bytes, self.options.compact_bytes_min)

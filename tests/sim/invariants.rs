@@ -69,6 +69,12 @@ pub(crate) struct Invariants {
     promising: u64,
     /// Elections seen.
     pub(crate) elections: u64,
+    /// Changes of memberships seen committed.
+    pub(crate) member_steps: u64,
+    /// Exchanges of replicas seen turned round.
+    pub(crate) turned: u64,
+    /// Nodes seen judged down.
+    pub(crate) downs: u64,
 }
 
 impl Invariants {
@@ -130,7 +136,9 @@ impl Invariants {
         seen.compared = seen.compared.max(raft.mark_index());
         while seen.compared < now.commit {
             seen.compared += 1;
-            Self::check_committed(node, group, known, seen.compared)?;
+            let is_news = !known.committed.contains_key(&seen.compared);
+            let is_change = Self::check_committed(node, group, known, seen.compared)?;
+            self.member_steps += u64::from(is_news && is_change);
         }
         if now.applied != seen.view.applied && now.applied.is_multiple_of(DIGEST_EVERY) {
             Self::check_state(node, group, known, &mut seen)?;
@@ -144,8 +152,8 @@ impl Invariants {
         Ok(true)
     }
 
-    /// A committed entry never changes, on any replica, in any life.
-    fn check_committed(node: usize, group: &Group, known: &mut Known, index: u64) -> Result<(), String> {
+    /// A committed entry never changes, on any replica, in any life. Returns whether it changes the membership.
+    fn check_committed(node: usize, group: &Group, known: &mut Known, index: u64) -> Result<bool, String> {
         let (id, raft) = (group.id(), group.raft());
         let Some(entry) = raft.entry(index) else {
             return Err(format!("n{}: entry {index} of {id} is committed but cannot be read", node + 1));
@@ -161,7 +169,7 @@ impl Invariants {
             laws::legal_change(raft.membership(), &change, epoch)
                 .map_err(|v| format!("n{}: {v}", node + 1))?;
         }
-        Ok(())
+        Ok(entry.kind == ENTRY_CHANGE)
     }
 
     /// Equal state at equal index; replies that do not change.
@@ -222,6 +230,12 @@ impl Invariants {
         laws::growing_map(before, now).map_err(|v| v.to_string())?;
         laws::minted_once(before, now).map_err(|v| v.to_string())?;
         if newest.epoch < map.epoch {
+            let turned = newest.all_groups().zip(map.all_groups());
+            let turned = turned.filter(|((_, before), (_, now))| before.turned_epoch < now.turned_epoch);
+            self.turned += turned.count() as u64;
+            let was_down = |id| newest.node(id).is_some_and(|node| node.is_down);
+            let downs = map.nodes.iter().filter(|node| node.is_down && !was_down(&node.id));
+            self.downs += downs.count() as u64;
             *newest = Arc::clone(map);
         }
         *compared = Some([Arc::clone(map), Arc::clone(newest)]);

@@ -51,6 +51,8 @@ const LIVENESS_SEEDS_LEN: u64 = 30;
 const MOVING_SEEDS_LEN: u64 = 24;
 /// Seeds with every queue at capacity 1 that are run when SEEDS does not say otherwise.
 const CAPACITY_SEEDS_LEN: u64 = 12;
+/// The same in the liveness mode.
+const MOVING_LIVENESS_SEEDS_LEN: u64 = 16;
 /// Lines of the trace that are printed when LINES does not say otherwise.
 const LINES: u64 = 200;
 
@@ -187,6 +189,18 @@ fn moving() {
     let seeds: Vec<u64> = (first..first + variable("SEEDS").unwrap_or(MOVING_SEEDS_LEN)).collect();
     let report = run_all(&seeds);
     assert!(report.changes > 0 && report.left > 0, "nobody came or went");
+    if seeds.len() >= MOVING_SEEDS_LEN as usize {
+        assert!(report.turned > 0 && report.downs > 0 && report.vanished > 0, "nothing was in the way");
+    }
+}
+
+/// Nodes come and go, a majority is healed in the middle of it, and the rest stays broken.
+#[test]
+fn moving_liveness() {
+    let first = options::MOVING_LIVENESS_SEEDS + variable("FIRST").unwrap_or(0);
+    let seeds = first..first + variable("SEEDS").unwrap_or(MOVING_LIVENESS_SEEDS_LEN);
+    let report = run_all(&seeds.collect::<Vec<_>>());
+    assert!(report.changes > 0, "nobody came or went");
 }
 
 /// Every queue of every process at capacity 1: all goes on, one thing after the other, and no two links wait for each other.

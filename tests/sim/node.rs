@@ -114,6 +114,8 @@ pub(crate) struct Node {
     pub(crate) paused_until: u64,
     /// It never starts again.
     pub(crate) is_gone: bool,
+    /// It does not start before the cluster has forgotten it.
+    pub(crate) has_vanished: bool,
     /// Until then its disk is slow.
     pub(crate) slow_until: u64,
     /// An injected failure of its disk will end the process in this way.
@@ -149,6 +151,7 @@ impl Node {
             last_stop: LastStop::Machine,
             paused_until: 0,
             is_gone: false,
+            has_vanished: false,
             slow_until: 0,
             doom: None,
             is_full: false,

@@ -19,9 +19,10 @@ pub(crate) const CRASH_SEEDS: u64 = 1 << 33;
 pub(crate) const LIVENESS_SEEDS: u64 = 3 << 32;
 /// Seeds from here on change the members again and again.
 pub(crate) const MOVING_SEEDS: u64 = 1 << 34;
+/// Seeds from here on do that in the liveness mode.
+pub(crate) const MOVING_LIVENESS_SEEDS: u64 = 9 << 31;
 /// Seeds from here on run with every queue at capacity 1, every second one in the liveness mode.
 pub(crate) const CAPACITY_SEEDS: u64 = 5 << 32;
-
 /// Hosts of nodes when members change; some of them are members.
 const MOVING_NODES: usize = 5;
 /// Fewest ticks between two attempts to give leadership back where the preferred leader stays broken; each may hold writes up
@@ -70,6 +71,9 @@ pub(crate) struct FaultMix {
     pub(crate) damage: u64,
     /// A node restarts within milliseconds and hears a rival of its leader first, the leader not.
     pub(crate) betray: u64,
+    /// A node is gone for good with its data folder, a receiver of replicas if there is one, until the cluster has forgotten
+    /// it; not while an earlier loss is being made good.
+    pub(crate) vanish: u64,
 }
 
 /// What each weight of a [`FaultMix`] stands for.
@@ -92,11 +96,12 @@ pub(crate) enum Fault {
     Drift,
     Damage,
     Betray,
+    Vanish,
 }
 
 impl FaultMix {
     /// Every fault with its weight.
-    pub(crate) fn weights(&self) -> [(Fault, u64); 17] {
+    pub(crate) fn weights(&self) -> [(Fault, u64); 18] {
         [
             (Fault::Partition, self.partition),
             (Fault::Cut, self.cut),
@@ -115,6 +120,7 @@ impl FaultMix {
             (Fault::Drift, self.drift),
             (Fault::Damage, self.damage),
             (Fault::Betray, self.betray),
+            (Fault::Vanish, self.vanish),
         ]
     }
 
@@ -133,6 +139,8 @@ pub(crate) struct Options {
     pub(crate) members: usize,
     /// Longest time between two changes of the members, µs; 0: there are none.
     pub(crate) change_us: u64,
+    /// Time after which a silent node counts as down, s; `None`: the default, longer than any run.
+    pub(crate) down_after_s: Option<u32>,
     pub(crate) replicas: u16,
     pub(crate) workers: u16,
     pub(crate) fsync: bool,
@@ -221,6 +229,7 @@ impl Options {
             drift: 0,
             damage: 0,
             betray: 0,
+            vanish: 0,
         };
         let mut weight = |most: u64| if extra.one_in(2) { 0 } else { extra.range(1, most) };
         mix.sleep = weight(1);
@@ -232,8 +241,9 @@ impl Options {
             mix.kill = 3;
         }
         let has_memory_limit = (MEMORY_SEEDS..CRASH_SEEDS).contains(&seed);
-        let is_liveness =
-            (LIVENESS_SEEDS..MOVING_SEEDS).contains(&seed) || (CAPACITY_SEEDS <= seed && seed % 2 == 1);
+        let is_liveness = (LIVENESS_SEEDS..MOVING_SEEDS).contains(&seed)
+            || (MOVING_LIVENESS_SEEDS..CAPACITY_SEEDS).contains(&seed)
+            || (CAPACITY_SEEDS <= seed && seed % 2 == 1);
         let is_moving = (MOVING_SEEDS..CAPACITY_SEEDS).contains(&seed);
         let is_hot = rng.one_in(3) || has_memory_limit;
         let replicas = if rng.one_in(8) && !crashes && !is_liveness { 1 } else { 3 };
@@ -249,9 +259,12 @@ impl Options {
         let mut members = nodes;
         let mut changes = Rng::new(seed ^ 0x0063_6861_6e67_6500);
         let mut change_us = 0;
+        let mut down_after_s = None;
         if is_moving {
             (nodes, members) = (MOVING_NODES, changes.range(3, 5) as usize);
             change_us = changes.spread(SECOND, 20 * SECOND);
+            mix.vanish = changes.below(4);
+            down_after_s = changes.one_in(2).then_some(10);
         }
         let mut limits = Rng::new(seed ^ 0x6275_6767_6966_7900);
         // One run in four. Where memory is short all look at one partition, and what followers miss is evicted anyway.
@@ -279,6 +292,7 @@ impl Options {
             nodes,
             members,
             change_us,
+            down_after_s,
             is_hot,
             replicas,
             workers: if rng.one_in(4) { 2 } else { 1 },
@@ -408,6 +422,9 @@ impl Options {
             "[cluster]\nname = \"sim\"\npartitions = {PARTITIONS}\nreplicas = {}\ndurability = \"{durability}\"\n",
             self.replicas
         );
+        if let Some(seconds) = self.down_after_s {
+            toml += &format!("down_after = \"{seconds}s\"\n");
+        }
         if let Some((quota, policy)) = self.memory {
             let bytes = quota * u64::from(PARTITIONS);
             toml += &format!("maxmemory = {bytes}\nmaxmemory_policy = \"{}\"\n", policy.name());
@@ -473,7 +490,12 @@ impl std::fmt::Display for Options {
         writeln!(f, "            {:?}", self.limits)?;
         writeln!(f, "            proxies: {:?}", self.proxy_limits)?;
         if self.changes_members() {
-            writeln!(f, "  members   change within {} ms, again and again", ms(self.change_us))?;
+            let down_after = self.down_after_s.map_or_else(|| "never".to_owned(), |s| format!("after {s} s"));
+            writeln!(
+                f,
+                "  members   change within {} ms, again and again; silent ones are down {down_after}",
+                ms(self.change_us)
+            )?;
         }
         if self.is_liveness {
             writeln!(f, "  liveness  a majority is healed at the end, the rest stays broken")?;

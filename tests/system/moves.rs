@@ -136,3 +136,108 @@ fn a_change_is_given_up_or_replaced() {
     assert_eq!(cluster.client().call("GET k"), "$1\r\nv\r\n");
     assert_eq!(cluster.status()["nodes"].as_array().map(Vec::len), Some(3));
 }
+
+/// A fourth node joins, and is gone for good, with its folder, while it takes replicas.
+fn lose_receiver(cluster: &mut Cluster, n4: usize) {
+    fs::write(cluster.config_path(), cluster.config_text()).expect("the config file is written");
+    cluster.start_node(n4);
+    apply(cluster, &["--no-wait"]);
+    eventually("a node that takes replicas", START, || match cluster.status()["moves"].clone() {
+        moves if moves["active"].as_u64().is_some_and(|active| active > 0) => Ok(()),
+        moves => Err(moves.to_string()),
+    });
+    cluster.kill(n4);
+    fs::remove_dir_all(cluster.node_folder(n4)).expect("the folder goes");
+}
+
+#[test]
+fn a_receiver_that_is_lost_for_good_holds_nothing_up() {
+    let mut cluster = healthy_cluster_of(Options { move_rate: "1mb", ..Options::default() });
+    let mut client = cluster.client();
+    let value = "v".repeat(256 << 10);
+    for n in 0..96 {
+        assert_eq!(client.call(&format!("SET big:{n} {value}")), "+OK\r\n");
+    }
+    let before = cluster.map_json()["groups"].clone();
+    let n4 = cluster.add_node();
+    let options = cluster.check_options(Duration::from_secs(20));
+    let checking = std::thread::spawn(move || check::run(&options));
+    lose_receiver(&mut cluster, n4);
+    let (code, said) = command(&cluster, &["abort", "--config", "FILE"]);
+    assert!(code == Some(0) && said.contains("the change is given up"), "{said}");
+    assert_eq!(shares(&cluster).len(), 3);
+    let seats = |groups: &serde_json::Value| -> Vec<serde_json::Value> {
+        groups.as_array().into_iter().flatten().map(|group| group["seats"].clone()).collect()
+    };
+    let after = seats(&cluster.map_json()["groups"]);
+    let same = seats(&before).iter().zip(&after).filter(|(before, after)| before == after).count();
+    assert!(same >= 12, "what had not moved was not copied either: {same} of 16 are as they were");
+
+    lose_receiver(&mut cluster, n4);
+    without_last(&cluster);
+    let said = apply(&cluster, &[]);
+    assert!(said.contains("done in "), "{said}");
+    assert_eq!(shares(&cluster).len(), 3);
+    assert_eq!(command(&cluster, &["plan", "FILE"]).0, Some(0));
+    let report = checking.join().expect("the check ends").expect("the check can run");
+    assert_clean(&report);
+    cluster.wait_until_equal();
+    assert_eq!(client.call("STRLEN big:7"), format!(":{}\r\n", value.len()));
+}
+
+/// Replicas of every partition that its leader hears and that lack next to nothing.
+fn in_sync(cluster: &Cluster) -> Vec<u64> {
+    let status = cluster.status();
+    let partitions = status["partitions"].as_array().cloned().unwrap_or_default();
+    partitions.iter().filter_map(|partition| partition["in_sync"].as_u64()).collect()
+}
+
+#[test]
+fn a_node_that_stays_away_is_replaced_until_it_is_back() {
+    let mut cluster = Cluster::prepare(Options { nodes: 4, ..Options::default() });
+    let text = cluster.config_text().replace("[cluster]\n", "[cluster]\ndown_after = \"10s\"\n");
+    fs::write(cluster.config_path(), text).expect("the config file is written");
+    cluster.start_all();
+    eventually("fair shares", START, || match shares(&cluster) {
+        shares if shares == [(12, 4); 4] => Ok(()),
+        shares => Err(format!("{shares:?}")),
+    });
+    let options = cluster.check_options(Duration::from_secs(20));
+    let checking = std::thread::spawn(move || check::run(&options));
+    eventually("load", START, || match cluster.keys_on(3)? {
+        0..50 => Err("too few keys".to_owned()),
+        _ => Ok(()),
+    });
+    cluster.kill(3);
+    eventually("three live replicas of every partition", 2 * START, || {
+        let status = cluster.status();
+        let is_replaced = status["nodes"][3]["is_replaced"] == true;
+        match (in_sync(&cluster), shares(&cluster)) {
+            (live, shares) if live == [3; 16] && shares[3] == (0, 0) && is_replaced => Ok(()),
+            (live, shares) => Err(format!("{live:?} {shares:?} {}", status["problems"])),
+        }
+    });
+    let problems = cluster.status()["problems"].to_string();
+    assert!(problems.contains("the replicas of n4 are on other nodes"), "{problems}");
+    let report = checking.join().expect("the check ends").expect("the check can run");
+    assert_clean(&report);
+
+    cluster.start_node(3);
+    eventually("its share again", 2 * START, || match (cluster.status(), shares(&cluster)) {
+        (status, shares) if shares == [(12, 4); 4] && status["health"] == "ok" => Ok(()),
+        (status, shares) => Err(format!("{shares:?} {}", status["problems"])),
+    });
+    assert_eq!(cluster.status()["nodes"][3]["is_replaced"], false);
+}
+
+#[test]
+fn without_room_a_node_that_is_away_keeps_its_replicas() {
+    let mut cluster = healthy_cluster();
+    let before = cluster.map_json();
+    cluster.kill(2);
+    eventually("a word about room", START, || match cluster.status()["problems"].to_string() {
+        said if said.contains("the replicas of n3 stay where they are: there is no room for them") => Ok(()),
+        said => Err(said),
+    });
+    assert_eq!(cluster.map_json()["groups"], before["groups"]);
+}

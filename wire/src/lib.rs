@@ -28,7 +28,7 @@ pub mod settings;
 
 pub use frame::{FRAME_BYTES_MAX, Kind, WireError};
 pub use map::ClusterMap;
-pub use meta::{Apply, Aside, Member, MetaAnswer, MetaWrite};
+pub use meta::{Apply, Aside, Down, Member, MetaAnswer, MetaWrite};
 pub use request::{Reply, Request, RequestKind, Status};
 pub use secret::PeerSecret;
 

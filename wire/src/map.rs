@@ -77,6 +77,9 @@ pub struct MapChange {
     /// Whether it is on its way back.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub is_abort: bool,
+    /// Whether nobody asked for it: a node is down, or is back.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub is_repair: bool,
     /// The members before it.
     pub nodes: Vec<MapNode>,
     /// Replicas wanted for each partition before it.
@@ -110,6 +113,10 @@ pub struct MapNode {
     /// Whether it is to lead nothing that somebody else can lead.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub is_drained: bool,
+    /// Whether it has not been heard of for so long that its replicas are to be on other nodes, if there is room, until it is
+    /// back.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub is_down: bool,
 }
 
 /// One Raft group's replicas.
@@ -125,6 +132,16 @@ pub struct MapGroup {
     /// Replicas that were given a seat and are not known to vote yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub joining: Vec<u64>,
+    /// Replicas that came back from `leaving` to a seat, and are not known to vote still. One that does not never will.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub returned: Vec<u64>,
+    /// Those of `leaving` whose data folders are lost.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<u64>,
+    /// Epoch at which an exchange of replicas was turned round last, 0: none was. The group does nothing more for older maps
+    /// before it says that such a change is done.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub turned_epoch: u64,
     /// Where its replicas are to be, and who is to lead, if that is not so yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Seats>,
@@ -263,6 +280,9 @@ impl MapGroup {
             seats,
             leaving: Vec::new(),
             joining: Vec::new(),
+            returned: Vec::new(),
+            lost: Vec::new(),
+            turned_epoch: 0,
             target: None,
             before: None,
             founders: Vec::new(),
@@ -283,6 +303,9 @@ impl MapGroup {
         self.joining.retain(|replica| !self.founders.contains(replica));
         self.seats = seats;
         self.leaving.clear();
+        self.lost.clear();
+        self.returned.clear();
+        self.turned_epoch = 0;
         self.asides.clear();
         self.incarnation += 1;
         self.recovery = Some(recovery);
@@ -302,11 +325,12 @@ impl MapGroup {
         of < self.incarnation && from.is_some_and(|from| from.replica == replica)
     }
 
-    /// The replicas whose logs count when the group starts anew: those that are seated, and those that leave and were
-    /// not replaced by another one of the same node, for such a one is lost or of no use any more.
+    /// The replicas whose logs count when the group starts anew: those that are seated, and those that leave, are not lost,
+    /// and were not replaced by another one of the same node, for such a one is of no use any more.
     pub fn counted(&self) -> impl Iterator<Item = &MapSeat> {
-        let lost = |seat: &&MapSeat| self.replica_on(&seat.node).is_none();
-        self.seats.iter().chain(self.leaving.iter().filter(lost))
+        let is_left =
+            |seat: &&MapSeat| self.replica_on(&seat.node).is_none() && !self.lost.contains(&seat.replica);
+        self.seats.iter().chain(self.leaving.iter().filter(is_left))
     }
 
     /// Whether a replica's log counts when the group starts anew.
@@ -346,15 +370,22 @@ impl MapGroup {
         self.seats.iter().chain(&self.leaving)
     }
 
-    /// Wants these replicas from now on. Those that had a seat and have none now leave; the new ones must have ids that were
-    /// never used.
+    /// Wants these replicas from now on. Those that had a seat and have none now leave; those that were leaving come back;
+    /// the new ones must have ids that were never used.
     pub fn set_seats(&mut self, seats: Vec<MapSeat>) {
         self.founders = self.founders();
         let before = core::mem::replace(&mut self.seats, seats);
-        let is_new = |seat: &&MapSeat| !before.contains(seat);
-        self.joining.extend(self.seats.iter().filter(is_new).map(|seat| seat.replica));
-        self.joining.retain(|replica| self.seats.iter().any(|seat| seat.replica == *replica));
-        self.leaving.extend(before.into_iter().filter(|seat| !self.seats.contains(seat)));
+        for seat in self.seats.iter().filter(|seat| !before.contains(seat)) {
+            let comes_back = self.leaving.contains(seat);
+            let list = if comes_back { &mut self.returned } else { &mut self.joining };
+            list.push(seat.replica);
+        }
+        self.leaving.extend(before);
+        self.leaving.retain(|seat| !self.seats.contains(seat));
+        let is_seated = |replica: &u64| self.seats.iter().any(|seat| seat.replica == *replica);
+        self.joining.retain(is_seated);
+        self.returned.retain(is_seated);
+        self.lost.retain(|replica| self.leaving.iter().any(|seat| seat.replica == *replica));
         let mut asides = core::mem::take(&mut self.asides);
         asides.retain(|aside| self.counts(aside.replica));
         self.asides = asides;
@@ -370,6 +401,7 @@ impl MapGroup {
                 seat.replica = replica;
             }
             self.set_seats(seats);
+            self.lose(node);
         }
         is_seated
     }
@@ -377,6 +409,39 @@ impl MapGroup {
     /// The node that is to lead now.
     pub fn wanted_leader(&self) -> &NodeId {
         self.deputy.as_ref().unwrap_or(&self.leader)
+    }
+
+    /// What leaves and is on `node` is lost: it does not come back.
+    pub fn lose(&mut self, node: &NodeId) {
+        let on_node = self.leaving.iter().filter(|seat| seat.node == *node).map(|seat| seat.replica);
+        let news: Vec<u64> = on_node.filter(|replica| !self.lost.contains(replica)).collect();
+        self.lost.extend(news);
+    }
+
+    /// Forgets replicas that take part no more. The seats of those among them that have one, and are not about to join, go
+    /// to new ones with ids from `next_replica` on. Returns whether that changes anything.
+    pub fn forget(&mut self, replicas: &[u64], next_replica: &mut u64) -> bool {
+        let before = self.leaving.len();
+        self.leaving.retain(|seat| !replicas.contains(&seat.replica));
+        self.lost.retain(|replica| !replicas.contains(replica));
+        let mut is_changed = self.leaving.len() < before;
+        let founders = self.founders();
+        for seat in &mut self.seats {
+            if replicas.contains(&seat.replica) && !self.joining.contains(&seat.replica) {
+                self.returned.retain(|replica| *replica != seat.replica);
+                seat.replica = *next_replica;
+                self.joining.push(seat.replica);
+                *next_replica += 1;
+                self.founders.clone_from(&founders);
+                is_changed = true;
+            }
+        }
+        is_changed
+    }
+
+    /// Whether a seated replica may not vote yet, or no more.
+    pub fn is_unproven(&self, replica: u64) -> bool {
+        self.joining.contains(&replica) || self.returned.contains(&replica)
     }
 
     /// The nodes of its seats, and who is preferred to lead.
@@ -390,9 +455,15 @@ impl MapGroup {
     pub fn is_settled(&self) -> bool {
         self.leaving.is_empty()
             && self.joining.is_empty()
-            && self.asides.is_empty()
-            && self.loss_accepted_ms.is_none()
-            && !self.recovery.as_ref().is_some_and(|recovery| recovery.is_awaited)
+            && self.returned.is_empty()
+            && !self.is_recovering()
+    }
+
+    /// Whether replicas stand aside, or the group is starting anew.
+    pub fn is_recovering(&self) -> bool {
+        !self.asides.is_empty()
+            || self.loss_accepted_ms.is_some()
+            || self.recovery.as_ref().is_some_and(|recovery| recovery.is_awaited)
     }
 
     /// The replica on `node`, if there is one.
@@ -404,6 +475,11 @@ impl MapGroup {
     pub fn node_of(&self, replica: u64) -> Option<&NodeId> {
         self.peers().find(|s| s.replica == replica).map(|s| &s.node)
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 mod hex {

@@ -44,6 +44,10 @@ pub enum MetaWrite {
     Apply(Box<Apply>),
     /// Give the change of the members up that is under way: go back to what was before it.
     Abort,
+    /// This node is there. Only said to the leader of the meta group, never written to its log.
+    Here(NodeId),
+    /// Its leader judges who is down.
+    Down(Box<Down>),
     /// In these groups these replicas vote now.
     Arrived(Vec<(u16, Vec<u64>)>),
     /// In these groups these replicas take part no more.
@@ -75,6 +79,19 @@ pub struct Apply {
     pub replicas: u16,
     /// How replicas move.
     pub moving: Moving,
+    /// Where each partition is to be.
+    pub partitions: Vec<Seats>,
+    /// Where the meta group is to be.
+    pub meta: Seats,
+}
+
+/// Who is down, and where the replicas are to be meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Down {
+    /// The [`planned_epoch`](crate::ClusterMap::planned_epoch) of the map that it was planned from: compare and set.
+    pub planned_epoch: u64,
+    /// The members that are down; all others are not.
+    pub nodes: Vec<NodeId>,
     /// Where each partition is to be.
     pub partitions: Vec<Seats>,
     /// Where the meta group is to be.

@@ -4,6 +4,8 @@ use serde::Serialize;
 
 use super::merge::{NodeState, NodeStatus, PartitionStatus};
 use crate::meta::partitions_named;
+use ringfort_ring::NodeId;
+use std::collections::BTreeSet;
 
 /// How well the cluster is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -46,6 +48,32 @@ pub(super) fn judge(partitions: &[PartitionStatus], has_problems: bool) -> (Heal
 
 fn lacks_replica(partition: &PartitionStatus) -> bool {
     partition.leader.is_some() && partition.in_sync < partition.replicas.len()
+}
+
+/// What becomes of the replicas of nodes that are away, a sentence each; `awaited`: the nodes on which some are to be.
+pub(super) fn absences(
+    nodes: &[NodeStatus],
+    replicas: usize,
+    awaited: &BTreeSet<NodeId>,
+    down_after_s: u32,
+) -> Vec<String> {
+    let sentence = |node: &NodeStatus| {
+        let what = match (node.is_replaced, awaited.contains(&node.id)) {
+            (true, false) => "are on other nodes, or on their way there, until it is back",
+            (false, true) if node.state == NodeState::Down && replicas < nodes.len() => {
+                return Some(format!(
+                    "the replicas of {} go to other nodes when it has been away for {down_after_s} s (down_after)",
+                    node.id
+                ));
+            }
+            (_, true) if node.state == NodeState::Down => {
+                "stay where they are: there is no room for them on other nodes"
+            }
+            _ => return None,
+        };
+        Some(format!("the replicas of {} {what}", node.id))
+    };
+    nodes.iter().filter_map(sentence).collect()
 }
 
 /// Every problem in a sentence, the worst first.

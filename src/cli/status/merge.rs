@@ -3,10 +3,11 @@
 use anyhow::Context as _;
 use ringfort_ring::{NodeId, PartitionCount, PartitionId, Seats};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 use super::health::{self, Health};
 use super::recovery::{self, Recovery, Waiting};
-use crate::meta::moves::received;
+use crate::meta::moves::{aim_of, received};
 use ringfort_wire::map::{MapChange, MapGroup, Moving};
 
 /// Reply of `RINGFORT MAP`.
@@ -36,6 +37,9 @@ pub(super) struct MapNode {
     pub(super) zone: String,
     #[serde(default)]
     pub(super) is_drained: bool,
+    /// Whether the cluster counts it as down.
+    #[serde(default)]
+    pub(super) is_down: bool,
 }
 
 /// Reply of `RINGFORT NODE`.
@@ -121,6 +125,9 @@ pub(in crate::cli) struct NodeStatus {
     /// Why it is down.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::cli) problem: Option<String>,
+    /// Whether nothing was heard of it for `down_after`, so that its replicas are on other nodes, or on their way there, as far
+    /// as there is room.
+    pub(in crate::cli) is_replaced: bool,
     /// Partitions that it leads.
     pub(in crate::cli) leaders: usize,
     /// Partitions placed on it.
@@ -257,6 +264,7 @@ pub(super) fn merge(map: &ClusterMap, answers: Vec<anyhow::Result<NodeAnswer>>) 
             state: answer.as_ref().map_or(NodeState::Down, |answer| answer.state),
             drained: node.is_drained,
             problem: answer.as_ref().err().cloned(),
+            is_replaced: node.is_down,
             leaders: leaders.iter().flatten().filter(|leader| *leader.node == node.id).count(),
             replicas: map.placement.iter().filter(|seats| seats.replicas.contains(&node.id)).count(),
             keys: groups.clone().map(|groups| groups.map(|group| group.keys).sum()),
@@ -273,7 +281,11 @@ pub(super) fn merge(map: &ClusterMap, answers: Vec<anyhow::Result<NodeAnswer>>) 
     let meta_live = meta_live.filter(|id| is_in_sync(id, meta_leader.as_ref(), &up)).cloned().collect();
     let meta_leader = meta_leader.map(|leader| leader.node.clone());
     let waiting = recovery::waiting(&map.groups);
+    let aims = map.groups.iter().map(aim_of);
+    let awaited: BTreeSet<NodeId> = aims.flat_map(|seats| seats.replicas).collect();
     let mut problems = health::problems(&nodes, &partitions, meta_leader.is_some());
+    let replicas = partitions.iter().map(|partition| partition.replicas.len()).max().unwrap_or(0);
+    problems.extend(health::absences(&nodes, replicas, &awaited, map.moving.down_after_s));
     problems.extend(recovery::problems(&waiting));
     let (health, summary) = health::judge(&partitions, !problems.is_empty());
     Ok(Status {
@@ -424,7 +436,7 @@ pub(super) mod tests {
             status["nodes"][0],
             json!({"id": "n1", "client": "127.0.0.1:7001", "peer": "127.0.0.1:7101", "zone": "a",
                    "state": "up", "drained": false, "leaders": 2, "replicas": 16, "keys": 1203, "bytes": 2406, "ops_per_second": 12_500,
-                   "lag": 0})
+                   "lag": 0, "is_replaced": false})
         );
         assert_eq!(status["nodes"][1]["state"], "down");
         assert_eq!(status["nodes"][1]["problem"], "connection refused");

@@ -2,6 +2,7 @@ use super::*;
 use crate::meta::form::tests::sample_map;
 use crate::meta::{drain, replace};
 use ringfort_ring::{NodeSpec, Placement, place};
+use ringfort_wire::GroupId;
 use ringfort_wire::map::{MapSeat, Moving};
 
 /// Splitmix64.
@@ -60,11 +61,25 @@ fn unsettled(map: &ClusterMap) -> Vec<u16> {
 
 /// The leader of a group has done what the map wants, and says so.
 fn finish(map: &mut ClusterMap, id: u16) {
-    let group = groups_mut(map).nth(usize::from(id)).unwrap();
-    let (joining, leaving) = (group.joining.clone(), group.leaving.iter().map(|s| s.replica).collect());
-    arrived(map, &[(id, joining)]);
+    finish_without(map, id, &BTreeSet::new(), &mut Random(0));
+}
+
+/// The same when some nodes are lost: what joins there never arrives. Those that came back vote still, or do not.
+fn finish_without(map: &mut ClusterMap, id: u16, lost: &BTreeSet<NodeId>, random: &mut Random) {
+    let group = groups_mut(map).nth(usize::from(id)).unwrap().clone();
+    let is_proven = |seat: &MapSeat| !group.is_unproven(seat.replica);
+    let others = group.leaving.len() + group.seats.iter().filter(|seat| is_proven(seat)).count();
+    let votes = random.below(2) == 0 || group.seats.len() == 1 || others == 0;
+    let (mut there, mut gone) = (group.joining.clone(), Vec::new());
+    there.retain(|replica| group.node_of(*replica).is_none_or(|node| !lost.contains(node)));
+    // If those do not, the ones that took their places teach the next ones.
+    if there.len() == group.joining.len() && (votes || group.returned.is_empty()) {
+        gone.extend(group.leaving.iter().map(|seat| seat.replica));
+    }
+    if votes { &mut there } else { &mut gone }.extend(&group.returned);
+    arrived(map, &[(id, there)]);
     advance(map);
-    replace::left(map, &[(id, leaving)]);
+    replace::left(map, &[(id, gone)]);
     advance(map);
 }
 
@@ -80,12 +95,17 @@ fn check_bounds(map: &ClusterMap) {
             assert!(map.node(node).is_some_and(|node| node.store_id != 0), "a replica where nobody is");
         }
         assert!(group.replica_on(&group.leader).is_some(), "led by one of its own");
-        for seat in group.seats.iter().filter(|seat| group.joining.contains(&seat.replica)) {
+        let is_plain = group.turned_epoch == 0;
+        // Those who take the place of one that came back too late are not counted.
+        for seat in group.seats.iter().filter(|seat| is_plain && group.joining.contains(&seat.replica)) {
             *receives.entry(&seat.node).or_default() += 1;
         }
         let voters = group.seats.len() - group.joining.len() + group.leaving.len();
         assert!(voters > 0, "who is to teach the new ones? {group:?}");
-        assert!(group.joining.len() <= 1 || group.leaving.is_empty(), "one for one: {group:?}");
+        assert!(group.joining.len() <= 1 || group.leaving.is_empty() || !is_plain, "one for one: {group:?}");
+        let is_seated = |replica: &u64| group.seats.iter().any(|seat| seat.replica == *replica);
+        assert!(group.returned.iter().all(|r| is_seated(r) && !group.joining.contains(r)), "{group:?}");
+        assert!(group.lost.iter().all(|r| group.leaving.iter().any(|seat| seat.replica == *r)), "{group:?}");
     }
     assert!(receives.values().all(|&count| count <= map.moving.at_once), "{receives:?}");
 }
@@ -252,5 +272,132 @@ fn any_series_of_changes_ends_where_the_last_wish_is() {
         let before = map.clone();
         advance(&mut map);
         assert_eq!(map, before, "nothing is left to do");
+    }
+}
+
+/// A fourth node has joined, and two groups move a replica there.
+fn towards_n4() -> (ClusterMap, ClusterMap, Vec<u16>) {
+    let mut map = sample_map();
+    let before = map.clone();
+    let change = plan(&map, members(&[1, 2, 3, 4]), 3);
+    apply(&mut map, &change, 5).unwrap();
+    join(&mut map, &NodeId("n4".into()));
+    let moving = unsettled(&map);
+    assert_eq!(moving.len(), 2, "as many as a node may receive");
+    (before, map, moving)
+}
+
+#[test]
+fn a_move_whose_receiver_is_lost_is_turned_round() {
+    let (before, mut map, moving) = towards_n4();
+    abort(&mut map).unwrap();
+    advance(&mut map);
+    check_bounds(&map);
+    for &id in &moving {
+        let (was, is) = (before.group(GroupId(id)).unwrap(), map.group(GroupId(id)).unwrap());
+        assert_eq!(is.seats, was.seats, "under its old id");
+        assert_eq!((is.returned.len(), is.joining.len(), is.leaving.len()), (1, 0, 1));
+        assert_eq!(is.turned_epoch, map.epoch);
+    }
+    assert!(map.change.is_some(), "it is not known yet who votes");
+    let [votes, left] = moving[..] else { panic!("two") };
+    let group = |map: &ClusterMap, id| map.group(GroupId(id)).unwrap().clone();
+    let there = group(&map, votes);
+    arrived(&mut map, &[(votes, there.returned)]);
+    replace::left(&mut map, &[(votes, vec![there.leaving[0].replica])]);
+    advance(&mut map);
+    assert!(group(&map, votes).is_settled());
+    let old = group(&map, left).returned[0];
+    replace::left(&mut map, &[(left, vec![old])]);
+    let new = group(&map, left);
+    assert_eq!(new.joining, [map.next_replica - 1], "who has left does not come back");
+    assert_eq!((new.node_of(old), &new.founders()), (None, &before.group(GroupId(left)).unwrap().founders()));
+    settle(&mut map, &mut Random(1));
+    assert_eq!((placed(&map), map.nodes.len()), (placed(&before), 3));
+}
+
+#[test]
+fn what_left_a_lost_folder_is_not_turned_back_to() {
+    let (_, mut map, moving) = towards_n4();
+    let group = map.group(GroupId(moving[0])).unwrap();
+    let old = group.leaving[0].clone();
+    // Only what matters here: other groups would refuse the loss.
+    groups_mut(&mut map).for_each(|group| group.lose(&old.node));
+    map.nodes.iter_mut().filter(|node| node.id == old.node).for_each(|node| node.store_id = 77);
+    abort(&mut map).unwrap();
+    advance(&mut map);
+    let group = map.group(GroupId(moving[0])).unwrap();
+    assert!(group.returned.is_empty() && group.replica_on(&old.node) != Some(old.replica), "{group:?}");
+    settle(&mut map, &mut Random(2));
+}
+
+/// Receivers that are lost one after the other, at any moment, and an operator who goes back or takes another node.
+#[test]
+fn lost_receivers_hold_nothing_up() {
+    for seed in 0..50 {
+        let random = &mut Random(seed);
+        let mut map = sample_map();
+        let mut lost = BTreeSet::new();
+        for number in 4..4 + random.below(6) {
+            let replicas = if random.below(4) == 0 { 1 } else { 3 };
+            let change = plan(&map, members(&[1, 2, 3, number]), replicas);
+            apply(&mut map, &change, 5).unwrap();
+            advance(&mut map);
+            for _ in 0..random.below(30) {
+                let (nodes, groups) = (joinable(&map), unsettled(&map));
+                match nodes.first() {
+                    Some(node) if !lost.contains(node) => join(&mut map, node),
+                    _ if groups.is_empty() => {}
+                    _ => finish_without(&mut map, groups[random.below(groups.len())], &lost, random),
+                }
+                check_bounds(&map);
+            }
+            if random.below(3) > 0 {
+                lost.insert(NodeId(format!("n{number}")));
+            }
+            if random.below(3) == 0 && map.change.is_some() {
+                abort(&mut map).unwrap();
+                advance(&mut map);
+            }
+        }
+        let change = plan(&map, members(&[1, 2, 3]), 3);
+        apply(&mut map, &change, 5).unwrap();
+        advance(&mut map);
+        for step in 0.. {
+            check_bounds(&map);
+            let groups = unsettled(&map);
+            if groups.is_empty() {
+                break;
+            }
+            assert!(step < 10_000, "seed {seed}: it never ends: {:?}", map.group(GroupId(groups[0])));
+            finish_without(&mut map, groups[random.below(groups.len())], &lost, random);
+        }
+        assert_eq!((placed(&map), map.nodes.len()), (wanted(&change), 3), "seed {seed}");
+        assert!(map.change.is_none());
+    }
+}
+
+#[test]
+fn a_group_that_was_to_shrink_to_a_lost_node_grows_again() {
+    for numbers in [&[1, 2, 3][..], &[2], &[4]] {
+        let mut map = sample_map();
+        let founders: Vec<Vec<u64>> = map.groups.iter().map(MapGroup::founders).collect();
+        let change = plan(&map, members(&[1]), 1);
+        apply(&mut map, &change, 5).unwrap();
+        advance(&mut map);
+        assert!(map.groups.iter().all(|group| group.seats.len() == 1 && group.leaving.len() == 2));
+        let change = plan(&map, members(numbers), numbers.len() as u16);
+        apply(&mut map, &change, 6).unwrap();
+        advance(&mut map);
+        check_bounds(&map);
+        for (group, founders) in map.groups.iter().zip(founders).filter(|_| numbers != [4]) {
+            assert!(group.seats.iter().all(|seat| founders.contains(&seat.replica)), "{group:?}");
+            assert!(group.joining.is_empty() && !group.returned.is_empty());
+        }
+        joinable(&map).iter().for_each(|node| join(&mut map, node));
+        let moving = map.all_groups().filter(|(_, group)| !group.joining.is_empty()).count();
+        assert_eq!(moving, if numbers == [4] { 2 } else { 0 }, "it receives what it may");
+        settle(&mut map, &mut Random(3));
+        assert_eq!((placed(&map), map.nodes.len()), (wanted(&change), numbers.len()));
     }
 }

@@ -52,6 +52,7 @@ fn done(map: &ClusterMap, wanted: &Wanted, plan: &Plan) -> ClusterMap {
     let node = |(id, n): (&NodeId, &Member)| MapNode {
         is_leaving: false,
         is_drained: false,
+        is_down: false,
         id: id.clone(),
         client: n.client.clone(),
         tls_client: None,

@@ -27,8 +27,9 @@ pub(super) fn membership_of(conf: &eraftpb::ConfState, epoch: u64) -> Membership
     }
 }
 
-/// A joint configuration is left by an entry of its own, which its leader proposes, whoever that is then.
-pub(super) fn conf_change(change: &Change) -> eraftpb::ConfChangeV2 {
+/// A joint configuration is left by an entry of its own, which its leader proposes, whoever that is then. `None`: the crate
+/// need not know.
+pub(super) fn conf_change(change: &Change) -> Option<eraftpb::ConfChangeV2> {
     use eraftpb::{ConfChangeTransition, ConfChangeType};
     let single = |id: u64, kind: ConfChangeType| {
         let mut single = eraftpb::ConfChangeSingle { node_id: id, ..eraftpb::ConfChangeSingle::default() };
@@ -46,8 +47,9 @@ pub(super) fn conf_change(change: &Change) -> eraftpb::ConfChangeV2 {
             out.changes.extend(added.chain(removed));
         }
         Change::Leave => {}
+        Change::Fence => return None,
     }
-    out
+    Some(out)
 }
 
 pub(super) fn from_raft(entry: eraftpb::Entry) -> LogEntry {

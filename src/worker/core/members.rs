@@ -108,6 +108,7 @@ impl<D: Disk> WorkerCore<D> {
         let mut seeding = self.groups.values().filter(|g| g.is_seeding()).count();
         let (mut arrived, mut gone, mut moved) = (Vec::new(), Vec::new(), Vec::new());
         for (&id, group) in &mut self.groups {
+            let spec = self.ports.map.as_ref().and_then(|m| m.group(GroupId(id)));
             // A group of which one replica is seeded may begin with its next: it would never be done else.
             match group.reconcile(seeding >= SEEDING_MAX && !group.is_seeding()) {
                 Step::Change(change) => {
@@ -115,22 +116,24 @@ impl<D: Disk> WorkerCore<D> {
                     moved.push(id);
                 }
                 Step::Transfer(_) => moved.push(id),
+                Step::Lacking(replicas) => gone.push((id, replicas)),
                 Step::Done => {
-                    let spec = self.ports.map.as_ref().and_then(|m| m.group(GroupId(id)));
                     let left = spec.map_or(&[][..], |s| &s.leaving[..]).iter().map(|s| s.replica);
                     let members = group.raft().membership();
                     let left: Vec<u64> = left.filter(|&replica| !members.contains(replica)).collect();
-                    let new = spec.map_or(&[][..], |s| &s.joining[..]).iter().copied();
-                    let new: Vec<u64> = new.filter(|replica| members.voters.contains(replica)).collect();
-                    if !new.is_empty() {
-                        arrived.push((id, new));
-                    }
                     let is_awaited = spec.and_then(|s| s.recovery.as_ref()).is_some_and(|r| r.is_awaited);
                     if !left.is_empty() || is_awaited {
                         gone.push((id, left));
                     }
                 }
                 Step::Wait => {}
+            }
+            // One may vote while another is still waited for.
+            let unproven = spec.into_iter().flat_map(|s| s.joining.iter().chain(&s.returned)).copied();
+            let voters = &group.raft().membership().voters;
+            let new: Vec<u64> = unproven.filter(|replica| voters.contains(replica)).collect();
+            if !new.is_empty() && group.has_settled() {
+                arrived.push((id, new));
             }
         }
         for id in moved {
@@ -174,6 +177,7 @@ impl<D: Disk> WorkerCore<D> {
             Ok(MetaWrite::Arrived(_) | MetaWrite::Left(_) | MetaWrite::Aside(_) | MetaWrite::Reseat(_)) => {
                 self.meta_told(body)
             }
+            Ok(MetaWrite::Here(node)) => self.hear(node),
             _ => return Err(WireError::Malformed("report to the meta group")),
         }
         Ok(())

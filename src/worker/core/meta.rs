@@ -98,6 +98,8 @@ fn checked(body: &[u8]) -> Result<MetaWrite, String> {
         | MetaWrite::Left(_)
         | MetaWrite::Aside(_)
         | MetaWrite::Reseat(_)
+        | MetaWrite::Here(_)
+        | MetaWrite::Down(_)
         | MetaWrite::Recover { .. } => Err("ERR this change is not a client's to make".to_owned()),
     }
 }

@@ -55,6 +55,7 @@ impl<D: Disk> WorkerCore<D> {
             building: None,
             asides: BTreeMap::new(),
             waits: Default::default(),
+            watch: Default::default(),
             heirs: VecDeque::new(),
             ending: Vec::new(),
             is_log_lost,
@@ -315,6 +316,8 @@ pub(super) fn seats_of(map: &ClusterMap, id: GroupId, spec: &MapGroup, replica: 
         preferred,
         drained,
         wanted,
+        joining: spec.joining.clone(),
+        turned_epoch: spec.turned_epoch,
     }
 }
 

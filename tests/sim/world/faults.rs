@@ -24,16 +24,22 @@ impl World {
         self.trace.note(self.now, 12, kind as u64, 0);
         let node = self.rng.index(self.nodes.len());
         let length = self.rng.spread(10_000, self.options.fault_us);
+        let host = match weights[kind].0 {
+            Fault::Partition | Fault::Pause | Fault::Sleep | Fault::Cut | Fault::Vanish => None,
+            Fault::Proxy => Some(self.nodes.len()),
+            _ => Some(node),
+        };
+        host.into_iter().for_each(|host| self.note_victim(weights[kind].0, host));
         match weights[kind].0 {
             Fault::Partition => self.partition(length),
             Fault::Cut => {
                 let conn = self.rng.index(self.conns.len());
                 self.break_conn(conn);
             }
-            Fault::Pause => self.pause(length),
+            Fault::Pause => self.pause(Fault::Pause, length),
             Fault::Sleep => {
                 let length = self.rng.range(4 * SECOND, 30 * SECOND);
-                self.pause(length);
+                self.pause(Fault::Sleep, length);
             }
             Fault::Kill => self.end_some(node, Death::Kill),
             Fault::Crash if self.options.fsync => self.end_some(node, Death::Crash),
@@ -70,6 +76,7 @@ impl World {
             Fault::Bridge => self.bridge(node, length),
             Fault::Betray => self.betray(node),
             Fault::Wipe => self.wipe(node),
+            Fault::Vanish => self.vanish(node),
             Fault::Damage => return self.damage(node),
         }
         Ok(())
@@ -78,6 +85,7 @@ impl World {
     pub(super) fn partition(&mut self, length: u64) {
         let hosts = self.nodes.len() + self.options.proxies;
         let a = self.rng.index(hosts);
+        self.note_victim(Fault::Partition, a);
         let is_one_way = self.rng.one_in(3);
         let is_whole = self.rng.one_in(2);
         let is_broken = self.rng.one_in(2);
@@ -108,8 +116,9 @@ impl World {
         }
     }
 
-    pub(super) fn pause(&mut self, length: u64) {
+    pub(super) fn pause(&mut self, fault: Fault, length: u64) {
         let host = self.rng.index(self.nodes.len() + self.options.proxies);
+        self.note_victim(fault, host);
         let until = self.now + length;
         let name = self.host_name(host);
         self.line(|| format!("{name} is paused for {length} us"));
@@ -239,7 +248,7 @@ impl World {
     /// A process dies and leaves a log or a snapshot damaged where it was durable. It must refuse to start, and is then
     /// rebuilt: it comes back with an empty folder. As with [`World::wipe`], never more than one folder is lost at a time.
     fn damage(&mut self, node: usize) -> Result<(), String> {
-        if !self.is_whole() || self.nodes[node].is_full || !self.nodes[node].is_up {
+        if !self.can_lose_folder(node) || self.nodes[node].is_full || !self.nodes[node].is_up {
             return Ok(());
         }
         let groups: Vec<Vec<u16>> = self.nodes[node]

@@ -5,11 +5,12 @@ use crate::node::{Death, Node};
 use crate::options::SECOND;
 use crate::settings;
 use ringfort_wire::{ClusterMap, MetaWrite};
+use std::collections::BTreeSet;
 
 /// Longest wait between two questions of a node for a newer map.
 pub(super) const MAP_EVERY_US: u64 = SECOND;
 /// Wait between two attempts of a node with an empty folder to be taken in.
-const REJOIN_US: u64 = 200_000;
+pub(super) const REJOIN_US: u64 = 200_000;
 
 impl World {
     /// Whether two nodes' processes can ask each other something now.
@@ -28,6 +29,12 @@ impl World {
             return;
         }
         self.nodes[node].kept = Some((*own).clone());
+        if self.options.changes_members() {
+            // As a process does with every tick: a worker without a running group must see the map, too.
+            for worker in 0..self.nodes[node].workers.len() {
+                self.want_turn(node, worker);
+            }
+        }
         if other != node
             && self.are_in_touch(node, other)
             && let Some(map) = self.nodes[other].map()
@@ -89,13 +96,33 @@ impl World {
         let waits =
             |n: &Node| n.workers.iter().any(|w| w.core.as_ref().is_some_and(|core| core.has_asides()));
         map.change.is_none()
+            && map.nodes.iter().all(|member| !member.is_down)
             && map.all_groups().all(|(_, group)| group.is_settled())
             && self.nodes.iter().all(|n| is_named(n) && !waits(n))
     }
 
+    /// Whether the data folder of a node may go and nothing acknowledged with it: nothing else is lost, and every group that it
+    /// takes part in has two others, whatever its log says of a change that is under way.
+    pub(super) fn can_lose_folder(&self, node: usize) -> bool {
+        if !self.options.changes_members() {
+            return self.is_whole();
+        }
+        let map = self.newest_map();
+        let id = &self.nodes[node].id;
+        let is_named = |n: &Node| map.node(&n.id).is_none_or(|m| m.store_id == n.store_id || m.store_id == 0);
+        self.nodes.iter().all(is_named)
+            && map.all_groups().all(|(_, group)| {
+                let proven = group.seats.iter().filter(|seat| !group.is_unproven(seat.replica));
+                let voters: BTreeSet<_> = proven.chain(&group.leaving).map(|seat| &seat.node).collect();
+                let is_spared =
+                    group.seats.len() > 2 && voters.iter().filter(|voter| **voter != id).count() > 1;
+                group.lost.is_empty() && !group.is_recovering() && is_spared
+            })
+    }
+
     /// A node loses its data folder, when nothing else is lost already.
     pub(super) fn wipe(&mut self, node: usize) {
-        if !self.is_whole() || self.nodes[node].is_full {
+        if !self.can_lose_folder(node) || self.nodes[node].is_full {
             return;
         }
         if self.nodes[node].is_up {

@@ -2,10 +2,11 @@
 
 use super::verdict::PROBES_LEN;
 use super::{Event, World};
-use crate::node::Death;
-use crate::options::{PARTITIONS, SECOND};
+use crate::node::{Death, Node};
+use crate::options::SECOND;
 use crate::settings;
-use ringfort_wire::GroupId;
+use ringfort_ring::NodeId;
+use ringfort_wire::map::MapSeat;
 
 /// Within this time after the heal every client must have been answered something.
 pub(super) const PROGRESS_US: u64 = 10 * SECOND;
@@ -46,27 +47,53 @@ const AILMENTS: [Ailment; 9] = [
 ];
 
 impl World {
-    /// Whether every group keeps a majority of its seats without these nodes.
+    /// Whether every group keeps a majority without these nodes, whatever its log says of a change that is under way.
     fn can_spare(&self, nodes: &[usize]) -> bool {
         let map = self.newest_map();
-        let groups = (0..=PARTITIONS).filter_map(|g| map.group(GroupId(g)));
-        groups.into_iter().all(|group| {
-            let lost =
-                group.seats.iter().filter(|s| nodes.iter().any(|&n| self.nodes[n].id == s.node)).count();
-            2 * lost < group.seats.len()
+        let is_spared = |id: &NodeId| nodes.iter().any(|&n| self.nodes[n].id == *id);
+        map.all_groups().filter(|(_, group)| group.peers().any(|seat| is_spared(&seat.node))).all(
+            |(_, group)| {
+                let proven = group.seats.iter().filter(|seat| !group.is_unproven(seat.replica));
+                let before: Vec<&MapSeat> = proven.chain(&group.leaving).collect();
+                let is_left =
+                    |seat: &&&MapSeat| !is_spared(&seat.node) && !group.lost.contains(&seat.replica);
+                let left = before.iter().filter(is_left).count();
+                let after = group.seats.iter().filter(|seat| !is_spared(&seat.node)).count();
+                let is_first = group.seats.len() > 2 && left < 2;
+                2 * left > before.len() && 2 * after > group.seats.len() && !is_first
+            },
+        ) && map.all_groups().filter_map(|(_, group)| group.target.as_ref()).all(|target| {
+            let left = target.replicas.iter().filter(|id| !is_spared(id)).count();
+            2 * left > target.replicas.len()
         })
+    }
+
+    /// A node that the others can do without; `None`: the change of the members that is under way allows for none.
+    fn spare(&mut self) -> Option<usize> {
+        let map = self.newest_map();
+        let is_lost =
+            |n: &Node| map.node(&n.id).is_some_and(|member| ![0, n.store_id].contains(&member.store_id));
+        let lost = self.nodes.iter().position(is_lost);
+        let first = self.rng.index(self.nodes.len());
+        let all = (first..first + self.nodes.len()).map(|n| n % self.nodes.len());
+        all.into_iter().filter(|&n| lost.is_none_or(|lost| lost == n)).find(|&n| self.can_spare(&[n]))
     }
 
     /// Everything was healed just now; breaks the nodes outside a majority, in some way, for good.
     pub(super) fn break_rest(&mut self) {
         let first = match self.last_wiped {
+            _ if self.options.changes_members() => self.spare(),
             // Its replicas are being replaced: no group can spare another one.
-            Some(node) if !self.is_whole() => node,
-            _ => self.rng.index(self.nodes.len()),
+            Some(node) if !self.is_whole() => Some(node),
+            _ => Some(self.rng.index(self.nodes.len())),
         };
-        let mut rest = vec![first];
+        let mut rest: Vec<usize> = first.into_iter().collect();
         let second = self.rng.index(self.nodes.len());
-        if second != first && self.is_whole() && self.can_spare(&[first, second]) {
+        if let Some(first) = first
+            && second != first
+            && self.is_whole()
+            && self.can_spare(&[first, second])
+        {
             rest.push(second);
         }
         let core: Vec<usize> = (0..self.nodes.len()).filter(|n| !rest.contains(n)).collect();

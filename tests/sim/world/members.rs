@@ -1,10 +1,14 @@
 //! Nodes that come and go: an operator who changes his mind all the time.
 
+use super::folders::REJOIN_US;
+use super::report::Role;
 use super::{Event, World};
+use crate::net::Host;
 use crate::node::{Death, Node};
+use crate::options::{Fault, SECOND};
 use ringfort::meta::moves::aim_of;
-use ringfort_ring::{NodeSpec, Placement, Seats, place};
-use ringfort_wire::{Apply, ClusterMap, Member, MetaWrite};
+use ringfort_ring::{NodeId, NodeSpec, Placement, Seats, place};
+use ringfort_wire::{Apply, ClusterMap, GroupId, Member, MetaWrite};
 
 /// Numbers of changes of the members, as those of settings count from 1.
 pub(super) const CHANGES: u64 = 1 << 40;
@@ -12,18 +16,21 @@ pub(super) const CHANGES: u64 = 1 << 40;
 const MEMBERS_MIN: usize = 3;
 
 impl World {
-    /// Asks some node for other members, or to give up the change that is under way.
+    /// Asks some node for other members, or to give up the change that is under way. After the last fault only to get rid of
+    /// a node that is gone for good.
     pub(super) fn change_members(&mut self) {
-        if self.is_healed {
+        let map = self.newest_map();
+        if self.is_healed && !self.is_any_awaited(&map) {
             return;
         }
-        let after = 1 + self.rng.below(self.options.change_us);
+        let most = if self.is_healed { SECOND } else { self.options.change_us };
+        let after = 1 + self.rng.below(most);
         self.after(after, Event::Change);
-        let map = self.newest_map();
         let write = if map.change.is_some() && self.rng.one_in(4) {
             MetaWrite::Abort
         } else {
-            MetaWrite::Apply(Box::new(self.other_members(&map)))
+            let Some(wanted) = self.other_members(&map) else { return };
+            MetaWrite::Apply(Box::new(wanted))
         };
         let node = self.rng.index(self.nodes.len());
         let Some(core) = &mut self.nodes[node].workers[0].core else { return };
@@ -34,13 +41,25 @@ impl World {
         self.want_flush(node, 0);
     }
 
-    fn other_members(&mut self, map: &ClusterMap) -> Apply {
+    /// Whether the cluster goes on to count on a node that is gone for good.
+    fn is_any_awaited(&self, map: &ClusterMap) -> bool {
+        let is_counted_on = |n: &Node| map.node(&n.id).is_some_and(|node| !node.is_leaving);
+        self.nodes.iter().any(|n| n.has_vanished && is_counted_on(n))
+    }
+
+    fn other_members(&mut self, map: &ClusterMap) -> Option<Apply> {
+        // An operator knows who is gone for good, sooner or later.
+        let knows = self.is_healed || self.rng.one_in(2);
         // One that left comes back with another folder only: the id of a node is not given again while it runs.
-        let may_join = |n: &Node| map.node(&n.id).is_some() || n.kept.is_none();
+        let may_join =
+            |n: &Node| !(knows && n.has_vanished) && (map.node(&n.id).is_some() || n.kept.is_none());
         let mut numbers: Vec<usize> = (0..self.nodes.len()).filter(|&n| may_join(&self.nodes[n])).collect();
         for _ in 0..self.rng.range(0, numbers.len().saturating_sub(MEMBERS_MIN) as u64) {
             let gone = self.rng.index(numbers.len());
             numbers.remove(gone);
+        }
+        if numbers.len() < MEMBERS_MIN {
+            return None;
         }
         let nodes: Vec<Member> = numbers
             .into_iter()
@@ -57,20 +76,94 @@ impl World {
             .map(|m| NodeSpec { id: m.id.clone(), weight: m.weight, zone: m.zone.clone() })
             .collect();
         let now = Placement { partitions: map.groups.iter().map(aim_of).collect() };
-        let placed = place(Some(&now), &specs, map.partitions, map.replicas);
+        let replicas = if self.rng.one_in(8) { 4 - map.replicas } else { map.replicas };
+        let placed = place(Some(&now), &specs, map.partitions, replicas);
         let partitions = placed.expect("three members are enough").partitions;
         let mut meta: Vec<_> = nodes.iter().map(|m| m.id.clone()).collect();
         while meta.len() > MEMBERS_MIN {
             meta.remove(self.rng.index(meta.len()));
         }
         let leader = meta[self.rng.index(meta.len())].clone();
-        Apply {
+        Some(Apply {
             planned_epoch: map.planned_epoch,
             nodes,
-            replicas: map.replicas,
+            replicas,
             moving: map.moving,
             partitions,
             meta: Seats { replicas: meta, leader },
+        })
+    }
+
+    /// A node is gone for good, with its folder; most often one that is to receive replicas just now.
+    pub(super) fn vanish(&mut self, node: usize) {
+        let map = self.newest_map();
+        let receives = |n: &usize| {
+            let unproven = |(_, group): (GroupId, &ringfort_wire::map::MapGroup)| {
+                group.replica_on(&self.nodes[*n].id).is_some_and(|replica| group.is_unproven(replica))
+            };
+            map.all_groups().any(unproven)
+        };
+        let receivers: Vec<usize> = (0..self.nodes.len()).filter(receives).collect();
+        let node = if receivers.is_empty() || self.rng.one_in(4) {
+            node
+        } else {
+            receivers[self.rng.index(receivers.len())]
+        };
+        let lost = self.report.wipes;
+        if map.node(&self.nodes[node].id).is_some() {
+            self.note_victim(Fault::Vanish, node);
+            self.wipe(node);
+        }
+        if lost < self.report.wipes {
+            self.line(|| format!("n{} is gone for good", node + 1));
+            self.nodes[node].has_vanished = true;
+            self.report.vanished += 1;
+        }
+    }
+
+    /// Whether a node that was to start is gone for good. When the cluster has forgotten it, another one may have its name.
+    pub(super) fn stays_away(&mut self, node: usize) -> bool {
+        if self.nodes[node].has_vanished && self.newest_map().node(&self.nodes[node].id).is_some() {
+            self.after(REJOIN_US, Event::Start { node });
+            return true;
+        }
+        self.nodes[node].has_vanished = false;
+        false
+    }
+
+    /// Counts a fault that falls on a host while replicas move, for each part that it has in that.
+    pub(super) fn note_victim(&mut self, fault: Fault, host: Host) {
+        if !self.options.changes_members() || self.is_healed {
+            return;
+        }
+        let map = self.newest_map();
+        if map.change.is_none() {
+            return;
+        }
+        let Some(node) = self.nodes.get(host) else {
+            *self.report.victims.entry((fault, Role::Proxy)).or_default() += 1;
+            return;
+        };
+        let leads = |id: GroupId| {
+            let groups = node.workers.iter().filter_map(|w| w.core.as_ref()?.group(id));
+            groups.into_iter().any(|group| group.raft().is_leader())
+        };
+        let moving = || map.all_groups().filter(|(_, group)| !group.is_settled());
+        let is_joining = |id: &NodeId| {
+            moving().any(|(_, group)| group.replica_on(id).is_some_and(|replica| group.is_unproven(replica)))
+        };
+        let is_leaving =
+            |id: &NodeId| moving().any(|(_, group)| group.leaving.iter().any(|seat| seat.node == *id));
+        let mut roles = Vec::new();
+        roles.extend(moving().any(|(id, _)| leads(id)).then_some(Role::Leader));
+        roles.extend(leads(GroupId::META).then_some(Role::MetaLeader));
+        roles.extend(is_joining(&node.id).then_some(Role::Joining));
+        roles.extend(is_leaving(&node.id).then_some(Role::Leaving));
+        if roles.is_empty() {
+            roles.push(Role::Other);
+        }
+        for role in roles {
+            *self.report.victims.entry((fault, role)).or_default() += 1;
         }
     }
 

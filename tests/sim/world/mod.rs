@@ -234,6 +234,9 @@ impl World {
         self.report.failed = self.history.failed;
         self.report.unknown = self.history.unknown;
         self.report.elections = self.invariants.elections;
+        self.report.member_steps = self.invariants.member_steps;
+        self.report.turned = self.invariants.turned;
+        self.report.downs = self.invariants.downs;
         let cores = self.nodes.iter().flat_map(|n| n.workers.iter().filter_map(|w| w.core.as_ref()));
         for status in cores.flat_map(|core| core.groups()).map(|group| group.status()) {
             self.report.evicted += status.evicted_keys;

@@ -15,7 +15,7 @@ const MATCHING_EVERY: u64 = 64;
 
 impl World {
     pub(super) fn start(&mut self, node: usize) -> Result<(), String> {
-        if self.nodes[node].is_up || self.nodes[node].is_gone {
+        if self.nodes[node].is_up || self.nodes[node].is_gone || self.stays_away(node) {
             return Ok(());
         }
         let Some(map) = self.nodes[node].kept.clone() else {

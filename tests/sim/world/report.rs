@@ -3,6 +3,21 @@
 use crate::options::{Fault, SECOND};
 use std::collections::BTreeMap;
 
+/// What part a host has in a move of replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Role {
+    /// It leads a group whose members change.
+    Leader,
+    /// It leads the meta group.
+    MetaLeader,
+    /// It receives a replica.
+    Joining,
+    /// It gives one up.
+    Leaving,
+    Proxy,
+    Other,
+}
+
 /// What a run did.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Report {
@@ -20,6 +35,16 @@ pub(crate) struct Report {
     pub(crate) wipes: u64,
     /// Changes of the members that were accepted.
     pub(crate) changes: u64,
+    /// Changes of memberships that groups committed: every single step of a replica's coming and going.
+    pub(crate) member_steps: u64,
+    /// Exchanges of replicas that were turned round.
+    pub(crate) turned: u64,
+    /// Nodes that were judged down.
+    pub(crate) downs: u64,
+    /// Nodes that were gone for good.
+    pub(crate) vanished: u64,
+    /// Faults that fell on a host while a change of the members was under way, by its part in that.
+    pub(crate) victims: BTreeMap<(Fault, Role), u64>,
     /// Nodes that left the cluster.
     pub(crate) left: u64,
     /// Machines that crashed in `buffered`.
@@ -54,6 +79,10 @@ impl Report {
             ("folders_lost", self.wipes),
             ("folders_damaged", self.damages),
             ("member_changes", self.changes),
+            ("member_steps", self.member_steps),
+            ("moves_turned", self.turned),
+            ("nodes_down", self.downs),
+            ("nodes_vanished", self.vanished),
             ("nodes_left", self.left),
             ("machines_suspect", self.suspects),
             ("follower_reads", self.follower_reads),
@@ -62,7 +91,11 @@ impl Report {
         let counts = counts.into_iter().map(|(name, count)| (name.to_owned(), count));
         let faults =
             self.faults.iter().map(|(fault, count)| (format!("fault_{fault:?}").to_lowercase(), *count));
-        counts.chain(faults).collect()
+        let victims = self
+            .victims
+            .iter()
+            .map(|((fault, role), count)| (format!("moving_{fault:?}_{role:?}").to_lowercase(), *count));
+        counts.chain(faults).chain(victims).collect()
     }
 
     /// Adds another run.
@@ -80,6 +113,13 @@ impl Report {
         self.restarts += other.restarts;
         self.wipes += other.wipes;
         self.changes += other.changes;
+        self.member_steps += other.member_steps;
+        self.turned += other.turned;
+        self.downs += other.downs;
+        self.vanished += other.vanished;
+        for (&victim, count) in &other.victims {
+            *self.victims.entry(victim).or_default() += count;
+        }
         self.left += other.left;
         self.suspects += other.suspects;
         self.damages += other.damages;
@@ -96,7 +136,7 @@ impl std::fmt::Display for Report {
         write!(
             f,
             "{} events in {} virtual s; {} operations done, {} failed, {} unknown; {} faults, {} restarts, {} data \
-             folders lost, {} changes of the members, {} nodes left, {} damaged, {} packets late, {} elections, {} snapshots sent, {} keys evicted by the last processes, {} writes refused for \
+             folders lost, {} changes of the members in {} steps, {} moves turned round, {} nodes judged down, {} gone for good, {} nodes left, {} damaged, {} packets late, {} elections, {} snapshots sent, {} keys evicted by the last processes, {} writes refused for \
              want of memory, {} reads answered by the last processes as followers",
             self.events,
             self.virtual_us / SECOND,
@@ -107,6 +147,10 @@ impl std::fmt::Display for Report {
             self.restarts,
             self.wipes,
             self.changes,
+            self.member_steps,
+            self.turned,
+            self.downs,
+            self.vanished,
             self.left,
             self.damages,
             self.late,

@@ -158,7 +158,11 @@ impl World {
                     self.after(100_000, Event::Verdict);
                     return Ok(());
                 }
-                return Err(format!("liveness: replicas of group {g} stand at {tops:?}; {}", self.leaders()));
+                let group = self.newest_map().group(GroupId(g)).cloned();
+                return Err(format!(
+                    "liveness: replicas of group {g} stand at {tops:?}; the map says {group:?}; {}",
+                    self.leaders()
+                ));
             }
         }
         if settings::is_in(self.options.seed) && !self.settings.is_alive() {
