@@ -116,6 +116,7 @@ pub fn left(map: &mut ClusterMap, gone: &[(u16, Vec<u64>)]) {
 mod tests {
     use super::*;
     use crate::meta::form::tests::sample_map;
+    use ringfort_wire::Aside;
     use ringfort_wire::map::MapNode;
 
     fn hex(id: u128) -> String {
@@ -168,13 +169,29 @@ mod tests {
         assert_eq!(map.epoch, epoch + 1);
         let joining = map.groups[3].joining[0];
         let before = map.clone();
-        left(&mut map, &[(4, vec![joining]), (9999, vec![1])]);
-        assert_eq!(map, before, "it has not come yet, so it cannot have left");
         let seated = map.groups[3].seats[0].replica;
+        left(&mut map, &[(4, vec![joining, seated]), (9999, vec![1])]);
+        assert_eq!(map, before, "it has not come yet, or was never to leave");
+        let mut seats = map.groups[3].seats.clone();
+        seats.remove(0);
+        map.groups[3].set_seats(seats);
+        map.groups[3].set_seats(before.groups[3].seats.clone());
+        assert_eq!(map.groups[3].returned, [seated]);
         left(&mut map, &[(4, vec![seated])]);
         let fresh = map.groups[3].seats[0].replica;
         assert_eq!((fresh, map.next_replica), (before.next_replica, before.next_replica + 1));
         assert!(map.groups[3].joining.contains(&fresh), "whose replica has left gets a new one");
+    }
+
+    #[test]
+    fn a_replica_that_stood_aside_and_has_left_is_not_waited_for() {
+        let (mut map, _) = moving();
+        let leaving = map.groups[0].leaving[0].replica;
+        let said = Aside { group: 1, incarnation: 1, aside: recover::aside(leaving, true, (0, 0)) };
+        recover::asides(&mut map, &[said], 1);
+        assert!(map.groups[0].is_recovering());
+        left(&mut map, &[(1, vec![leaving])]);
+        assert!(!map.groups[0].is_recovering());
     }
 
     /// Partition 0 is on three nodes, and one of its replicas moves to a fourth.

@@ -395,8 +395,8 @@ impl Control {
         let wait = Duration::from_millis(MAP_WAIT_MS.into());
         loop {
             let Some(map) = self.shared.map() else { return };
-            let others: Vec<_> = map.meta.seats.iter().filter(|s| s.node != self.node).collect();
-            let other = others.get(turn % others.len().max(1)).and_then(|seat| map.node(&seat.node));
+            let others: Vec<_> = map.meta.nodes().into_iter().filter(|id| **id != self.node).collect();
+            let other = others.get(turn % others.len().max(1)).and_then(|id| map.node(id));
             turn += 1;
             let question = async {
                 let newer = self.newer_map(&other?.peer, map.epoch);

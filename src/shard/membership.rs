@@ -24,7 +24,7 @@
 //!   together), and does not campaign before it has applied it; hence nobody campaigns with voters that are two steps old.
 //! - **An id is taken in once.** Of the wanted replicas only those that never took part are added. One that had left when the
 //!   map wanted it back is reported as gone ([`Step::Lacking`]), and its node gets a new one: the map may have forgotten
-//!   it meanwhile, and with it its votes.
+//!   it meanwhile, and with it its votes. A leader that lacks any other one is leader no more, without knowing: it waits.
 //! - When the map takes back what it had wanted, there may be nothing to change. Before the leader calls that done it has the
 //!   group's log say so ([`Change::Fence`]): else one with an older map could still do what is not wanted any more, after
 //!   the meta group has forgotten it.
@@ -79,6 +79,8 @@ pub struct Wanted<'a> {
     pub replicas: &'a [u64],
     /// Those of them that may be taken in, as they never took part as far as the map knows.
     pub joining: &'a [u64],
+    /// Those that were to leave, and are wanted back: they may have left already.
+    pub returned: &'a [u64],
     /// Epoch of the last map that took back what one before it had wanted; 0: none did.
     pub turned_epoch: u64,
 }
@@ -149,19 +151,26 @@ impl Membership {
             let near = |f: &Follower| f.is_active && f.is_replicating && f.match_index + LAG_MAX >= last;
             id == own || followers.iter().any(|f| f.replica == id && near(f))
         };
+        // One that answers may be unable to write, and lags: another one then.
+        let heir = |may_lead: &dyn Fn(u64) -> bool| {
+            let others = followers.iter().filter(|f| self.voters.contains(&f.replica) && is_live(f.replica));
+            others.filter(|f| may_lead(f.replica)).max_by_key(|f| f.match_index).map(|f| f.replica)
+        };
         if self.is_joint() {
             if self.voters.contains(&own) {
                 return Step::Change(Change::Leave);
             }
             // It takes part no more behind this step: one that stays has to do it.
-            let heir = self.voters.iter().copied().find(|&id| is_live(id));
-            return heir.map_or(Step::Wait, Step::Transfer);
+            return heir(&|_| true).map_or(Step::Wait, Step::Transfer);
         }
         if self.epoch < map.turned_epoch {
             return Step::Change(Change::Fence);
         }
-        let (new, gone): (Vec<u64>, Vec<u64>) =
-            wanted.iter().filter(|&&id| !self.contains(id)).partition(|id| map.joining.contains(id));
+        let missing: Vec<u64> = wanted.iter().copied().filter(|&id| !self.contains(id)).collect();
+        if missing.iter().any(|id| !map.joining.contains(id) && !map.returned.contains(id)) {
+            return Step::Wait;
+        }
+        let (gone, new): (Vec<u64>, Vec<u64>) = missing.iter().partition(|id| map.returned.contains(id));
         if !gone.is_empty() {
             return Step::Lacking(gone);
         }
@@ -175,7 +184,7 @@ impl Membership {
         let is_fed = self.learners.is_empty() || self.learners.iter().any(|&id| is_live(id));
         if !wanted.contains(&own)
             && is_fed
-            && let Some(heir) = self.voters.iter().copied().find(|&id| wanted.contains(&id) && is_live(id))
+            && let Some(heir) = heir(&|id| wanted.contains(&id))
         {
             return Step::Transfer(heir);
         }
@@ -289,7 +298,12 @@ mod tests {
 
     /// The next step when all that is wanted may be taken in.
     fn step(m: &Membership, epoch: u64, wanted: &[u64], own: u64, followers: &[Follower], last: u64) -> Step {
-        m.step(Wanted { epoch, replicas: wanted, joining: wanted, turned_epoch: 0 }, own, followers, last)
+        m.step(
+            Wanted { epoch, replicas: wanted, joining: wanted, returned: &[], turned_epoch: 0 },
+            own,
+            followers,
+            last,
+        )
     }
 
     #[test]
@@ -358,10 +372,12 @@ mod tests {
     #[test]
     fn a_leader_that_is_to_leave_hands_over_and_never_removes_itself() {
         let m = Membership { learners: vec![9], ..Membership::founded(&[1, 2, 3]) };
-        let followers = [follower(2, 100, false), follower(3, 100, true), follower(9, 100, true)];
+        let followers = [follower(2, 100, false), follower(3, 100, true), follower(9, 99, true)];
         assert_eq!(step(&m, 1, &[2, 3, 9], 1, &followers, 100), Step::Transfer(3));
         let followers_of_9 = [follower(3, 100, true), follower(9, 100, false)];
         assert_eq!(step(&m, 1, &[2, 3, 9], 1, &followers_of_9, 100), Step::Wait, "9 is being fed");
+        let lagging = [follower(2, 99, true), follower(3, 100, true), follower(9, 99, true)];
+        assert_eq!(step(&m, 1, &[2, 3, 9], 1, &lagging, 100), Step::Transfer(3), "who has all of the log");
         let joint = Membership { outgoing: vec![1, 2, 3], ..Membership::founded(&[2, 3, 9]) };
         assert_eq!(step(&joint, 1, &[2, 3, 9], 1, &followers, 100), Step::Transfer(3));
         assert_eq!(step(&joint, 1, &[2, 3, 9], 1, &[], 100), Step::Wait);
@@ -379,8 +395,15 @@ mod tests {
     }
 
     #[test]
+    fn a_leader_that_knows_nothing_of_a_seated_replica_reports_nothing() {
+        let stale = Membership::founded(&[1, 2, 3]);
+        let map = Wanted { epoch: 9, replicas: &[1, 2, 9], joining: &[], returned: &[], turned_epoch: 0 };
+        assert_eq!(stale.step(map, 1, &[follower(3, 100, true)], 100), Step::Wait);
+    }
+
+    #[test]
     fn who_is_wanted_back_stays_if_it_votes_and_is_replaced_if_not() {
-        let back = |replicas| Wanted { epoch: 9, replicas, joining: &[], turned_epoch: 8 };
+        let back = |replicas| Wanted { epoch: 9, replicas, joining: &[], returned: &[2, 3], turned_epoch: 8 };
         let others = [follower(2, 100, true), follower(3, 100, true)];
         let mut m = Membership { epoch: 5, learners: vec![9], ..Membership::founded(&[1, 2, 3]) };
         assert_eq!(m.step(back(&[1, 2, 3]), 1, &others, 100), Step::Change(Change::Fence));

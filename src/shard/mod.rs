@@ -262,6 +262,8 @@ pub struct Seats {
     pub wanted: Vec<u64>,
     /// Those of them that are not known to vote yet, and were never asked to leave.
     pub joining: Vec<u64>,
+    /// Those that were asked to leave, came back, and are not known to vote still.
+    pub returned: Vec<u64>,
     /// Epoch of the last map that took back what one before it had wanted.
     pub turned_epoch: u64,
     /// Every replica that may take part, those that leave included, and its node.
@@ -339,6 +341,9 @@ pub struct Group {
     snapshot: Option<(u64, u64)>,
     /// Ticks for which this replica has led without a break, and has not tried to give leadership back.
     led_ticks: u64,
+    /// How often this leader has tried to hand over because it is to leave, and ticks until it may again.
+    hand_overs: u32,
+    retry_ticks: u64,
     /// The leader that was known last; 0 = none yet.
     known_leader: u64,
     /// Whom leadership is being handed to: the likely leader when it is lost, until one is known.
@@ -392,6 +397,8 @@ impl Group {
             memory: Memory::new(seed),
             snapshot: None,
             led_ticks: 0,
+            hand_overs: 0,
+            retry_ticks: 0,
             known_leader: 0,
             heir: None,
             activity: Activity::default(),
@@ -461,9 +468,9 @@ impl Group {
             return Step::Wait;
         }
         let (own, last) = (self.raft.replica(), self.raft.last_index());
-        let Seats { epoch, turned_epoch, .. } = self.seats;
-        let wanted =
-            Wanted { epoch, replicas: &self.seats.wanted, joining: &self.seats.joining, turned_epoch };
+        let Seats { epoch, turned_epoch, wanted, joining, returned, .. } = &self.seats;
+        let (epoch, turned_epoch) = (*epoch, *turned_epoch);
+        let wanted = Wanted { epoch, replicas: wanted, joining, returned, turned_epoch };
         let step = self.raft.membership().step(wanted, own, &self.raft.followers(), last);
         match &step {
             Step::Change(membership::Change::AddLearner(_)) if is_busy => return Step::Wait,
@@ -477,7 +484,15 @@ impl Group {
                 Err(_) => return Step::Wait,
             },
             Step::Transfer(heir) => {
-                let _ = self.transfer(Some(self.seats.preferred)) || self.transfer(Some(*heir));
+                // The preferred one first. But it may be unable to write; writes wait meanwhile, as in `transfer_to_preferred`.
+                if self.retry_ticks == 0 {
+                    let is_first =
+                        self.hand_overs.is_multiple_of(2) && self.transfer(Some(self.seats.preferred));
+                    if is_first || self.transfer(Some(*heir)) {
+                        self.hand_overs += 1;
+                        self.retry_ticks = self.limits.return_ticks;
+                    }
+                }
             }
             Step::Done | Step::Lacking(_) if !self.raft.settle() => return Step::Wait,
             Step::Done | Step::Lacking(_) | Step::Wait => {}
@@ -591,7 +606,10 @@ impl Group {
     pub fn tick(&mut self) -> bool {
         self.raft.tick();
         self.led_ticks = if self.raft.is_leader() { self.led_ticks + 1 } else { 0 };
-        if self.raft.is_leader() && !self.raft.is_transferring() {
+        self.retry_ticks = self.retry_ticks.saturating_sub(1);
+        if !self.raft.is_leader() {
+            (self.hand_overs, self.retry_ticks) = (0, 0);
+        } else if !self.raft.is_transferring() {
             self.heir = None; // the hand-over was given up
         }
         self.raft.has_ready() || self.reads.is_waiting()
@@ -908,9 +926,20 @@ impl Group {
         self.transfer_to(|heir| replica.is_none_or(|replica| heir == replica))
     }
 
-    /// The same to one of those that a function names; rather not to one on a drained node.
+    /// The same to anybody, for a leader that has to go, also in the middle of a change: one whose disk is full may never
+    /// apply what the others have committed.
+    pub fn hand_over(&mut self) -> bool {
+        self.transfer_now(|_| true)
+    }
+
+    /// The same to one of those that a function names, unless the members change.
     fn transfer_to(&mut self, is_heir: impl Fn(u64) -> bool) -> bool {
-        if !self.raft.is_leader() || self.raft.is_transferring() || self.raft.is_changing() {
+        !self.raft.is_changing() && self.transfer_now(is_heir)
+    }
+
+    /// Rather not to one on a drained node.
+    fn transfer_now(&mut self, is_heir: impl Fn(u64) -> bool) -> bool {
+        if !self.raft.is_leader() || self.raft.is_transferring() {
             return false;
         }
         let target = self

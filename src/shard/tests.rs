@@ -208,6 +208,7 @@ fn seats(epoch: u64, wanted: &[u64]) -> Seats {
     Seats {
         epoch,
         joining: wanted.clone(),
+        returned: Vec::new(),
         wanted,
         turned_epoch: 0,
         peers,
@@ -652,6 +653,22 @@ fn a_preferred_replica_without_room_does_not_keep_writes_waiting() {
 }
 
 #[test]
+fn a_leader_that_is_to_leave_does_not_keep_writes_waiting_for_one_without_room() {
+    let mut trio = Trio::new();
+    trio.full.push(2);
+    trio.write(1, 1, &[b"k", b"v"], Command::Set);
+    trio.settle();
+    trio.groups.iter_mut().for_each(|group| group.set_seats(seats(2, &[2])));
+    let mut waiting = 0;
+    for _ in 0..2 * RETURN_TICKS {
+        trio.tick(1);
+        waiting += u64::from(trio.groups[0].raft().is_transferring());
+    }
+    assert!(trio.groups[0].raft().is_leader());
+    assert!((1..RETURN_TICKS / 2).contains(&waiting), "{waiting} ticks of {}", 2 * RETURN_TICKS);
+}
+
+#[test]
 fn one_change_at_a_time_and_none_during_a_transfer() {
     let mut trio = Trio::new();
     let leader = &mut trio.groups[0];
@@ -670,6 +687,19 @@ fn one_change_at_a_time_and_none_during_a_transfer() {
     assert!(trio.groups[0].transfer(None));
     assert_eq!(trio.groups[0].raft.change(&Change::RemoveLearner(4), 2), Err(ProposeError::Transferring));
     assert_eq!(trio.groups[1].raft.change(&Change::RemoveLearner(4), 2), Err(ProposeError::NotLeader));
+}
+
+#[test]
+fn a_leader_that_cannot_write_hands_over_in_the_middle_of_a_change() {
+    let mut trio = Trio::new();
+    trio.has_slow_disk = true;
+    trio.groups[0].raft.change(&Change::AddLearner(4), 2).unwrap();
+    trio.settle();
+    let is_known = |n: usize| trio.groups[n].raft().membership().contains(4);
+    assert!([1, 2].into_iter().all(is_known) && !is_known(0), "the others have committed it");
+    assert!(trio.groups[0].hand_over());
+    trio.settle();
+    assert!(trio.groups[1].raft().is_leader() || trio.groups[2].raft().is_leader());
 }
 
 #[test]

@@ -682,7 +682,7 @@ impl<D: Disk> WorkerCore<D> {
     fn hand_over(&mut self) {
         let ids: Vec<u16> = self.groups.keys().copied().collect();
         for id in ids {
-            if self.groups.get_mut(&id).is_some_and(|g| g.transfer(None)) {
+            if self.groups.get_mut(&id).is_some_and(Group::hand_over) {
                 self.touch(id);
             }
         }

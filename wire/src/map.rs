@@ -370,6 +370,11 @@ impl MapGroup {
         self.seats.iter().chain(&self.leaving)
     }
 
+    /// The nodes of every replica that may take part: who leads may be one that leaves.
+    pub fn nodes(&self) -> BTreeSet<&NodeId> {
+        self.peers().map(|seat| &seat.node).collect()
+    }
+
     /// Wants these replicas from now on. Those that had a seat and have none now leave; those that were leaving come back;
     /// the new ones must have ids that were never used.
     pub fn set_seats(&mut self, seats: Vec<MapSeat>) {
@@ -386,6 +391,11 @@ impl MapGroup {
         self.joining.retain(is_seated);
         self.returned.retain(is_seated);
         self.lost.retain(|replica| self.leaving.iter().any(|seat| seat.replica == *replica));
+        self.drop_asides();
+    }
+
+    /// Who does not count any more is not waited for.
+    fn drop_asides(&mut self) {
         let mut asides = core::mem::take(&mut self.asides);
         asides.retain(|aside| self.counts(aside.replica));
         self.asides = asides;
@@ -416,10 +426,11 @@ impl MapGroup {
         let on_node = self.leaving.iter().filter(|seat| seat.node == *node).map(|seat| seat.replica);
         let news: Vec<u64> = on_node.filter(|replica| !self.lost.contains(replica)).collect();
         self.lost.extend(news);
+        self.drop_asides();
     }
 
-    /// Forgets replicas that take part no more. The seats of those among them that have one, and are not about to join, go
-    /// to new ones with ids from `next_replica` on. Returns whether that changes anything.
+    /// Forgets replicas that take part no more. The seats of those among them that came back to one go to new ones with ids
+    /// from `next_replica` on. Returns whether that changes anything.
     pub fn forget(&mut self, replicas: &[u64], next_replica: &mut u64) -> bool {
         let before = self.leaving.len();
         self.leaving.retain(|seat| !replicas.contains(&seat.replica));
@@ -427,7 +438,7 @@ impl MapGroup {
         let mut is_changed = self.leaving.len() < before;
         let founders = self.founders();
         for seat in &mut self.seats {
-            if replicas.contains(&seat.replica) && !self.joining.contains(&seat.replica) {
+            if replicas.contains(&seat.replica) && self.returned.contains(&seat.replica) {
                 self.returned.retain(|replica| *replica != seat.replica);
                 seat.replica = *next_replica;
                 self.joining.push(seat.replica);
@@ -436,6 +447,7 @@ impl MapGroup {
                 is_changed = true;
             }
         }
+        self.drop_asides();
         is_changed
     }
 

@@ -60,7 +60,8 @@ impl Asker<'_> {
     /// Asks the nodes of the meta group in turn, and at once the one that an answer names.
     async fn ask_all(&self) -> Result<ClusterMap, String> {
         let map = self.map;
-        let mut nodes: VecDeque<&MapNode> = map.meta.seats.iter().filter_map(|s| map.node(&s.node)).collect();
+        let mut nodes: VecDeque<&MapNode> =
+            map.meta.nodes().into_iter().filter_map(|id| map.node(id)).collect();
         nodes.make_contiguous().sort_by_key(|node| node.id != *map.meta.wanted_leader());
         let mut pause = PAUSE;
         let mut was_named = false;

@@ -156,9 +156,9 @@ impl<D: Disk> WorkerCore<D> {
     pub(super) fn tell_meta(&mut self, write: &MetaWrite) {
         let Some(map) = self.ports.map.clone() else { return };
         let body = write.to_json();
-        for seat in &map.meta.seats {
-            if seat.node != self.options.node {
-                self.ports.send_meta(&seat.node, &body);
+        for node in map.meta.nodes() {
+            if *node != self.options.node {
+                self.ports.send_meta(node, &body);
             } else if self.options.worker == 0 {
                 self.meta_told(&body);
             } else {
@@ -239,7 +239,7 @@ mod tests {
     use crate::worker::core::tests::Still;
     use crate::worker::shared::Shared;
     use ringfort_ring::NodeId;
-    use ringfort_wire::map::MapSeat;
+    use ringfort_wire::map::{MapNode, MapSeat};
     use std::sync::Arc;
 
     /// The group whose seats change; its members are first on n2 and n3 only.
@@ -417,6 +417,26 @@ mod tests {
         }
         assert_eq!(map.groups[4].incarnation, 2);
         map
+    }
+
+    #[test]
+    fn a_leader_of_the_meta_group_that_is_to_leave_hears_reports_as_well() {
+        let mut map = sample_map();
+        let receiver = MapNode { id: NodeId("n4".into()), store_id: 44, ..map.nodes[0].clone() };
+        map.nodes.push(receiver);
+        let mut core = start(&map, &MemDisk::new(), false);
+        map.epoch += 1;
+        let mut seats = map.meta.seats.clone();
+        let leader = std::mem::replace(&mut seats[1].node, NodeId("n4".into()));
+        seats[1].replica = map.next_replica;
+        map.next_replica += 1;
+        map.meta.set_seats(seats);
+        follow(&mut core, &map);
+        core.ports.send_to_peers(|_, _, _| {});
+        core.tell_meta(&MetaWrite::Left(vec![(3, vec![8])]));
+        let mut told = Vec::new();
+        core.ports.send_to_peers(|node, _, _| told.push(node.clone()));
+        assert!(told.contains(&leader) && told.contains(&NodeId("n4".into())), "{told:?}");
     }
 
     #[test]

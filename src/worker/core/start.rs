@@ -317,6 +317,7 @@ pub(super) fn seats_of(map: &ClusterMap, id: GroupId, spec: &MapGroup, replica: 
         drained,
         wanted,
         joining: spec.joining.clone(),
+        returned: spec.returned.clone(),
         turned_epoch: spec.turned_epoch,
     }
 }

@@ -64,8 +64,8 @@ impl<D: Disk> WorkerCore<D> {
             return;
         }
         let here = MetaWrite::Here(self.options.node.clone()).to_json();
-        for seat in map.meta.seats.iter().filter(|seat| seat.node != self.options.node) {
-            self.ports.send_meta(&seat.node, &here);
+        for node in map.meta.nodes().into_iter().filter(|node| **node != self.options.node) {
+            self.ports.send_meta(node, &here);
         }
         self.judge_nodes();
     }
