@@ -312,7 +312,7 @@ impl Control {
                 self.node,
                 map.name
             );
-            let own = known.is_some_and(|n| n.store_id == self.store_id);
+            let own = known.is_some_and(|n| [0, self.store_id].contains(&n.store_id));
             anyhow::ensure!(
                 map.name == self.config.cluster.name,
                 "the data folder is of cluster '{}', the config file of cluster '{}'",
@@ -395,6 +395,10 @@ impl Control {
         let wait = Duration::from_millis(MAP_WAIT_MS.into());
         loop {
             let Some(map) = self.shared.map() else { return };
+            // It left the cluster, and is a member again: what it had is over, and it joins as a new one does.
+            if map.node(&self.node).is_some_and(|node| node.store_id == 0) {
+                self.ask_to_be_taken_in(0).await;
+            }
             let others: Vec<_> = map.meta.nodes().into_iter().filter(|id| **id != self.node).collect();
             let other = others.get(turn % others.len().max(1)).and_then(|id| map.node(id));
             turn += 1;

@@ -20,10 +20,11 @@ impl<D: Disk> WorkerCore<D> {
         let Some(map) = self.ports.map.clone() else { return Ok(()) };
         self.read_age_us_max = read_age_us_max(&map);
         // The new replicas of this node's seats are in that other folder: here they would vote a second time. A node that
-        // has left the cluster ends its replicas, and goes on telling clients where to go.
+        // has left the cluster ends its replicas, and goes on telling clients where to go; so does one that is a member again,
+        // until it is taken in.
         let own = map.node(&self.options.node);
         anyhow::ensure!(
-            own.is_none_or(|node| node.store_id == self.shared.store_id),
+            own.is_none_or(|node| [0, self.shared.store_id].contains(&node.store_id)),
             "the cluster knows node {} by another data folder now: start it with that one",
             self.options.node
         );
@@ -343,6 +344,24 @@ mod tests {
         let core = start(&gone, &disk, true);
         assert_eq!(replica(&core), None);
         assert!(core.log.borrow().group(GROUP.0).is_none());
+    }
+
+    #[test]
+    fn a_node_that_left_and_is_a_member_again_begins_anew_with_its_folder() {
+        let disk = MemDisk::new();
+        let map = sample_map();
+        let mut core = start(&map, &disk, false);
+        let own = map.node(&n1()).unwrap().store_id;
+        let mut again = ClusterMap { epoch: map.epoch + 7, ..map };
+        let groups = std::iter::once(&mut again.meta).chain(&mut again.groups);
+        groups.for_each(|group| group.seats.retain(|seat| seat.node != n1()));
+        again.nodes.iter_mut().filter(|n| n.id == n1()).for_each(|n| n.store_id = 0);
+        follow(&mut core, &again);
+        assert_eq!((replica(&core), core.log.borrow().group(GROUP.0).is_some()), (None, false));
+        again.nodes.iter_mut().filter(|n| n.id == n1()).for_each(|n| n.store_id = own);
+        let fresh = again.next_replica;
+        follow(&mut core, &later(&again, Some(fresh)));
+        assert_eq!(replica(&core), Some(fresh));
     }
 
     #[test]

@@ -29,6 +29,10 @@ impl World {
             return;
         }
         self.nodes[node].kept = Some((*own).clone());
+        if own.node(&self.nodes[node].id).is_some_and(|member| member.store_id == 0) {
+            let others = self.others_in_touch(node);
+            self.ask_to_be_taken_in(node, 0, &others);
+        }
         if self.options.changes_members() {
             // As a process does with every tick: a worker without a running group must see the map, too.
             for worker in 0..self.nodes[node].workers.len() {
@@ -50,8 +54,7 @@ impl World {
 
     /// A node without a map asks to be taken in, again and again, until a map names its folder.
     pub(super) fn rejoin(&mut self, node: usize) {
-        let others: Vec<usize> =
-            (0..self.nodes.len()).filter(|&n| n != node && self.are_in_touch(node, n)).collect();
+        let others = self.others_in_touch(node);
         let maps = others.iter().filter_map(|&n| self.nodes[n].map());
         let Some(map) = maps.max_by_key(|m| m.epoch) else {
             self.after(REJOIN_US, Event::Start { node });
@@ -68,18 +71,26 @@ impl World {
             self.after(1_000, Event::Start { node });
             return;
         }
+        self.ask_to_be_taken_in(node, known, &others);
+        self.after(REJOIN_US, Event::Start { node });
+    }
+
+    fn others_in_touch(&self, node: usize) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|&n| n != node && self.are_in_touch(node, n)).collect()
+    }
+
+    fn ask_to_be_taken_in(&mut self, node: usize, old_store: u128, others: &[usize]) {
         let write = MetaWrite::Replace {
-            node: id,
-            old_store: format!("{known:032x}"),
-            new_store: format!("{store:032x}"),
+            node: self.nodes[node].id.clone(),
+            old_store: format!("{old_store:032x}"),
+            new_store: format!("{:032x}", self.nodes[node].store_id),
         };
-        for other in others {
+        for &other in others {
             if let Some(core) = &mut self.nodes[other].workers[0].core {
                 core.meta_told(&write.to_json());
                 self.want_turn(other, 0);
             }
         }
-        self.after(REJOIN_US, Event::Start { node });
     }
 
     /// The newest map that any node has, running or not.
