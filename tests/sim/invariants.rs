@@ -216,22 +216,24 @@ impl Invariants {
         Ok(())
     }
 
-    /// A node knows this map now.
-    pub(crate) fn check_map(&mut self, node: usize, map: &Arc<ClusterMap>) -> Result<(), String> {
+    /// A node knows this map now. Returns the groups that are others in it than in any map before.
+    pub(crate) fn check_map(&mut self, node: usize, map: &Arc<ClusterMap>) -> Result<Vec<GroupId>, String> {
         let newest = self.map.get_or_insert_with(|| Arc::clone(map));
         let compared = at(&mut self.compared, node);
         if let Some([own, other]) = compared
             && Arc::ptr_eq(own, map)
             && Arc::ptr_eq(other, newest)
         {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let (before, now) = if newest.epoch <= map.epoch { (&*newest, map) } else { (map, &*newest) };
         laws::growing_map(before, now).map_err(|v| v.to_string())?;
         laws::minted_once(before, now).map_err(|v| v.to_string())?;
+        let mut news = Vec::new();
         if newest.epoch < map.epoch {
-            let turned = newest.all_groups().zip(map.all_groups());
-            let turned = turned.filter(|((_, before), (_, now))| before.turned_epoch < now.turned_epoch);
+            let pairs = || newest.all_groups().zip(map.all_groups());
+            news.extend(pairs().filter(|(before, now)| before != now).map(|(_, (id, _))| id));
+            let turned = pairs().filter(|((_, before), (_, now))| before.turned_epoch < now.turned_epoch);
             self.turned += turned.count() as u64;
             let was_down = |id| newest.node(id).is_some_and(|node| node.is_down);
             let downs = map.nodes.iter().filter(|node| node.is_down && !was_down(&node.id));
@@ -239,7 +241,7 @@ impl Invariants {
             *newest = Arc::clone(map);
         }
         *compared = Some([Arc::clone(map), Arc::clone(newest)]);
-        Ok(())
+        Ok(news)
     }
 
     /// Raft messages leave a worker: what they promise must be on its disk. `term_of` knows the terms of its entries.

@@ -162,7 +162,16 @@ impl World {
     }
 
     fn left(&self) -> String {
-        format!("{:?}; {}", self.probes, self.leaders())
+        let probes: Vec<_> =
+            self.probes.iter().map(|(client, probes)| (client, probes.len(), probes.last())).collect();
+        let pending: Vec<_> =
+            self.clients.iter().map(|c| (c.via, c.pending.len(), c.pending.front())).collect();
+        let proxies: Vec<_> = self.proxies.iter().map(|p| p.core.unanswered()).collect();
+        format!(
+            "probes {probes:?}; pending {pending:?}; in proxies {proxies:?}; the map is {:?}; {}",
+            self.newest_map(),
+            self.leaders()
+        )
     }
 
     pub(super) fn judge_core(&mut self) -> Result<(), String> {

@@ -7,6 +7,7 @@ use crate::net::Host;
 use crate::node::{Death, Node};
 use crate::options::{Fault, SECOND};
 use ringfort::meta::moves::aim_of;
+use ringfort::meta::replace::can_lose;
 use ringfort_ring::{NodeId, NodeSpec, Placement, Seats, place};
 use ringfort_wire::{Apply, ClusterMap, GroupId, Member, MetaWrite};
 
@@ -16,16 +17,16 @@ pub(super) const CHANGES: u64 = 1 << 40;
 const MEMBERS_MIN: usize = 3;
 
 impl World {
-    /// Asks some node for other members, or to give up the change that is under way. After the last fault only to get rid of
-    /// a node that is gone for good.
+    /// Asks some node for other members, or to give up the change that is under way. After the last fault only while the
+    /// cluster waits for what does not come back.
     pub(super) fn change_members(&mut self) {
+        let most = if self.is_healed { SECOND } else { self.options.change_us };
+        let after = 1 + self.rng.below(most);
+        self.after(after, Event::Change);
         let map = self.newest_map();
         if self.is_healed && !self.is_any_awaited(&map) {
             return;
         }
-        let most = if self.is_healed { SECOND } else { self.options.change_us };
-        let after = 1 + self.rng.below(most);
-        self.after(after, Event::Change);
         let write = if map.change.is_some() && self.rng.one_in(4) {
             MetaWrite::Abort
         } else {
@@ -41,10 +42,16 @@ impl World {
         self.want_flush(node, 0);
     }
 
-    /// Whether the cluster goes on to count on a node that is gone for good.
+    /// Whether the cluster counts on a node that is gone for good, or is not to lose a data folder that is lost: an operator
+    /// must tell it to do without.
     fn is_any_awaited(&self, map: &ClusterMap) -> bool {
-        let is_counted_on = |n: &Node| map.node(&n.id).is_some_and(|node| !node.is_leaving);
-        self.nodes.iter().any(|n| n.has_vanished && is_counted_on(n))
+        let is_refused =
+            |n: &Node, store_id: u128| ![0, n.store_id].contains(&store_id) && !can_lose(map, &n.id);
+        let is_awaited = |n: &Node| {
+            let member = map.node(&n.id).filter(|member| !member.is_leaving);
+            member.is_some_and(|member| n.has_vanished || is_refused(n, member.store_id))
+        };
+        self.nodes.iter().any(is_awaited)
     }
 
     fn other_members(&mut self, map: &ClusterMap) -> Option<Apply> {
@@ -76,7 +83,11 @@ impl World {
             .map(|m| NodeSpec { id: m.id.clone(), weight: m.weight, zone: m.zone.clone() })
             .collect();
         let now = Placement { partitions: map.groups.iter().map(aim_of).collect() };
-        let replicas = if self.rng.one_in(8) { 4 - map.replicas } else { map.replicas };
+        let replicas = match map.replicas {
+            _ if self.is_healed => 3,
+            replicas if self.rng.one_in(8) => 4 - replicas,
+            replicas => replicas,
+        };
         let placed = place(Some(&now), &specs, map.partitions, replicas);
         let partitions = placed.expect("three members are enough").partitions;
         let mut meta: Vec<_> = nodes.iter().map(|m| m.id.clone()).collect();

@@ -168,7 +168,11 @@ impl World {
     pub(super) fn check(&mut self, node: usize, worker: usize) -> Result<(), String> {
         let Some(core) = &self.nodes[node].workers[worker].core else { return Ok(()) };
         if let Some(map) = core.shared().map() {
-            self.invariants.check_map(node, &map)?;
+            let news = self.invariants.check_map(node, &map)?;
+            for group in news {
+                let spec = map.group(group);
+                self.trace.line(self.now, || format!("map {}: group {group} {spec:?}", map.epoch));
+            }
         }
         for group in core.groups() {
             if self.invariants.check(node, group)? {

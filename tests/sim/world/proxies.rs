@@ -123,6 +123,11 @@ impl World {
             if let Some(client) = client {
                 self.clients[client].input.extend_from_slice(&bytes);
                 self.take_replies(client)?;
+                // It was silent for longer than the setting `timeout` allows: a proxy that stood still sees no difference.
+                if self.proxies[proxy].core.client_is_over(id) {
+                    self.proxies[proxy].core.client_close(id);
+                    self.give_up(client)?;
+                }
             }
         }
         let p = &self.proxies[proxy];

@@ -133,9 +133,9 @@ impl World {
                 return Ok(());
             }
             return Err(format!(
-                "liveness: {} s after the last fault lost replicas are not replaced: {:?}; {}",
+                "liveness: {} s after the last fault lost replicas are not replaced, or replicas move: {:?}; {}",
                 REPLACE_US / SECOND,
-                self.newest_map().groups,
+                self.newest_map(),
                 self.leaders()
             ));
         }
