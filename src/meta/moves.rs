@@ -276,8 +276,9 @@ fn turned(group: &MapGroup, target: &Seats, room: &mut Room) -> Option<Vec<MapSe
     }
     // Two replicas of one group cannot run on one node.
     let is_taken = |node: &NodeId| group.leaving.iter().filter(leaves).any(|seat| seat.node == *node);
-    // A group that shrinks waits for those that stay: one of them may be lost.
-    let is_shrinking = group.leaving.len() > 1 && group.joining.is_empty() && group.returned.is_empty();
+    // A group that shrinks waits for those that stay: one of them may be lost, and of two it needs both.
+    let shrinks = group.leaving.len() > 1 || group.seats.len() < 3;
+    let is_shrinking = shrinks && group.joining.is_empty() && group.returned.is_empty();
     while let Some(stray) = strays.front() {
         if !group.is_unproven(stray.replica) && (is_changed || !is_shrinking) {
             break;

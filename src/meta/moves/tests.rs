@@ -401,3 +401,24 @@ fn a_group_that_was_to_shrink_to_a_lost_node_grows_again() {
         assert_eq!((placed(&map), map.nodes.len()), (wanted(&change), numbers.len()));
     }
 }
+
+#[test]
+fn a_group_that_shrinks_to_two_of_which_one_is_lost_takes_another_one_in() {
+    let mut map = sample_map();
+    let change = plan(&map, members(&[1, 2]), 2);
+    apply(&mut map, &change, 5).unwrap();
+    advance(&mut map);
+    assert!(map.groups.iter().all(|group| group.seats.len() == 2 && group.leaving.len() == 1));
+    let change = plan(&map, members(&[1, 4]), 2);
+    apply(&mut map, &change, 6).unwrap();
+    join(&mut map, &NodeId("n4".into()));
+    check_bounds(&map);
+    let moving: Vec<_> = map.all_groups().filter(|(_, group)| !group.joining.is_empty()).collect();
+    assert_eq!(moving.len(), 2, "as many as a node may receive");
+    for (_, group) in moving {
+        let nodes: Vec<&str> = group.seats.iter().map(|seat| seat.node.0.as_str()).collect();
+        assert_eq!((nodes, group.leaving.len()), (vec!["n1", "n4"], 2), "{group:?}");
+    }
+    settle(&mut map, &mut Random(4));
+    assert_eq!((placed(&map), map.nodes.len()), (wanted(&change), 2));
+}
