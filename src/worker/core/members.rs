@@ -2,7 +2,7 @@
 
 use super::start::seats_of;
 use super::{Ending, Job, REPORT_TICKS, WorkerCore, read_age_us_max};
-use crate::log::{Disk, Identity, Standing};
+use crate::log::{Disk, Identity, Recovered, Standing};
 use crate::shard::membership::{Change, Step};
 use crate::shard::{Group, Machine, Origin, Submission};
 use crate::worker::ports::WorkerMessage;
@@ -79,7 +79,12 @@ impl<D: Disk> WorkerCore<D> {
             let is_here = self.groups.contains_key(&id.0) || self.asides.contains_key(&id.0);
             if !is_here && !self.ending.iter().any(|ending| ending.group == id.0) {
                 let recovered = self.log.borrow().group(id.0);
-                self.start_seated(map, id, recovered.as_ref())?;
+                // When this process started, its map did not know the replica yet; now none does any more.
+                if recovered.as_ref().is_some_and(|r| has_left(map, r)) {
+                    self.end_replica(id.0)?;
+                } else {
+                    self.start_seated(map, id, recovered.as_ref())?;
+                }
             }
         }
         Ok(())
@@ -218,6 +223,12 @@ pub(super) enum Found {
     Unknown,
 }
 
+/// Whether the log names a replica that has left its group.
+pub(super) fn has_left(map: &ClusterMap, recovered: &Recovered) -> bool {
+    let identity = &recovered.identity;
+    *identity != Identity::default() && judge(map, GroupId(recovered.group), identity) == Found::Left
+}
+
 /// Judges a replica that the log names by the map.
 pub(super) fn judge(map: &ClusterMap, id: GroupId, identity: &Identity) -> Found {
     let Identity { replica, incarnation, standing } = *identity;
@@ -330,6 +341,19 @@ mod tests {
         let again = later(&gone, Some(gone.next_replica));
         let mut core = start(&gone, &disk, true);
         follow(&mut core, &again);
+        assert_eq!(replica(&core), Some(gone.next_replica));
+    }
+
+    #[test]
+    fn a_replica_that_was_unknown_at_the_start_and_is_forgotten_then_makes_room_for_the_next() {
+        let disk = MemDisk::new();
+        let first = without_n1();
+        let seated = later(&first, Some(first.next_replica));
+        drop(start(&seated, &disk, false));
+        let mut core = start(&first, &disk, true);
+        let mut gone = later(&seated, None);
+        gone.groups[4].leaving.clear();
+        follow(&mut core, &later(&gone, Some(gone.next_replica)));
         assert_eq!(replica(&core), Some(gone.next_replica));
     }
 

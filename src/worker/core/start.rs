@@ -1,7 +1,7 @@
 //! A worker's start: its log, its snapshots, and a replica of every group that is its own.
 
 use super::asides::Standby;
-use super::members::{Found, judge};
+use super::members::{Found, has_left, judge};
 use super::reads::ReadBatch;
 use super::{LogReader, WorkerCore, WorkerOptions, read_age_us_max, snapshots::Restore};
 use crate::log::{Disk, HardState, Identity, Log, Mark, Recovered, SnapshotFiles, Standing};
@@ -97,9 +97,7 @@ impl<D: Disk> WorkerCore<D> {
 
     /// Removes what is left of replicas that the map has forgotten; returns the others.
     fn clear_left(&mut self, map: &ClusterMap, recovered: Vec<Recovered>) -> anyhow::Result<Vec<Recovered>> {
-        let (left, stays): (Vec<_>, Vec<_>) = recovered.into_iter().partition(|r| {
-            r.identity != Identity::default() && judge(map, GroupId(r.group), &r.identity) == Found::Left
-        });
+        let (left, stays): (Vec<_>, Vec<_>) = recovered.into_iter().partition(|r| has_left(map, r));
         for r in &left {
             tracing::info!(group = r.group, replica = r.identity.replica, "the replica has left its group");
             self.log.borrow_mut().stage_remove_group(r.group)?;
