@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use ringfort_wire::meta as wire;
 use ringfort_wire::{Apply, ClusterMap, MetaWrite};
 
-use super::find::{Proposal, Target};
+use super::find::{Proposal, Target, ask_by, connect};
 use super::looks::Looks;
 use super::meta_group::MetaGroup;
 use super::output::{ColorChoice, Style, bar, bytes, out, out_in_place};
@@ -20,6 +20,15 @@ use crate::meta::plan::{Plan, Wanted};
 pub(super) const PLAN_AGAIN: &str = "plan again";
 /// Attempts: each from a new plan, when the members change at the same time.
 const ATTEMPTS: usize = 3;
+/// Looks at one node's map for each look at everything.
+const GLANCES: u32 = 4;
+
+/// What is read of a map between two looks at everything.
+#[derive(Debug, serde::Deserialize)]
+struct Glance {
+    change: Option<serde::de::IgnoredAny>,
+}
+
 /// Make the cluster what a config file says.
 ///
 /// It prints the plan, has the cluster agree on it, and shows how far it is until it is done. Clients go on meanwhile. It may be
@@ -173,7 +182,21 @@ fn wait(config: &Config, target: &Target, epoch: u64, is_new: bool) -> anyhow::R
             }
             last = line;
         }
+        pause(&map);
+    }
+}
+
+/// Waits until it is time to look at everything again, which takes every node and proxy some time that their clients miss.
+/// Meanwhile one node's map alone tells whether the change is still under way.
+fn pause(map: &ClusterMap) {
+    let mut members = map.nodes.iter().filter(|node| !node.is_leaving);
+    let mut client = members.find_map(|node| connect(&node.client).ok());
+    for _ in 0..GLANCES {
         Looks::pause();
+        let seen: Option<Glance> = client.as_mut().and_then(|client| ask_by(client, "MAP").ok());
+        if seen.is_none_or(|seen| seen.change.is_none()) {
+            return;
+        }
     }
 }
 

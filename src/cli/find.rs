@@ -123,13 +123,27 @@ pub(super) fn resolve(at: &str) -> anyhow::Result<Vec<SocketAddr>> {
 /// # Errors
 /// It does not answer.
 pub(super) fn ask_node<T: DeserializeOwned>(client: &str) -> anyhow::Result<T> {
-    let address = client.parse().with_context(|| format!("'{client}' is no address"))?;
-    ask(address, "NODE")
+    ask_by(&mut connect(client)?, "NODE")
+}
+
+/// Connects to a node by its client address.
+///
+/// # Errors
+/// It does not answer.
+pub(super) fn connect(client: &str) -> anyhow::Result<Client> {
+    Client::connect(client.parse().with_context(|| format!("'{client}' is no address"))?)
+}
+
+fn ask<T: DeserializeOwned>(address: SocketAddr, what: &str) -> anyhow::Result<T> {
+    ask_by(&mut Client::connect(address)?, what)
 }
 
 /// Sends `RINGFORT <what>` and reads the JSON of its reply.
-fn ask<T: DeserializeOwned>(address: SocketAddr, what: &str) -> anyhow::Result<T> {
-    let value = Client::connect(address)?.call(&["RINGFORT", what])?;
+///
+/// # Errors
+/// There is no reply, or not such a one.
+pub(super) fn ask_by<T: DeserializeOwned>(client: &mut Client, what: &str) -> anyhow::Result<T> {
+    let value = client.call(&["RINGFORT", what])?;
     let json = value.as_bytes().with_context(|| format!("RINGFORT {what} gave no text"))?;
     serde_json::from_slice(json).with_context(|| format!("RINGFORT {what} gave JSON of another version"))
 }

@@ -7,10 +7,10 @@ use crate::failpoint::{self, Point};
 
 /// Most bytes of live entries that one [`Log::maintain`] copies out of an old segment (one record more at
 /// most).
-pub const REWRITE_BYTES_MAX: usize = 1 << 20;
+pub const REWRITE_BYTES_MAX: usize = 64 << 10;
 
 /// Most entries that one [`Log::maintain`] looks at in search of those to copy.
-pub const REWRITE_SCAN_MAX: usize = 1 << 16;
+pub const REWRITE_SCAN_MAX: usize = 1 << 12;
 
 /// Where the copying of live records out of the first segment goes on.
 #[derive(Clone, Copy, Debug)]

@@ -28,7 +28,7 @@ pub struct Limits {
     pub cache_bytes: usize,
     /// Bytes of a log up to which a replica that has nothing is fed from it; from a larger one it gets a snapshot.
     pub seed_log_bytes: u64,
-    /// Bytes of a snapshot that are written in one turn.
+    /// Bytes of a snapshot that are read in one turn.
     pub snapshot_step_bytes: usize,
     /// Unsent small replies of a proxy's link at which its further reads wait, and it is not read.
     pub reply_room_bytes: usize,
@@ -49,7 +49,7 @@ impl Limits {
         committed_bytes: raft::COMMITTED_BYTES_MAX,
         cache_bytes: raft::CACHE_BYTES_MAX,
         seed_log_bytes: raft::SEED_LOG_BYTES_MAX,
-        snapshot_step_bytes: 256 << 10,
+        snapshot_step_bytes: 64 << 10,
         reply_room_bytes: 8 << 20,
         large_reply_bytes: 64 << 10,
     };

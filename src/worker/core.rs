@@ -36,7 +36,7 @@ use super::shared::{Shared, View};
 use super::status::WorkerStatus;
 use crate::clock::{Clock, Now};
 use crate::failpoint::{self, Point};
-use crate::log::{Disk, Log, LogEntry, LogError, LogOptions, Mark, SnapshotFiles, SnapshotWriter, SyncJob};
+use crate::log::{Disk, Log, LogEntry, LogError, LogOptions, Mark, SnapshotFiles, SyncJob};
 use crate::shard::limits::Limits;
 use crate::shard::membership::Membership;
 use crate::shard::raft::{EntryReader, Message, TICK_MS};
@@ -148,7 +148,9 @@ pub struct WorkerCore<D: Disk> {
     pending: VecDeque<Pending>,
     jobs: Vec<Job<D>>,
     is_syncing: bool,
-    building: Option<(u16, SnapshotWriter<D>)>,
+    building: Option<snapshots::Building<D>>,
+    /// The buffer of the next snapshot: fresh memory costs a turn more than what is read into it.
+    spare_piece: Vec<u8>,
     /// Replicas that do not run, and why their groups wait.
     asides: BTreeMap<u16, asides::Standby>,
     waits: asides::Waits,
@@ -476,7 +478,7 @@ impl<D: Disk> WorkerCore<D> {
     ///
     /// # Errors
     /// A sync failed: what is on disk is unknown, and the process must stop.
-    pub fn job_done(&mut self, done: JobDone) -> anyhow::Result<()> {
+    pub fn job_done(&mut self, done: JobDone<D>) -> anyhow::Result<()> {
         match done {
             JobDone::Synced(result) => {
                 result?;
@@ -487,6 +489,7 @@ impl<D: Disk> WorkerCore<D> {
                     self.sync();
                 }
             }
+            JobDone::Written(result) => self.piece_written(result)?,
             JobDone::Snapshot(id, header, result) => {
                 let Some(group) = self.groups.get_mut(&id) else {
                     self.snapshots.discard(id, header.index)?;
@@ -591,11 +594,11 @@ impl<D: Disk> WorkerCore<D> {
             self.attend_asides()?;
             self.publish();
             self.publish_status(now);
-            // Frees dead segments, a bounded piece at a time, at up to 10 MiB/s.
-            if !self.log.borrow().has_staged() {
-                let maintained = self.log.borrow_mut().maintain();
-                maintained.or_else(no_room)?;
-            }
+        }
+        // Frees dead segments, a small piece at a time, for commands wait meanwhile: at up to 6 MiB/s.
+        if !self.log.borrow().has_staged() {
+            let maintained = self.log.borrow_mut().maintain();
+            maintained.or_else(no_room)?;
         }
         if self.ticks.is_multiple_of(HOUSEKEEPING_TICKS) {
             self.reckon_rate(now);

@@ -42,7 +42,10 @@ const WRITE_BYTES: usize = 128 << 10;
 /// What the system keeps of replies that a proxy has not taken: what a small one finds before it.
 const REPLY_BUFFER_BYTES: usize = 256 << 10;
 /// Bytes of a snapshot in one frame.
-const SNAPSHOT_FRAME_BYTES: usize = 256 << 10;
+const SNAPSHOT_FRAME_BYTES: usize = 64 << 10;
+/// Priority of threads that nobody waits for: 1/70 of a turn's share of a busy processor.
+#[cfg(target_os = "linux")]
+const BACKGROUND_NICE: i32 = 19;
 /// Time for a connection to be made and greeted.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time without progress after which the transfer of a snapshot is given up.
@@ -72,7 +75,7 @@ pub enum Input {
     /// A change of the cluster map, and where its answer goes. It waits for the meta group, whose queue is bounded.
     MetaWrite(Vec<u8>, oneshot::Sender<MetaAnswer>),
     /// The log thread is done, and has taken so many µs.
-    Job(JobDone, u64),
+    Job(JobDone<FsDisk>, u64),
     /// Hand every leadership over; the flag of [`Inbox`] tells when it is done.
     Leave,
     /// Make the log durable and end.
@@ -124,16 +127,17 @@ pub struct ShellOptions {
 pub fn run(options: ShellOptions, ready: impl FnOnce()) -> anyhow::Result<()> {
     let disk = FsDisk::open(&options.folder)?;
     let core = WorkerCore::new(options.core.clone(), Arc::clone(&options.shared), &options.map, disk)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().on_thread_start(yield_to_turns).build()?;
     let worker = options.core.worker;
     let inbox = Arc::clone(&options.inboxes[usize::from(worker)]);
     core.set_wake({
         let inbox = Arc::clone(&inbox);
         move || inbox.wake.notify_one()
     });
-    let (syncs, sync_thread) = job_thread(format!("log-{worker}"), &inbox)?;
+    let (syncs, sync_thread) = job_thread(format!("log-{worker}"), &inbox, || {})?;
     // Snapshots may be large: the log's syncs, for which writes wait, must not queue behind them.
-    let (snapshots, snapshot_thread) = job_thread(format!("snapshot-{worker}"), &inbox)?;
+    let (snapshots, snapshot_thread) = job_thread(format!("snapshot-{worker}"), &inbox, yield_to_turns)?;
     let shell = Rc::new(Shell {
         core: RefCell::new(core),
         clock: SystemClock,
@@ -173,10 +177,12 @@ pub fn run(options: ShellOptions, ready: impl FnOnce()) -> anyhow::Result<()> {
 fn job_thread(
     name: String,
     inbox: &Arc<Inbox>,
+    start: fn(),
 ) -> io::Result<(crossbeam::channel::Sender<Job<FsDisk>>, std::thread::JoinHandle<()>)> {
     let (sender, queue) = crossbeam::channel::unbounded::<Job<FsDisk>>();
     let inbox = Arc::clone(inbox);
     let thread = std::thread::Builder::new().name(name).spawn(move || {
+        start();
         for job in queue {
             let started_us = SystemClock.now().boot_us;
             let done = job.run();
@@ -331,7 +337,9 @@ impl Shell {
             // The threads live as long as these senders.
             let _ = match job {
                 Job::Sync(_) => self.syncs.send(job),
-                Job::Snapshot { .. } | Job::Received { .. } | Job::Free(_) => self.snapshots.send(job),
+                Job::Write { .. } | Job::Snapshot { .. } | Job::Received { .. } | Job::Free(_) => {
+                    self.snapshots.send(job)
+                }
             };
         }
         for (worker, message) in messages {
@@ -710,45 +718,51 @@ impl Shell {
 
     // --- Snapshots -------------------------------------------------------------------------------------------------
 
-    async fn send_snapshot(self: Rc<Self>, mut send: SnapshotSend<FsDisk>) {
-        let (group, replica) = (send.group, send.message.to());
-        let outcome = self.copy_snapshot(&mut send).await;
+    async fn send_snapshot(self: Rc<Self>, send: SnapshotSend<FsDisk>) {
+        let (to, group, replica) = (send.to.clone(), send.group, send.message.to());
+        let index = send.reader.header().index;
+        let outcome = self.copy_snapshot(send).await;
         if let Err(error) = &outcome {
             match error.downcast_ref::<LogError>() {
-                Some(error) => {
-                    self.core.borrow_mut().snapshot_unreadable(group, send.reader.header().index, error);
-                }
-                None => tracing::warn!(%group, to = %send.to, %error, "a snapshot could not be sent"),
+                Some(error) => self.core.borrow_mut().snapshot_unreadable(group, index, error),
+                None => tracing::warn!(%group, %to, %error, "a snapshot could not be sent"),
             }
         }
         self.core.borrow_mut().snapshot_sent(group, replica, outcome.is_ok());
         self.inbox.wake.notify_one();
     }
 
-    async fn copy_snapshot(&self, send: &mut SnapshotSend<FsDisk>) -> anyhow::Result<()> {
+    async fn copy_snapshot(&self, send: SnapshotSend<FsDisk>) -> anyhow::Result<()> {
+        let SnapshotSend { to, group, incarnation, message, mut reader } = send;
         let map = self.shared.map().ok_or_else(|| anyhow::anyhow!("no cluster map"))?;
-        let node = map.node(&send.to).ok_or_else(|| anyhow::anyhow!("the node has left the cluster"))?;
-        let workers = self.core.borrow_mut().peer_workers(&send.to);
-        let (mut stream, _) =
-            self.connect(&node.peer, Channel::Snapshot, worker_of(send.group, workers)).await?;
+        let node = map.node(&to).ok_or_else(|| anyhow::anyhow!("the node has left the cluster"))?;
+        let workers = self.core.borrow_mut().peer_workers(&to);
+        let (mut stream, _) = self.connect(&node.peer, Channel::Snapshot, worker_of(group, workers)).await?;
         let mut out = Vec::new();
         frame::put(&mut out, Kind::SnapshotBegin, |out| {
-            out.extend_from_slice(&send.group.0.to_le_bytes());
-            out.extend_from_slice(&send.incarnation.to_le_bytes());
-            let mut message = Vec::new();
-            send.message.encode(&mut message);
-            put_bytes(out, &message);
+            out.extend_from_slice(&group.0.to_le_bytes());
+            out.extend_from_slice(&incarnation.to_le_bytes());
+            let mut announced = Vec::new();
+            message.encode(&mut announced);
+            put_bytes(out, &announced);
         });
         loop {
-            let bytes = send.reader.next_raw(SNAPSHOT_FRAME_BYTES)?;
-            if bytes.is_empty() {
+            let bytes;
+            (reader, out, bytes) = off_turn(move || {
+                let raw = reader.next_raw(SNAPSHOT_FRAME_BYTES)?;
+                if !raw.is_empty() {
+                    frame::put(&mut out, Kind::SnapshotChunk, |out| out.extend_from_slice(&raw));
+                }
+                Ok((reader, out, raw.len()))
+            })
+            .await?;
+            if bytes == 0 {
                 break;
             }
             failpoint::hit(Point::SnapshotSend)?;
-            frame::put(&mut out, Kind::SnapshotChunk, |out| out.extend_from_slice(&bytes));
             tokio::time::timeout(SNAPSHOT_TIMEOUT, stream.write_all(&out)).await??;
             out.clear();
-            self.keep_pace(&self.shared.sending, bytes.len()).await;
+            self.keep_pace(&self.shared.sending, bytes).await;
         }
         frame::put(&mut out, Kind::SnapshotEnd, |_| {});
         stream.write_all(&out).await?;
@@ -783,7 +797,11 @@ impl Shell {
         loop {
             match tokio::time::timeout(SNAPSHOT_TIMEOUT, read_frame(&mut stream, &mut body)).await?? {
                 Kind::SnapshotChunk => {
-                    receive.write(&body)?;
+                    (receive, body) = off_turn(move || {
+                        receive.write(&body)?;
+                        Ok((receive, body))
+                    })
+                    .await?;
                     self.keep_pace(&self.shared.receiving, body.len()).await;
                 }
                 Kind::SnapshotEnd => break,
@@ -802,6 +820,23 @@ impl Shell {
         frame::put(&mut out, Kind::SnapshotEnd, |_| {});
         stream.write_all(&out).await?;
         Ok(())
+    }
+}
+
+/// Does work that may wait for the disk or take long on another thread, so that turns go on meanwhile.
+async fn off_turn<T: Send + 'static>(
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    tokio::task::spawn_blocking(work).await?
+}
+
+/// Lets the calling thread run after all others when the processors are short: its work is for later.
+fn yield_to_turns() {
+    // On Linux a thread has a priority of its own; elsewhere this would be the whole process.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), BACKGROUND_NICE)
+    {
+        tracing::debug!(%error, "a thread keeps its priority");
     }
 }
 

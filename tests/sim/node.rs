@@ -92,7 +92,7 @@ pub(crate) struct Worker {
     /// Work of the log thread, oldest first.
     pub(crate) jobs: VecDeque<Job<MemDisk>>,
     pub(crate) is_job_running: bool,
-    pub(crate) done: Option<JobDone>,
+    pub(crate) done: Option<JobDone<MemDisk>>,
     pub(crate) has_turn: bool,
     pub(crate) has_flush: bool,
     pub(crate) mail: VecDeque<WorkerMessage>,

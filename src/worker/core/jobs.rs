@@ -1,7 +1,7 @@
 //! Work for the log threads.
 
 use super::snapshots::Restore;
-use crate::log::{Disk, LogError, SnapshotHeader, SnapshotJob, SyncJob};
+use crate::log::{CHUNK_BYTES_MAX, Disk, LogError, SnapshotHeader, SnapshotJob, SnapshotWriter, SyncJob};
 use crate::shard::Machine;
 use crate::shard::raft::Message;
 
@@ -10,6 +10,13 @@ use crate::shard::raft::Message;
 pub enum Job<D: Disk> {
     /// Make the log durable.
     Sync(SyncJob<D>),
+    /// Write the next bytes of a snapshot of an own group.
+    Write {
+        /// The snapshot.
+        writer: SnapshotWriter<D>,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
     /// Make a snapshot of an own group durable.
     Snapshot {
         /// The snapshot.
@@ -34,9 +41,11 @@ pub enum Job<D: Disk> {
 
 /// Outcome of a [`Job`].
 #[derive(Debug)]
-pub enum JobDone {
+pub enum JobDone<D: Disk> {
     /// The log is durable up to this write.
     Synced(Result<u64, LogError>),
+    /// The next bytes of a snapshot are in its file; the buffer that they were in is empty.
+    Written(Result<(SnapshotWriter<D>, Vec<u8>), LogError>),
     /// The snapshot of an own group is durable.
     Snapshot(u16, SnapshotHeader, Result<(), LogError>),
     /// A received snapshot is durable, and this is its state.
@@ -47,11 +56,16 @@ pub enum JobDone {
 
 impl<D: Disk> Job<D> {
     /// Does the work; blocks for as long as the disk takes.
-    pub fn run(self) -> JobDone {
+    pub fn run(self) -> JobDone<D> {
         match self {
             Self::Sync(job) => {
                 let through = job.through();
                 JobDone::Synced(job.run().map(|()| through))
+            }
+            Self::Write { mut writer, mut bytes } => {
+                let written = bytes.chunks(CHUNK_BYTES_MAX).try_for_each(|chunk| writer.chunk(chunk));
+                bytes.clear();
+                JobDone::Written(written.map(|()| (writer, bytes)))
             }
             Self::Snapshot { job, group } => {
                 let header = job.header().clone();

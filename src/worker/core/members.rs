@@ -60,9 +60,7 @@ impl<D: Disk> WorkerCore<D> {
         self.snapshots_wanted.retain(|&wanted| wanted != id);
         // One that the disk still makes durable is judged when that is done.
         self.received.retain(|&group, index| group != id || index.is_none());
-        if self.building.as_ref().is_some_and(|(building, _)| *building == id) {
-            self.building = None;
-        }
+        self.give_up_building(id);
         Some(group)
     }
 

@@ -3,13 +3,16 @@
 use super::start::machine_index;
 use super::{Job, WorkerCore, no_room};
 use crate::failpoint::{self, Point};
-use crate::log::{Disk, IncomingSnapshot, LogError, Mark, SnapshotHeader, SnapshotReader};
+use crate::log::{Disk, IncomingSnapshot, LogError, Mark, SnapshotHeader, SnapshotReader, SnapshotWriter};
 use crate::meta::MetaMachine;
 use crate::shard::machine::MachineRestorer;
 use crate::shard::raft::Message;
 use crate::shard::{Group, Machine};
 use ringfort_ring::NodeId;
 use ringfort_wire::{FEATURE_LEVEL, GroupId};
+
+/// Steps of reading after which what was read is written to the file.
+const PIECE_STEPS: usize = 4;
 
 /// A snapshot to be sent to a node: the shell opens a connection and copies the bytes.
 #[derive(Debug)]
@@ -49,6 +52,21 @@ impl<D: Disk> SnapshotReceive<D> {
 pub(super) struct Received {
     pub(super) header: SnapshotHeader,
     pub(super) machine: Machine,
+}
+
+/// A snapshot of an own group that is being made: turns read the state in small steps, and the snapshot thread writes what
+/// was read, since a file's write may wait for memory or for the disk.
+#[derive(Debug)]
+pub(super) struct Building<D: Disk> {
+    group: u16,
+    /// `None` while the thread writes.
+    writer: Option<SnapshotWriter<D>>,
+    /// What was read since the last write.
+    piece: Vec<u8>,
+    /// Whether all was read.
+    is_read: bool,
+    /// Whether it ends with the write that is under way.
+    is_given_up: bool,
 }
 
 impl<D: Disk> WorkerCore<D> {
@@ -153,61 +171,101 @@ impl<D: Disk> WorkerCore<D> {
         Ok(Some((group, index)))
     }
 
-    /// Begins a snapshot of every group that wants one, one after the other, and writes the next bytes of it.
+    /// Begins a snapshot of every group that wants one, one after the other, and reads the next bytes of its state.
     pub(super) fn build_snapshot(&mut self) -> Result<(), LogError> {
-        if self.building.is_none() {
-            let Some(id) = self.snapshots_wanted.pop_front() else { return Ok(()) };
-            let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
-            let incarnation = group.incarnation();
-            let Some((index, term)) = group.snapshot_begin() else { return Ok(()) };
-            let members = group.raft().membership().encode();
-            let header = SnapshotHeader {
-                group: id,
-                feature_level: FEATURE_LEVEL,
-                incarnation,
-                index,
-                term,
-                conf: members.into(),
-            };
-            match self.snapshots.create(header) {
-                Ok(writer) => {
-                    self.status.snapshots_written += 1;
-                    self.building = Some((id, writer));
-                }
-                Err(error) => {
-                    group.snapshot_abort();
-                    return no_room(error);
-                }
+        if self.building.is_none() && !self.begin_snapshot()? {
+            return Ok(());
+        }
+        let Some(building) = &mut self.building else { return Ok(()) };
+        let (Some(_), Some(group)) = (&building.writer, self.groups.get_mut(&building.group)) else {
+            return Ok(());
+        };
+        let step_bytes = self.options.limits.snapshot_step_bytes;
+        building.is_read = group.snapshot_next(step_bytes, &mut building.piece);
+        if building.is_read || building.piece.len() >= PIECE_STEPS * step_bytes {
+            let bytes = std::mem::take(&mut building.piece);
+            self.jobs.extend(building.writer.take().map(|writer| Job::Write { writer, bytes }));
+        }
+        Ok(())
+    }
+
+    /// Begins a snapshot of the next group that wants one; whether there was one.
+    fn begin_snapshot(&mut self) -> Result<bool, LogError> {
+        let Some(id) = self.snapshots_wanted.pop_front() else { return Ok(false) };
+        let Some(group) = self.groups.get_mut(&id) else { return Ok(false) };
+        let incarnation = group.incarnation();
+        let Some((index, term)) = group.snapshot_begin() else { return Ok(false) };
+        let conf = group.raft().membership().encode().into();
+        let header =
+            SnapshotHeader { group: id, feature_level: FEATURE_LEVEL, incarnation, index, term, conf };
+        match self.snapshots.create(header) {
+            Ok(writer) => {
+                self.status.snapshots_written += 1;
+                self.building = Some(Building {
+                    group: id,
+                    writer: Some(writer),
+                    piece: std::mem::take(&mut self.spare_piece),
+                    is_read: false,
+                    is_given_up: false,
+                });
+                Ok(true)
+            }
+            Err(error) => {
+                group.snapshot_abort();
+                no_room(error).map(|()| false)
             }
         }
-        let Some((id, writer)) = &mut self.building else { return Ok(()) };
-        let id = *id;
-        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
-        let mut bytes = Vec::new();
-        let is_done = group.snapshot_next(self.options.limits.snapshot_step_bytes, &mut bytes);
-        let written = bytes.chunks(crate::log::CHUNK_BYTES_MAX).try_for_each(|chunk| writer.chunk(chunk));
-        if let Err(error) = written {
-            group.snapshot_abort();
-            self.building = None;
-            return no_room(error);
+    }
+
+    /// A piece of the snapshot that is being built is in its file, or did not fit.
+    pub(super) fn piece_written(
+        &mut self,
+        result: Result<(SnapshotWriter<D>, Vec<u8>), LogError>,
+    ) -> Result<(), LogError> {
+        let Some(mut building) = self.building.take() else { return Ok(()) };
+        if building.is_given_up {
+            return Ok(());
         }
-        if is_done && let Some((_, writer)) = self.building.take() {
-            match writer.finish() {
-                Ok(job) => self.jobs.push(Job::Snapshot { job, group: id }),
-                Err(error) => {
-                    if let Some(group) = self.groups.get_mut(&id) {
-                        group.snapshot_abort();
-                    }
-                    return no_room(error);
+        let finished = result.and_then(|(writer, piece)| {
+            if building.is_read {
+                if piece.capacity() <= 2 * PIECE_STEPS * self.options.limits.snapshot_step_bytes {
+                    self.spare_piece = piece;
                 }
+                return writer.finish().map(Some);
+            }
+            (building.writer, building.piece) = (Some(writer), piece);
+            Ok(None)
+        });
+        match finished {
+            Ok(Some(job)) => self.jobs.push(Job::Snapshot { job, group: building.group }),
+            Ok(None) => self.building = Some(building),
+            Err(error) => {
+                if let Some(group) = self.groups.get_mut(&building.group) {
+                    group.snapshot_abort();
+                }
+                return no_room(error);
             }
         }
         Ok(())
     }
 
-    /// Whether a snapshot is being written, so that turns must go on without input.
+    /// The snapshot of this group that is being built, if it is one of it, is of no use any more.
+    pub(super) fn give_up_building(&mut self, id: u16) {
+        if let Some(building) = self.building.as_mut().filter(|building| building.group == id) {
+            building.is_given_up = true;
+            if building.writer.is_some() {
+                self.building = None;
+            }
+        }
+    }
+
+    /// Whether there is work that no input asks for, so that turns must go on.
     pub fn has_background_work(&self) -> bool {
-        self.building.is_some() || !self.snapshots_wanted.is_empty() || self.can_succeed()
+        let has_snapshot_work = match &self.building {
+            Some(building) => building.writer.is_some(),
+            None => !self.snapshots_wanted.is_empty(),
+        };
+        has_snapshot_work || self.can_succeed()
     }
 
     pub(super) fn install(&mut self, id: u16, index: u64, term: u64) -> anyhow::Result<()> {
@@ -220,9 +278,7 @@ impl<D: Disk> WorkerCore<D> {
                 anyhow::anyhow!("group {id}: the snapshot at {index} that Raft accepted is not here")
             })?;
         let conf = header.conf;
-        if self.building.as_ref().is_some_and(|(building, _)| *building == id) {
-            self.building = None;
-        }
+        self.give_up_building(id);
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         group.snapshot_abort();
         self.jobs.push(Job::Free(Box::new(group.install(machine))));
@@ -502,6 +558,28 @@ mod tests {
             assert!(trio.group(absent).raft().mark_index() > 0, "by a snapshot");
             trio.write(20..22);
         }
+    }
+
+    #[test]
+    fn a_snapshot_given_up_while_a_piece_is_written_ends_with_that_piece() {
+        let mut trio = Trio::new();
+        trio.write(0..3);
+        let core = &mut trio.cores[0];
+        core.snapshots_wanted.push_back(GROUP.0);
+        core.build_snapshot().unwrap();
+        let jobs = core.take_jobs();
+        assert!(jobs.iter().any(|job| matches!(job, Job::Write { .. })));
+        assert!(!core.has_background_work(), "turns go on when the piece is in the file");
+        core.give_up_building(GROUP.0);
+        core.groups.get_mut(&GROUP.0).unwrap().snapshot_abort();
+        for job in jobs {
+            core.job_done(job.run()).unwrap();
+        }
+        assert!(core.take_jobs().is_empty(), "nothing is made durable");
+        let names = trio.disks[0].list().unwrap();
+        assert!(names.iter().all(|name| !name.starts_with("snap-")), "{names:?}");
+        trio.cores[0].snapshots_wanted.push_back(GROUP.0);
+        trio.until("the next one", |trio| trio.group(0).raft().mark_index() > 0);
     }
 
     #[test]

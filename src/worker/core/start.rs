@@ -53,6 +53,7 @@ impl<D: Disk> WorkerCore<D> {
             jobs: Vec::new(),
             is_syncing: false,
             building: None,
+            spare_piece: Vec::new(),
             asides: BTreeMap::new(),
             waits: Default::default(),
             watch: Default::default(),
