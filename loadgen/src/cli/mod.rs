@@ -3,7 +3,8 @@
 mod check;
 mod load;
 
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{self, BufWriter, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -65,11 +66,17 @@ fn address(text: &str) -> Result<String, String> {
 
 /// Writes `report` to a file; says so when it cannot.
 fn write_json(path: &Path, report: &impl serde::Serialize) -> bool {
-    let result = serde_json::to_vec_pretty(report)
-        .map_err(std::io::Error::other)
-        .and_then(|bytes| std::fs::write(path, bytes));
+    written(path, |out| {
+        serde_json::to_writer_pretty(&mut *out, report)?;
+        out.flush()
+    })
+}
+
+/// Writes a file; says so when it cannot.
+fn written(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> bool {
+    let result = File::create(path).and_then(|file| write(&mut BufWriter::new(file)));
     if let Err(error) = &result {
-        let _ = writeln!(std::io::stderr(), "ringfort-loadgen: cannot write {}: {error}", path.display());
+        let _ = writeln!(io::stderr(), "ringfort-loadgen: cannot write {}: {error}", path.display());
     }
     result.is_ok()
 }

@@ -1,14 +1,16 @@
 //! The closed loop: a client sends a batch, takes its replies, sends the next.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::time::{Duration, Instant};
 
+use ringfort_ring::slot::slot_of;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::replies;
+use super::flight::Flight;
 use super::stats::SharedCounts;
-use super::workload::Generator;
+use super::workload::{Generator, Op, first_key};
 use crate::conn;
 use crate::routes::Routes;
 
@@ -34,51 +36,75 @@ impl Seat {
 
     /// Asks where slots are, the nodes known first.
     async fn refresh(&mut self, target: &str) -> io::Result<()> {
-        let addresses = [self.routes.addresses(), &[target.to_owned()]].concat();
-        self.routes = Routes::fetch(&addresses).await?;
+        self.routes = fetch(&self.routes, target).await?;
         let nodes = self.routes.addresses();
         self.address.clone_from(&nodes[self.client % nodes.len()]);
         Ok(())
     }
 }
 
-/// One client.
-pub(super) struct Client<'a> {
-    pub(super) target: &'a str,
-    pub(super) generator: Generator,
-    /// In a cluster.
-    pub(super) seat: Option<Seat>,
-    pub(super) pipeline: usize,
-    pub(super) counts: &'a SharedCounts,
+/// Asks the nodes that are known, then `target`, where slots are.
+async fn fetch(known: &Routes, target: &str) -> io::Result<Routes> {
+    Routes::fetch(&[known.addresses(), &[target.to_owned()]].concat()).await
 }
 
-impl Client<'_> {
+/// One client.
+pub(super) struct Client<'a> {
+    target: &'a str,
+    generator: Generator,
+    pipeline: usize,
+    counts: &'a SharedCounts,
+    flight: Flight,
+    /// Commands to send.
+    out: Vec<u8>,
+    /// Replies not yet taken.
+    buf: Vec<u8>,
+}
+
+impl<'a> Client<'a> {
+    pub(super) fn new(
+        target: &'a str,
+        generator: Generator,
+        pipeline: usize,
+        counts: &'a SharedCounts,
+    ) -> Self {
+        Self {
+            target,
+            generator,
+            pipeline,
+            counts,
+            flight: Flight::default(),
+            out: Vec::new(),
+            buf: Vec::new(),
+        }
+    }
+
     /// Sends the mix until `deadline`; what a broken connection leaves unanswered is counted and not sent again.
-    pub(super) async fn run(mut self, deadline: Instant) {
-        let (mut out, mut buf) = (Vec::new(), Vec::new());
+    pub(super) async fn run(&mut self, mut seat: Option<Seat>, deadline: Instant) {
         let mut stream = None;
         while Instant::now() < deadline {
             if stream.is_none()
-                && let Some(seat) = &mut self.seat
+                && let Some(seat) = &mut seat
                 && seat.refresh(self.target).await.is_err()
             {
                 tokio::time::sleep(BACK_OFF).await;
                 continue;
             }
-            let address = self.seat.as_ref().map_or(self.target, |seat| &seat.address);
+            let address = seat.as_ref().map_or(self.target, |seat| &seat.address);
             let Ok(connected) = connected(&mut stream, address).await else {
                 tokio::time::sleep(BACK_OFF).await;
                 continue;
             };
-            out.clear();
-            let want = generate(&mut self.generator, self.pipeline, self.seat.as_ref(), &mut out);
-            match exchange(connected, &out, want, &mut buf, self.counts).await {
-                Ok(None) if want > 0 => {}
+            self.generate(seat.as_ref());
+            let is_idle = self.flight.is_empty();
+            match self.exchange(connected).await {
+                // A node without slots.
+                Ok(_) if is_idle => stream = None,
                 // Other errors are counted; this one says that the map is old.
-                Ok(Some(error)) if self.seat.is_none() || !error.starts_with("MOVED") => {}
-                Ok(_) => stream = None,
-                Err(left) => {
-                    self.counts.lock().broken += left.unanswered;
+                Ok(Some(error)) if seat.is_some() && error.starts_with("MOVED") => stream = None,
+                Ok(_) => {}
+                Err(_) => {
+                    self.give_up();
                     stream = None;
                     tokio::time::sleep(BACK_OFF).await;
                 }
@@ -86,62 +112,136 @@ impl Client<'_> {
         }
     }
 
+    /// Counts what is on its way as unanswered.
+    pub(super) fn give_up(&mut self) {
+        self.counts.lock().broken += self.flight.clear(&self.generator);
+    }
+
     /// Writes the keys `keys`, each batch again until every reply is in order.
-    pub(super) async fn fill(mut self, keys: std::ops::Range<u64>) -> io::Result<()> {
-        let (mut out, mut buf) = (Vec::new(), Vec::new());
-        let mut stream = None;
+    pub(super) async fn fill(mut self, is_cluster: bool, keys: std::ops::Range<u64>) -> io::Result<()> {
+        let mut nodes = Nodes { routes: is_cluster.then(Routes::default), streams: BTreeMap::new() };
         let mut next = keys.start;
         let mut progress = Instant::now();
         while next < keys.end {
-            let end = keys.end.min(next + self.pipeline as u64);
-            out.clear();
-            for key in next..end {
-                self.generator.at(key, &mut out);
-            }
-            let result = match connected(&mut stream, self.target).await {
-                Err(error) => Err(error),
-                Ok(stream) => {
-                    let exchange = exchange(stream, &out, end - next, &mut buf, self.counts);
-                    match tokio::time::timeout(STALLED_MAX, exchange).await {
-                        Err(_) => Err(io::ErrorKind::TimedOut.into()),
-                        Ok(Err(left)) => Err(left.error),
-                        Ok(Ok(None)) => Ok(true),
-                        Ok(Ok(Some(_))) => Ok(false),
-                    }
+            let batch = self.pipeline * nodes.len();
+            let end = keys.end.min(next + batch as u64);
+            let problem = match self.write(next..end, &mut nodes).await {
+                Ok(None) => {
+                    next = end;
+                    progress = Instant::now();
+                    continue;
+                }
+                Ok(Some(refusal)) => io::Error::other(refusal),
+                Err(error) => {
+                    nodes.streams.clear();
+                    error
                 }
             };
-            if matches!(result, Ok(true)) {
-                next = end;
-                progress = Instant::now();
-                continue;
-            }
+            self.flight.clear(&self.generator);
             if progress.elapsed() > STALLED_MAX {
-                return Err(result
-                    .err()
-                    .unwrap_or_else(|| io::Error::other("the server goes on refusing writes")));
-            }
-            if result.is_err() {
-                stream = None;
+                return Err(problem);
             }
             tokio::time::sleep(BACK_OFF).await;
+            if let Some(routes) = &mut nodes.routes
+                && let Ok(fetched) = fetch(routes, self.target).await
+            {
+                *routes = fetched;
+            }
         }
         Ok(())
     }
+
+    /// Writes the keys `keys`, each at its node; returns the first refusal.
+    async fn write(&mut self, keys: std::ops::Range<u64>, nodes: &mut Nodes) -> io::Result<Option<String>> {
+        let mut parts: BTreeMap<&str, (Vec<u8>, Vec<Op>)> = BTreeMap::new();
+        let mut command = Vec::new();
+        for key in keys {
+            command.clear();
+            let op = self.generator.at(key, &mut command);
+            let address = match &nodes.routes {
+                None => self.target,
+                Some(routes) => routes
+                    .address(slot_of(first_key(&command)))
+                    .ok_or_else(|| io::Error::other("the cluster's map has a gap"))?,
+            };
+            let (out, ops) = parts.entry(address).or_default();
+            out.extend_from_slice(&command);
+            ops.push(op);
+        }
+        for (address, (out, ops)) in parts {
+            if !nodes.streams.contains_key(address) {
+                nodes.streams.insert(address.to_owned(), conn::open(address).await?);
+            }
+            let Some(stream) = nodes.streams.get_mut(address) else { continue };
+            self.out = out;
+            for op in ops {
+                self.flight.add(op, 0);
+            }
+            let refusal = tokio::time::timeout(STALLED_MAX, self.exchange(stream)).await??;
+            if refusal.is_some() {
+                return Ok(refusal);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes a batch, in a cluster one of the seat's keys.
+    fn generate(&mut self, seat: Option<&Seat>) {
+        self.out.clear();
+        for _ in 0..self.pipeline {
+            let op = match seat {
+                None => Some(self.generator.next(&mut self.out)),
+                Some(Seat { routes, address, .. }) => self
+                    .generator
+                    .next_in(&mut self.out, |slot| routes.address(slot) == Some(address.as_str())),
+            };
+            let Some(op) = op else { return };
+            self.flight.add(op, 0);
+        }
+    }
+
+    /// Sends what there is to send until nothing is on its way any more; returns the first error reply.
+    ///
+    /// # Errors
+    /// The connection is of no more use. What is on its way then stays in `flight`.
+    async fn exchange(&mut self, stream: &mut TcpStream) -> io::Result<Option<String>> {
+        let sent = Instant::now();
+        self.buf.clear();
+        loop {
+            if !self.out.is_empty() {
+                stream.write_all(&self.out).await?;
+                self.out.clear();
+            }
+            if self.flight.is_empty() {
+                break;
+            }
+            self.buf.reserve(READ_BYTES);
+            if stream.read_buf(&mut self.buf).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let now_ns = sent.elapsed().as_nanos() as u64;
+            let Self { flight, buf, generator, out, counts, .. } = self;
+            let taken = flight.take(buf, now_ns, generator, out, &mut counts.lock())?;
+            buf.drain(..taken);
+        }
+        let error = self.flight.take_error();
+        if let Some(error) = &error {
+            self.counts.lock().note_error(error);
+        }
+        Ok(error)
+    }
 }
 
-/// Appends a batch, in a cluster one of the seat's keys; returns its length.
-fn generate(generator: &mut Generator, len: usize, seat: Option<&Seat>, out: &mut Vec<u8>) -> u64 {
-    match seat {
-        None => {
-            for _ in 0..len {
-                generator.next(out);
-            }
-            len as u64
-        }
-        Some(Seat { routes, address, .. }) => {
-            let is_own = |slot| routes.address(slot) == Some(address.as_str());
-            (0..len).take_while(|_| generator.next_in(out, is_own)).count() as u64
-        }
+/// Where `fill` writes.
+struct Nodes {
+    /// Of a cluster.
+    routes: Option<Routes>,
+    streams: BTreeMap<String, TcpStream>,
+}
+
+impl Nodes {
+    fn len(&self) -> usize {
+        self.routes.as_ref().map_or(1, |routes| routes.addresses().len().max(1))
     }
 }
 
@@ -150,54 +250,4 @@ async fn connected<'a>(stream: &'a mut Option<TcpStream>, target: &str) -> io::R
         Some(stream) => Ok(stream),
         None => Ok(stream.insert(conn::open(target).await?)),
     }
-}
-
-struct Broken {
-    error: io::Error,
-    unanswered: u64,
-}
-
-/// Sends `out` and takes `want` replies; returns the first error reply.
-async fn exchange(
-    stream: &mut TcpStream,
-    out: &[u8],
-    want: u64,
-    buf: &mut Vec<u8>,
-    counts: &SharedCounts,
-) -> Result<Option<String>, Broken> {
-    let sent = Instant::now();
-    let mut left = want;
-    buf.clear();
-    if let Err(error) = stream.write_all(out).await {
-        return Err(Broken { error, unanswered: left });
-    }
-    let mut first_error = None;
-    while left > 0 {
-        buf.reserve(READ_BYTES);
-        let read = match stream.read_buf(buf).await {
-            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-            other => other,
-        };
-        let counted = read.and_then(|_| replies::count(buf).map_err(io::Error::other));
-        let counted = match counted {
-            Ok(counted) if counted.replies <= left => counted,
-            Ok(_) => {
-                let error = io::Error::other("more replies than commands");
-                return Err(Broken { error, unanswered: left });
-            }
-            Err(error) => return Err(Broken { error, unanswered: left }),
-        };
-        if counted.replies == 0 {
-            continue;
-        }
-        left -= counted.replies;
-        buf.drain(..counted.bytes);
-        let mut counts = counts.lock();
-        counts.record(sent.elapsed().as_nanos() as u64, counted.replies);
-        if counted.errors > 0 {
-            first_error = first_error.or_else(|| counted.first_error.clone());
-            counts.record_errors(counted.errors, counted.first_error);
-        }
-    }
-    Ok(first_error)
 }

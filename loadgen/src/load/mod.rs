@@ -1,14 +1,17 @@
 //! Load: `fill` writes keys, `run` sends a mix and measures.
 //!
 //! Cost of the generator itself: commands are copied from templates, P of them into one buffer and one write; replies are
-//! counted, not read. Each thread has its own runtime and its share of the clients.
+//! counted, most of them not read. Each thread has its own runtime and its share of the clients.
 
 pub mod stats;
+pub mod timeline;
 pub mod workload;
+pub mod ycsb;
 
 mod closed;
+mod flight;
+mod keys;
 mod open;
-mod replies;
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -18,8 +21,15 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio::task::LocalSet;
 
-use stats::{Counts, Latency, SharedCounts};
+use keys::Records;
+use stats::{Counts, Latency, Point, SharedCounts};
+use timeline::{Cutter, Row};
 use workload::{Generator, KEYS_MAX, Workload};
+
+/// Shortest interval of a timeline.
+const INTERVAL_MIN: Duration = Duration::from_millis(10);
+/// From one line of progress to the next.
+const PROGRESS: Duration = Duration::from_secs(1);
 
 /// What to send, by whom, for how long.
 #[derive(Debug, Clone)]
@@ -36,11 +46,13 @@ pub struct Options {
     pub duration: Duration,
     /// Requests a second over all clients: an open loop. `None`: a closed loop.
     pub rate: Option<f64>,
-    /// The target is a node of a cluster: each client talks straight to one of its nodes, about that node's keys (closed
-    /// loop, commands with one key; `fill` goes by any one endpoint instead).
+    /// The target is a node of a cluster: each client talks straight to one of its nodes, about that node's keys (commands
+    /// with one key); `fill` writes each key to its node.
     pub is_cluster: bool,
     /// Commands and keys.
     pub workload: Workload,
+    /// Length of a row of the timeline.
+    pub interval: Duration,
     /// A line each second to standard error.
     pub progress: bool,
 }
@@ -87,25 +99,15 @@ pub struct Summary {
     pub ops_per_second: f64,
     /// Closed loop: from the batch's write to the reply. Open loop: from the scheduled time to the reply.
     pub latency: Latency,
-    /// Each second of the run.
-    pub timeline: Vec<Second>,
-}
-
-/// One second of a run.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
-pub struct Second {
-    /// Its end, since the start.
-    pub at_s: f64,
-    /// Operations answered.
-    pub operations: u64,
-    /// Error replies and broken operations.
-    pub errors: u64,
-    /// Median latency.
-    pub p50_us: f64,
-    /// 99th percentile.
-    pub p99_us: f64,
-    /// Longest.
-    pub max_us: f64,
+    /// The distribution of the latencies.
+    pub latency_curve: Vec<Point>,
+    /// What the generator itself took, microseconds of CPU for each operation.
+    pub generator_cpu_us: f64,
+    /// Each interval of the run.
+    pub timeline: Vec<Row>,
+    /// All that was counted.
+    #[serde(skip)]
+    pub counts: Counts,
 }
 
 /// Sends the mix for the duration. Blocks.
@@ -117,15 +119,13 @@ pub fn run(options: &Options) -> Result<Summary, LoadError> {
     drive(options, |part, start| Box::pin(part.run(start)))
 }
 
-/// Writes `key:000000000000` to the last of the keys, once each. Blocks.
+/// Writes each key once: with the first command of the mix, or as an insert of YCSB. Blocks.
 ///
 /// # Errors
 /// As [`run`]; or the server refused writes or was away for 30 s.
 pub fn fill(options: &Options) -> Result<Summary, LoadError> {
     options.validate()?;
-    let mut options = options.clone();
-    options.workload.mix = workload::Mix::only(workload::Verb::Set);
-    drive(&options, |part, _| Box::pin(part.fill()))
+    drive(options, |part, _| Box::pin(part.fill()))
 }
 
 impl Options {
@@ -138,8 +138,10 @@ impl Options {
             "MGET and MSET need at least one key"
         } else if self.rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
             "the rate must be above 0"
-        } else if self.is_cluster && (self.rate.is_some() || self.workload.mix.has_multi_keys()) {
-            "with --cluster there is no --rate, mget or mset"
+        } else if self.interval < INTERVAL_MIN {
+            "an interval of the timeline is 10 ms at least"
+        } else if self.is_cluster && (self.rate.is_some() || !self.workload.commands.suits_a_cluster()) {
+            "with --cluster there is no --rate, mget, mset, ycsb-d or ycsb-e: go through a proxy for those"
         } else {
             return Ok(());
         };
@@ -153,6 +155,7 @@ struct Part {
     /// The thread's clients, of all clients.
     clients: std::ops::Range<usize>,
     counts: Arc<SharedCounts>,
+    records: Arc<Records>,
 }
 
 type Work = std::pin::Pin<Box<dyn Future<Output = std::io::Result<()>>>>;
@@ -174,15 +177,13 @@ impl Part {
             .map(|(generator, number)| {
                 let (options, counts) = (self.options.clone(), Arc::clone(&self.counts));
                 tokio::task::spawn_local(async move {
-                    let (target, pipeline) = (options.target.as_str(), options.pipeline);
                     let seat = options.is_cluster.then(|| closed::Seat::new(number));
-                    let client = closed::Client { target, generator, seat, pipeline, counts: &counts };
+                    let mut client =
+                        closed::Client::new(&options.target, generator, options.pipeline, &counts);
+                    let run = client.run(seat, deadline);
                     // A server that hangs must not hold the end of the run.
-                    if tokio::time::timeout_at((deadline + open::DRAIN_MAX).into(), client.run(deadline))
-                        .await
-                        .is_err()
-                    {
-                        counts.lock().broken += options.pipeline as u64;
+                    if tokio::time::timeout_at((deadline + open::DRAIN_MAX).into(), run).await.is_err() {
+                        client.give_up();
                     }
                 })
             })
@@ -204,9 +205,8 @@ impl Part {
                 };
                 let keys = place(client)..place(client + 1);
                 tokio::task::spawn_local(async move {
-                    let (target, pipeline) = (options.target.as_str(), options.pipeline);
-                    let client = closed::Client { target, generator, seat: None, pipeline, counts: &counts };
-                    client.fill(keys).await
+                    let client = closed::Client::new(&options.target, generator, options.pipeline, &counts);
+                    client.fill(options.is_cluster, keys).await
                 })
             })
             .collect();
@@ -214,7 +214,7 @@ impl Part {
     }
 
     fn generator(&self, client: usize) -> Generator {
-        Generator::new(&self.options.workload, client as u64, self.options.clients as u64)
+        Generator::new(&self.options.workload, client as u64, self.options.clients as u64, &self.records)
     }
 }
 
@@ -243,13 +243,19 @@ fn drive(options: &Options, work: fn(Part, Instant) -> Work) -> Result<Summary, 
     let threads = options.threads.min(options.clients);
     let shared: Vec<Arc<SharedCounts>> = (0..threads).map(|_| Arc::default()).collect();
     let running = AtomicUsize::new(threads);
-    let start = Instant::now();
+    let records = Arc::new(Records::new(options.workload.keys));
+    let (cpu, start) = (cpu_time(), Instant::now());
     let main = std::thread::current();
     std::thread::scope(|scope| {
         let handles: Vec<_> = (0..threads)
             .map(|n| {
                 let clients = options.clients * n / threads..options.clients * (n + 1) / threads;
-                let part = Part { options: options.clone(), clients, counts: Arc::clone(&shared[n]) };
+                let part = Part {
+                    options: options.clone(),
+                    clients,
+                    counts: Arc::clone(&shared[n]),
+                    records: Arc::clone(&records),
+                };
                 let (running, main) = (&running, &main);
                 scope.spawn(move || {
                     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -270,8 +276,16 @@ fn drive(options: &Options, work: fn(Part, Instant) -> Work) -> Result<Summary, 
             }
         }
         summary.ops_per_second = summary.operations as f64 / summary.seconds.max(1e-9);
+        let cpu_us = (cpu_time() - cpu).as_secs_f64() * 1e6;
+        summary.generator_cpu_us = cpu_us / summary.operations.max(1) as f64;
         Ok(summary)
     })
+}
+
+/// User and system time of this process.
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 fn collect<T>(
@@ -281,34 +295,35 @@ fn collect<T>(
     start: Instant,
     handles: &[std::thread::ScopedJoinHandle<'_, T>],
 ) -> Summary {
-    let (mut total, mut second) = (Counts::default(), Counts::default());
+    let (mut total, mut fresh) = (Counts::default(), Counts::default());
+    let (mut rows, mut progress) = (Cutter::new(options.interval), Cutter::new(PROGRESS));
     let mut timeline = Vec::new();
-    let mut next = start + Duration::from_secs(1);
-    let mut is_over = false;
+    let (mut is_over, mut is_late) = (false, false);
     while !is_over {
-        std::thread::park_timeout(next.saturating_duration_since(Instant::now()));
+        let next = if is_late { progress.next() } else { rows.next().min(progress.next()) };
+        std::thread::park_timeout(next.saturating_sub(start.elapsed()));
         // A thread that panicked never says that it is done.
         is_over = running.load(Ordering::Acquire) == 0 || handles.iter().all(|handle| handle.is_finished());
-        if !is_over && Instant::now() < next {
+        let now = start.elapsed();
+        if !is_over && now < next {
             continue;
         }
-        next += Duration::from_secs(1);
         for counts in shared {
-            second.absorb(&mut counts.lock());
+            fresh.absorb(&mut counts.lock());
         }
-        let latency = second.latency();
-        let entry = Second {
-            at_s: start.elapsed().as_secs_f64(),
-            operations: second.operations,
-            errors: second.errors + second.broken + second.not_sent,
-            p50_us: latency.p50_us,
-            p99_us: latency.p99_us,
-            max_us: latency.max_us,
-        };
-        total.absorb(&mut second);
-        timeline.push(entry);
-        if options.progress {
-            show(options, &entry, &total);
+        rows.add(&fresh);
+        progress.add(&fresh);
+        total.absorb(&mut fresh);
+        // What is left when the time is over belongs to the last row.
+        is_late = !options.duration.is_zero() && now >= options.duration;
+        if is_over || (now >= rows.next() && !is_late) {
+            timeline.extend(rows.cut(now));
+        }
+        if is_over || now >= progress.next() {
+            let row = progress.cut(now);
+            if let Some(row) = row.filter(|_| options.progress) {
+                show(options, &row, &total);
+            }
         }
     }
     let seconds = start.elapsed().as_secs_f64();
@@ -322,22 +337,25 @@ fn collect<T>(
         seconds,
         ops_per_second: 0.0,
         latency: total.latency(),
-        first_error: total.first_error,
+        latency_curve: total.curve(),
+        generator_cpu_us: 0.0,
+        first_error: total.first_error.clone(),
         timeline,
+        counts: total,
     }
 }
 
-fn show(options: &Options, second: &Second, total: &Counts) {
+fn show(options: &Options, row: &Row, total: &Counts) {
     // A closed standard error is no reason to stop.
     let _ = writeln!(
         std::io::stderr(),
         "{:5.1} s  {:9} op  p50 {:.3} ms  p99 {:.3} ms  max {:.3} ms  errors {}  {}",
-        second.at_s,
-        second.operations,
-        second.p50_us / 1000.0,
-        second.p99_us / 1000.0,
-        second.max_us / 1000.0,
-        second.errors,
+        row.at_s,
+        row.operations,
+        row.p50_us / 1000.0,
+        row.p99_us / 1000.0,
+        row.max_us / 1000.0,
+        row.errors,
         options.rate.map_or_else(|| format!("total {}", total.operations), |rate| format!("wanted {rate}/s")),
     );
 }

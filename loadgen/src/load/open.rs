@@ -7,7 +7,6 @@
 //! their latency goes on counting.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-use super::replies;
+use super::flight::Flight;
 use super::stats::SharedCounts;
 use super::workload::Generator;
 use crate::conn;
@@ -46,20 +45,27 @@ pub(super) struct Clients<'a> {
     pub(super) counts: &'a Arc<SharedCounts>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Client {
+    generator: Generator,
     stream: Option<Rc<TcpStream>>,
     /// Requests not yet taken by the socket.
     out: Vec<u8>,
-    /// When each unanswered request was due, nanoseconds since the start; those in `out` included.
-    due: VecDeque<u64>,
+    /// Those without an answer, those in `out` included.
+    flight: Flight,
 }
 
 impl Clients<'_> {
     /// Sends from `start` to `deadline`, then waits a little for the last answers.
     pub(super) async fn run(self, start: Instant, deadline: Instant) {
-        let clients: Vec<_> =
-            self.generators.iter().map(|_| Rc::new(RefCell::new(Client::default()))).collect();
+        let clients: Vec<_> = self
+            .generators
+            .into_iter()
+            .map(|generator| {
+                let flight = Flight::default();
+                Rc::new(RefCell::new(Client { generator, stream: None, out: Vec::new(), flight }))
+            })
+            .collect();
         let readers: Vec<_> = clients
             .iter()
             .map(|client| {
@@ -68,10 +74,9 @@ impl Clients<'_> {
             })
             .collect();
         let pacer = Pacer::start(start, deadline, self.rate);
-        let counts = self.counts;
-        self.send(&clients, &pacer, start, deadline).await;
+        send(&clients, self.rate, self.counts, &pacer, start, deadline).await;
         let end = Instant::now() + DRAIN_MAX;
-        while Instant::now() < end && clients.iter().any(|client| !client.borrow().due.is_empty()) {
+        while Instant::now() < end && clients.iter().any(|client| !client.borrow().flight.is_empty()) {
             for client in &clients {
                 client.borrow_mut().flush();
             }
@@ -82,53 +87,66 @@ impl Clients<'_> {
         for reader in readers {
             reader.abort();
         }
-        counts.lock().broken += clients.iter().map(|client| client.borrow().due.len() as u64).sum::<u64>();
+        self.counts.lock().broken += clients.iter().map(|client| client.borrow_mut().give_up()).sum::<u64>();
     }
+}
 
-    async fn send(
-        mut self,
-        clients: &[Rc<RefCell<Client>>],
-        pacer: &Pacer,
-        start: Instant,
-        deadline: Instant,
-    ) {
-        let interval_ns = 1e9 / self.rate;
-        let end_ns = deadline.saturating_duration_since(start).as_nanos() as u64;
-        let mut request: u64 = 0;
-        loop {
-            let now_ns = start.elapsed().as_nanos() as u64;
-            let mut touched = 0..0;
-            let (mut due_ns, first) = ((request as f64 * interval_ns) as u64, request);
-            while due_ns <= now_ns && due_ns < end_ns {
-                let at = (request % clients.len() as u64) as usize;
-                if !clients[at].borrow_mut().add(&mut self.generators[at], due_ns) {
-                    self.counts.lock().not_sent += 1;
-                }
-                request += 1;
-                due_ns = (request as f64 * interval_ns) as u64;
-                touched = first as usize..request as usize;
-            }
-            // A socket that was full is tried again when its turn comes round.
-            for at in touched.take(clients.len()) {
-                clients[at % clients.len()].borrow_mut().flush();
-            }
-            if due_ns >= end_ns {
-                return;
-            }
-            pacer.wake.notified().await;
+/// Sends each request when it is due.
+async fn send(
+    clients: &[Rc<RefCell<Client>>],
+    rate: f64,
+    counts: &SharedCounts,
+    pacer: &Pacer,
+    start: Instant,
+    deadline: Instant,
+) {
+    let interval_ns = 1e9 / rate;
+    let end_ns = deadline.saturating_duration_since(start).as_nanos() as u64;
+    let mut request: u64 = 0;
+    loop {
+        let now_ns = start.elapsed().as_nanos() as u64;
+        let mut touched = 0..0;
+        let mut not_sent = 0;
+        let (mut due_ns, first) = ((request as f64 * interval_ns) as u64, request);
+        while due_ns <= now_ns && due_ns < end_ns {
+            let at = (request % clients.len() as u64) as usize;
+            not_sent += u64::from(!clients[at].borrow_mut().add(due_ns));
+            request += 1;
+            due_ns = (request as f64 * interval_ns) as u64;
+            touched = first as usize..request as usize;
         }
+        if request > first {
+            let mut counts = counts.lock();
+            counts.due += request - first;
+            counts.not_sent += not_sent;
+        }
+        // A socket that was full is tried again when its turn comes round.
+        for at in touched.take(clients.len()) {
+            clients[at % clients.len()].borrow_mut().flush();
+        }
+        if due_ns >= end_ns {
+            return;
+        }
+        pacer.wake.notified().await;
     }
 }
 
 impl Client {
     /// Adds the next request; false when too many wait.
-    fn add(&mut self, generator: &mut Generator, due_ns: u64) -> bool {
-        if self.out.len() > WAITING_BYTES_MAX || self.due.len() >= UNANSWERED_MAX {
+    fn add(&mut self, due_ns: u64) -> bool {
+        if self.out.len() > WAITING_BYTES_MAX || self.flight.len() >= UNANSWERED_MAX {
             return false;
         }
-        generator.next(&mut self.out);
-        self.due.push_back(due_ns);
+        let op = self.generator.next(&mut self.out);
+        self.flight.add(op, due_ns);
         true
+    }
+
+    /// The connection broke; returns how many requests stay without an answer.
+    fn give_up(&mut self) -> u64 {
+        self.stream = None;
+        self.out.clear();
+        self.flight.clear(&self.generator)
     }
 
     /// Writes what the socket takes. An error shows up at the reader.
@@ -157,9 +175,7 @@ async fn read(client: Rc<RefCell<Client>>, target: String, start: Instant, count
             }
             // Whatever the reason, the connection is of no more use.
             let _ = take_replies(&client, &stream, start, &counts).await;
-            let mut client = client.borrow_mut();
-            counts.lock().broken += client.due.len() as u64;
-            *client = Client::default();
+            counts.lock().broken += client.borrow_mut().give_up();
         }
         tokio::time::sleep(BACK_OFF).await;
     }
@@ -182,18 +198,17 @@ async fn take_replies(
             Err(error) => return Err(error),
         }
         let now_ns = start.elapsed().as_nanos() as u64;
-        let counted = replies::count(&buf).map_err(io::Error::other)?;
-        buf.drain(..counted.bytes);
         let mut client = client.borrow_mut();
+        let Client { generator, out, flight, .. } = &mut *client;
         let mut counts = counts.lock();
-        for _ in 0..counted.replies {
-            let due_ns =
-                client.due.pop_front().ok_or_else(|| io::Error::other("more replies than commands"))?;
-            counts.record(now_ns.saturating_sub(due_ns), 1);
+        let taken = flight.take(&buf, now_ns, generator, out, &mut counts)?;
+        if let Some(error) = flight.take_error() {
+            counts.note_error(&error);
         }
-        if counted.errors > 0 {
-            counts.record_errors(counted.errors, counted.first_error);
-        }
+        drop(counts);
+        buf.drain(..taken);
+        // What follows from the replies; or what a full socket did not take.
+        client.flush();
     }
 }
 

@@ -10,7 +10,7 @@ const LATENCY_NS_MAX: u64 = 60_000_000_000;
 const DIGITS: u8 = 3;
 
 /// What one thread has counted since it was last asked.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Counts {
     latencies_ns: Histogram<u64>,
     /// Operations answered, error replies included.
@@ -21,6 +21,8 @@ pub struct Counts {
     pub broken: u64,
     /// Operations that were due but not sent, because too many were waiting (open loop).
     pub not_sent: u64,
+    /// Operations whose time has come (open loop).
+    pub due: u64,
     /// The first error reply.
     pub first_error: Option<String>,
 }
@@ -29,34 +31,71 @@ impl Default for Counts {
     fn default() -> Self {
         let latencies_ns =
             Histogram::new_with_max(LATENCY_NS_MAX, DIGITS).expect("3 digits up to a minute is valid");
-        Self { latencies_ns, operations: 0, errors: 0, broken: 0, not_sent: 0, first_error: None }
+        Self { latencies_ns, operations: 0, errors: 0, broken: 0, not_sent: 0, due: 0, first_error: None }
     }
 }
 
 impl Counts {
     /// Counts `n` operations that took `ns` nanoseconds each.
     pub fn record(&mut self, ns: u64, n: u64) {
+        if n == 0 {
+            // The histogram would take the latency for its longest all the same.
+            return;
+        }
         self.operations += n;
         self.latencies_ns.saturating_record_n(ns.max(1), n);
     }
 
-    /// Counts error replies.
-    pub fn record_errors(&mut self, n: u64, first: Option<String>) {
-        self.errors += n;
-        if self.first_error.is_none() {
-            self.first_error = first;
-        }
+    /// Keeps the text of an error reply when it is the first one.
+    pub fn note_error(&mut self, text: &str) {
+        self.first_error.get_or_insert_with(|| text.to_owned());
+    }
+
+    /// Counts what `other` counted as well.
+    pub fn add(&mut self, other: &Self) {
+        self.latencies_ns.add(&other.latencies_ns).expect("all histograms have one range");
+        self.operations += other.operations;
+        self.errors += other.errors;
+        self.broken += other.broken;
+        self.not_sent += other.not_sent;
+        self.due += other.due;
+        self.first_error = self.first_error.take().or_else(|| other.first_error.clone());
     }
 
     /// Moves `other` into this, leaving it empty.
     pub fn absorb(&mut self, other: &mut Self) {
-        self.latencies_ns.add(&other.latencies_ns).expect("all histograms have one range");
-        other.latencies_ns.reset();
-        self.operations += std::mem::take(&mut other.operations);
-        self.errors += std::mem::take(&mut other.errors);
-        self.broken += std::mem::take(&mut other.broken);
-        self.not_sent += std::mem::take(&mut other.not_sent);
-        self.first_error = self.first_error.take().or_else(|| other.first_error.take());
+        self.add(other);
+        other.reset();
+    }
+
+    /// Forgets all.
+    pub fn reset(&mut self) {
+        let Self { latencies_ns, operations, errors, broken, not_sent, due, first_error } = self;
+        latencies_ns.reset();
+        for count in [operations, errors, broken, not_sent, due] {
+            *count = 0;
+        }
+        *first_error = None;
+    }
+
+    /// Operations that did not succeed.
+    pub fn failed(&self) -> u64 {
+        self.errors + self.broken + self.not_sent
+    }
+
+    /// The distribution of the latencies, ten points for each nine of the quantile, as far as there are operations.
+    pub fn curve(&self) -> Vec<Point> {
+        let h = &self.latencies_ns;
+        let count = h.len() as f64;
+        let beyond = (0..).map(|step| 10_f64.powf(-f64::from(step) / 10.0));
+        let mut points: Vec<_> = beyond
+            .take_while(|beyond| count * beyond >= 1.0)
+            .map(|beyond| Point { beyond, us: h.value_at_quantile(1.0 - beyond) as f64 / 1000.0 })
+            .collect();
+        if count > 0.0 {
+            points.push(Point { beyond: 1.0 / count, us: h.max() as f64 / 1000.0 });
+        }
+        points
     }
 
     /// Percentiles of the latencies.
@@ -95,6 +134,15 @@ pub struct Latency {
     pub max_us: f64,
 }
 
+/// A point of the distribution of latencies.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Point {
+    /// The part of the operations, from 1 down, that take longer: 0.01 at the 99th percentile.
+    pub beyond: f64,
+    /// The others take this at most, microseconds.
+    pub us: f64,
+}
+
 /// A [`Counts`] that its thread fills and another empties each second.
 pub type SharedCounts = Mutex<Counts>;
 
@@ -115,5 +163,12 @@ mod tests {
         assert!((1990.0..2010.0).contains(&latency.p99_us), "{latency:?}");
         assert!(latency.max_us > 59e6, "{latency:?}");
         assert_eq!(part.latency().max_us as u64, 0);
+
+        let curve = total.curve();
+        let at = |n: usize| (curve[n].beyond, curve[n].us.round());
+        assert_eq!((at(0), at(10)), ((1.0, 1.0), (0.1, 1.0)), "{curve:?}");
+        assert!(curve.is_sorted_by(|a, b| a.beyond >= b.beyond && a.us <= b.us), "{curve:?}");
+        assert!(curve.last().is_some_and(|last| (last.beyond - 0.01).abs() < 1e-9 && last.us > 59e6));
+        assert!(part.curve().is_empty());
     }
 }

@@ -2,11 +2,16 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use ringfort_ring::slot::{Slot, slot_of};
 
+use super::keys::{Chooser, Records};
+use super::ycsb::{self, Ycsb};
 use crate::encode;
 use crate::rng::Rng;
+
+pub use super::keys::Distribution;
 
 /// Decimal digits of a key's number.
 const DIGITS: usize = 12;
@@ -52,11 +57,6 @@ const VERBS: [(&str, Verb); 7] = [
 pub struct Mix(Vec<(Verb, u64)>);
 
 impl Mix {
-    /// Whether a command of it has several keys.
-    pub fn has_multi_keys(&self) -> bool {
-        self.0.iter().any(|(verb, _)| matches!(verb, Verb::Mget | Verb::Mset))
-    }
-
     /// Nothing but `verb`.
     pub fn only(verb: Verb) -> Self {
         Self(vec![(verb, 1)])
@@ -87,58 +87,6 @@ impl FromStr for Mix {
     }
 }
 
-/// How keys are chosen.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Distribution {
-    /// Each key alike.
-    Uniform,
-    /// Key number r - 1 with probability proportional to 1 / r^theta.
-    Zipf(f64),
-    /// The first `keys` (a fraction) of the keys get `accesses` (a fraction) of the accesses.
-    Hotspot {
-        /// Fraction of the keys that are hot.
-        keys: f64,
-        /// Fraction of the accesses that go there.
-        accesses: f64,
-    },
-    /// One after the other; each client begins at another place.
-    Sequential,
-}
-
-impl FromStr for Distribution {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        const USAGE: &str = "use uniform, zipf:0.99, hotspot:0.2:0.8 or sequential";
-        let parts: Vec<_> = text.split(':').collect();
-        let number = |text: &str| text.parse::<f64>().ok().filter(|n| n.is_finite() && *n > 0.0);
-        let known = match parts[..] {
-            ["uniform"] => Some(Self::Uniform),
-            ["sequential"] => Some(Self::Sequential),
-            ["zipf", theta] => number(theta).filter(|theta| *theta <= 10.0).map(Self::Zipf),
-            ["hotspot", keys, accesses] => match (number(keys), number(accesses)) {
-                (Some(keys), Some(accesses)) if keys <= 1.0 && accesses <= 1.0 => {
-                    Some(Self::Hotspot { keys, accesses })
-                }
-                _ => None,
-            },
-            _ => None,
-        };
-        known.ok_or_else(|| USAGE.to_owned())
-    }
-}
-
-impl fmt::Display for Distribution {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Uniform => f.write_str("uniform"),
-            Self::Zipf(theta) => write!(f, "zipf:{theta}"),
-            Self::Hotspot { keys, accesses } => write!(f, "hotspot:{keys}:{accesses}"),
-            Self::Sequential => f.write_str("sequential"),
-        }
-    }
-}
-
 impl fmt::Display for Mix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, (verb, weight)) in self.0.iter().enumerate() {
@@ -149,46 +97,16 @@ impl fmt::Display for Mix {
     }
 }
 
-/// Writes the commands of one client.
-#[derive(Debug)]
-pub struct Generator {
-    rng: Rng,
-    templates: Vec<Template>,
-    weights: u64,
-    chooser: Chooser,
-}
-
-/// The bytes of one command but for the digits of its keys.
-#[derive(Debug)]
-struct Template {
-    /// The weights of this and all templates before it.
-    weight_end: u64,
-    head: Vec<u8>,
-    before_digits: Vec<u8>,
-    after_digits: Vec<u8>,
-    keys: usize,
-    /// Where the first key stands.
-    key: std::ops::Range<usize>,
-}
-
-#[derive(Debug)]
-enum Chooser {
-    Uniform { keys: u64 },
-    Zipf(Zipf),
-    Hotspot { hot: u64, keys: u64, accesses: f64 },
-    Sequential { next: u64, keys: u64 },
-}
-
 /// What a client sends.
 #[derive(Debug, Clone)]
 pub struct Workload {
-    /// Commands and weights.
-    pub mix: Mix,
-    /// How keys are chosen.
-    pub distribution: Distribution,
+    /// Which commands.
+    pub commands: Commands,
+    /// How keys are chosen; `None`: as `commands` would have it.
+    pub distribution: Option<Distribution>,
     /// Number of keys, `1..=KEYS_MAX`.
     pub keys: u64,
-    /// Length of values.
+    /// Length of values (YCSB: of a field).
     pub value_bytes: usize,
     /// Keys in one MGET or MSET.
     pub multi_keys: usize,
@@ -196,97 +114,205 @@ pub struct Workload {
     pub seed: u64,
 }
 
-impl Generator {
-    /// Creates the generator of client number `client` of `clients`.
-    pub fn new(workload: &Workload, client: u64, clients: u64) -> Self {
-        let keys = workload.keys.clamp(1, KEYS_MAX);
-        let chooser = match workload.distribution {
-            Distribution::Uniform => Chooser::Uniform { keys },
-            Distribution::Zipf(theta) => Chooser::Zipf(Zipf::new(keys, theta)),
-            Distribution::Hotspot { keys: fraction, accesses } => {
-                Chooser::Hotspot { hot: ((keys as f64 * fraction) as u64).clamp(1, keys), keys, accesses }
-            }
-            Distribution::Sequential => {
-                let next = u128::from(keys) * u128::from(client) / u128::from(clients.max(1));
-                Chooser::Sequential { next: next as u64 % keys, keys }
-            }
-        };
-        let mut weights = 0;
-        let templates = workload.mix.0.iter().map(|&(verb, weight)| {
-            weights += weight;
-            Template::new(verb, workload, weights)
-        });
-        let templates = templates.collect();
-        Self { rng: Rng::new(workload.seed, client), templates, weights, chooser }
-    }
+/// Which commands a client sends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Commands {
+    /// Single commands, by weight.
+    Mix(Mix),
+    /// A workload of YCSB.
+    Ycsb(Ycsb),
+}
 
-    /// Appends the next command.
-    pub fn next(&mut self, out: &mut Vec<u8>) {
-        let ticket = if self.templates.len() > 1 { self.rng.below(self.weights) } else { 0 };
-        for template in &self.templates {
-            if ticket < template.weight_end {
-                return template.write(out, || self.chooser.choose(&mut self.rng));
-            }
-        }
-    }
-
-    /// Appends the next command whose key's slot is one of the client's; false when none was found in many draws.
-    /// For commands with one key.
-    pub fn next_in(&mut self, out: &mut Vec<u8>, is_own: impl Fn(Slot) -> bool) -> bool {
-        let start = out.len();
-        for _ in 0..DRAWS_MAX {
-            let ticket = if self.templates.len() > 1 { self.rng.below(self.weights) } else { 0 };
-            let Some(template) = self.templates.iter().find(|template| ticket < template.weight_end) else {
-                break;
-            };
-            template.write(out, || self.chooser.choose(&mut self.rng));
-            let key = start + template.key.start..start + template.key.end;
-            if is_own(slot_of(&out[key])) {
-                return true;
-            }
-            out.truncate(start);
-        }
-        false
-    }
-
-    /// Appends the command for key number `key`; for mixes of one command.
-    pub fn at(&mut self, key: u64, out: &mut Vec<u8>) {
-        if let Some(template) = self.templates.first() {
-            template.write(out, || key);
+impl Commands {
+    /// Whether one key's node is all that an operation needs, whatever its key.
+    pub fn suits_a_cluster(&self) -> bool {
+        match self {
+            Self::Mix(mix) => !mix.0.iter().any(|(verb, _)| matches!(verb, Verb::Mget | Verb::Mset)),
+            Self::Ycsb(ycsb) => !ycsb.letter.has_inserts(),
         }
     }
 }
 
-impl Template {
-    fn new(verb: Verb, workload: &Workload, weight_end: u64) -> Self {
-        let (name, prefix, has_value, keys) = match verb {
-            Verb::Get => ("GET", "key:", false, 1),
-            Verb::Set => ("SET", "key:", true, 1),
-            Verb::Incr => ("INCR", "counter:", false, 1),
-            Verb::Append => ("APPEND", "append:", true, 1),
-            Verb::Mget => ("MGET", "key:", false, workload.multi_keys),
-            Verb::Mset => ("MSET", "key:", true, workload.multi_keys),
-            Verb::Del => ("DEL", "key:", false, 1),
+impl fmt::Display for Commands {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mix(mix) => mix.fmt(f),
+            Self::Ycsb(ycsb) => ycsb.fmt(f),
+        }
+    }
+}
+
+impl Workload {
+    /// How keys are chosen.
+    pub fn distribution(&self) -> Distribution {
+        match (self.distribution, &self.commands) {
+            (Some(distribution), _) => distribution,
+            (None, Commands::Mix(_)) => Distribution::Uniform,
+            (None, Commands::Ycsb(ycsb)) => ycsb.letter.distribution(),
+        }
+    }
+}
+
+/// An operation whose first commands were written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Op {
+    /// Replies before the last one.
+    pub(super) more: u32,
+    /// What the last one means.
+    pub(super) last: Step,
+}
+
+/// What a reply means for its operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// It is done.
+    Last,
+    /// The next reply belongs to it too.
+    More,
+    /// It is done, and a record of this number exists.
+    Inserted(u64),
+    /// The record is known; now it is written ([`Generator::update`]).
+    Update(u64),
+    /// The keys are known; now their records are read ([`Generator::read_all`]).
+    ReadAll,
+}
+
+impl Op {
+    pub(super) const ONE_COMMAND: Self = Self { more: 0, last: Step::Last };
+}
+
+/// Writes the commands of one client.
+#[derive(Debug)]
+pub(super) struct Generator {
+    rng: Rng,
+    chooser: Chooser,
+    records: Arc<Records>,
+    source: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    Mix {
+        /// Each with the weights of itself and all before it.
+        templates: Vec<(u64, Template)>,
+        weights: u64,
+    },
+    Ycsb(ycsb::Source),
+}
+
+impl Generator {
+    /// Creates the generator of client number `client` of `clients`; all share `records`.
+    pub(super) fn new(workload: &Workload, client: u64, clients: u64, records: &Arc<Records>) -> Self {
+        let keys = workload.keys.clamp(1, KEYS_MAX);
+        let chooser = Chooser::new(workload.distribution(), keys, (client, clients), records);
+        let source = match &workload.commands {
+            Commands::Mix(Mix(verbs)) => {
+                let mut weights = 0;
+                let templates = verbs.iter().map(|&(verb, weight)| {
+                    weights += weight;
+                    (weights, template(verb, workload))
+                });
+                Source::Mix { templates: templates.collect(), weights }
+            }
+            Commands::Ycsb(ycsb) => Source::Ycsb(ycsb::Source::new(*ycsb, workload)),
         };
+        Self { rng: Rng::new(workload.seed, client), chooser, records: Arc::clone(records), source }
+    }
+
+    /// Appends the next operation's commands.
+    pub(super) fn next(&mut self, out: &mut Vec<u8>) -> Op {
+        match &self.source {
+            Source::Mix { templates, weights } => {
+                let ticket = if templates.len() > 1 { self.rng.below(*weights) } else { 0 };
+                if let Some((_, template)) = templates.iter().find(|(end, _)| ticket < *end) {
+                    template.write(out, || self.chooser.choose(&mut self.rng));
+                }
+                Op::ONE_COMMAND
+            }
+            Source::Ycsb(source) => source.next(&mut self.rng, &mut self.chooser, &self.records, out),
+        }
+    }
+
+    /// Appends the next operation whose key's slot is one of the client's; `None` when none was found in many draws.
+    /// For operations with one key.
+    pub(super) fn next_in(&mut self, out: &mut Vec<u8>, is_own: impl Fn(Slot) -> bool) -> Option<Op> {
+        let start = out.len();
+        for _ in 0..DRAWS_MAX {
+            let op = self.next(out);
+            if is_own(slot_of(first_key(&out[start..]))) {
+                return Some(op);
+            }
+            out.truncate(start);
+        }
+        None
+    }
+
+    /// Appends what writes key number `key` for the first time. For mixes of one command.
+    pub(super) fn at(&self, key: u64, out: &mut Vec<u8>) -> Op {
+        match &self.source {
+            Source::Mix { templates, .. } => {
+                if let Some((_, template)) = templates.first() {
+                    template.write(out, || key);
+                }
+                Op::ONE_COMMAND
+            }
+            Source::Ycsb(source) => source.insert(key, out),
+        }
+    }
+
+    /// Appends the write of a read-modify-write.
+    pub(super) fn update(&mut self, key: u64, out: &mut Vec<u8>) {
+        if let Source::Ycsb(source) = &self.source {
+            source.update(&mut self.rng, key, out);
+        }
+    }
+
+    /// Appends the reads of a scan whose keys are the elements of the reply `keys`; returns their number.
+    pub(super) fn read_all(&self, keys: &[u8], out: &mut Vec<u8>) -> u32 {
+        match &self.source {
+            Source::Ycsb(_) => ycsb::read_all(keys, out),
+            Source::Mix { .. } => 0,
+        }
+    }
+
+    /// An insert is over, well or not.
+    pub(super) fn settle(&self, number: u64) {
+        self.records.settle(number);
+    }
+}
+
+/// The key of the one command in `command`, whose first key is its first argument.
+pub(super) fn first_key(command: &[u8]) -> &[u8] {
+    let key = command.split(|&byte| byte == b'\n').nth(4).unwrap_or_default();
+    key.strip_suffix(b"\r").unwrap_or(key)
+}
+
+/// The bytes of one command but for the digits of its keys.
+#[derive(Debug)]
+pub(super) struct Template {
+    head: Vec<u8>,
+    before_digits: Vec<u8>,
+    after_digits: Vec<u8>,
+    keys: usize,
+}
+
+impl Template {
+    /// The command `name` of `keys` times a key `prefix` and digits, followed by `args`.
+    pub(super) fn new(name: &str, prefix: &str, keys: usize, args: &[&[u8]]) -> Self {
         let mut head = Vec::new();
-        encode::header(&mut head, b'*', 1 + keys * if has_value { 2 } else { 1 });
+        encode::header(&mut head, b'*', 1 + keys * (1 + args.len()));
         encode::bulk(&mut head, name.as_bytes());
         let mut before_digits = Vec::new();
         encode::header(&mut before_digits, b'$', prefix.len() + DIGITS);
         before_digits.extend_from_slice(prefix.as_bytes());
         let mut after_digits = b"\r\n".to_vec();
-        if has_value {
-            // Hexadecimal noise: neither all equal (a server may compress that) nor binary.
-            let mut rng = Rng::new(workload.seed, u64::MAX);
-            let value = (0..workload.value_bytes).map(|_| b"0123456789abcdef"[rng.index(16)]);
-            encode::bulk(&mut after_digits, &value.collect::<Vec<u8>>());
+        for arg in args {
+            encode::bulk(&mut after_digits, arg);
         }
-        let key_end = head.len() + before_digits.len() + DIGITS;
-        let key = key_end - DIGITS - prefix.len()..key_end;
-        Self { weight_end, head, before_digits, after_digits, keys, key }
+        Self { head, before_digits, after_digits, keys }
     }
 
-    fn write(&self, out: &mut Vec<u8>, mut key: impl FnMut() -> u64) {
+    pub(super) fn write(&self, out: &mut Vec<u8>, mut key: impl FnMut() -> u64) {
         out.extend_from_slice(&self.head);
         for _ in 0..self.keys {
             out.extend_from_slice(&self.before_digits);
@@ -296,29 +322,31 @@ impl Template {
     }
 }
 
-impl Chooser {
-    fn choose(&mut self, rng: &mut Rng) -> u64 {
-        match self {
-            Self::Uniform { keys } => rng.below(*keys),
-            Self::Zipf(zipf) => zipf.sample(rng) - 1,
-            Self::Hotspot { hot, keys, accesses } => {
-                if rng.unit() < *accesses || hot == keys {
-                    rng.below(*hot)
-                } else {
-                    *hot + rng.below(*keys - *hot)
-                }
-            }
-            Self::Sequential { next, keys } => {
-                let key = *next;
-                *next = if key + 1 == *keys { 0 } else { key + 1 };
-                key
-            }
-        }
+fn template(verb: Verb, workload: &Workload) -> Template {
+    let (name, prefix, has_value, keys) = match verb {
+        Verb::Get => ("GET", "key:", false, 1),
+        Verb::Set => ("SET", "key:", true, 1),
+        Verb::Incr => ("INCR", "counter:", false, 1),
+        Verb::Append => ("APPEND", "append:", true, 1),
+        Verb::Mget => ("MGET", "key:", false, workload.multi_keys),
+        Verb::Mset => ("MSET", "key:", true, workload.multi_keys),
+        Verb::Del => ("DEL", "key:", false, 1),
+    };
+    if has_value {
+        Template::new(name, prefix, keys, &[&noise(workload, workload.value_bytes)])
+    } else {
+        Template::new(name, prefix, keys, &[])
     }
 }
 
+/// A value: hexadecimal noise, neither all equal (a server may compress that) nor binary.
+pub(super) fn noise(workload: &Workload, len: usize) -> Vec<u8> {
+    let mut rng = Rng::new(workload.seed, u64::MAX);
+    (0..len).map(|_| b"0123456789abcdef"[rng.index(16)]).collect()
+}
+
 /// The twelve decimal digits of `n`.
-fn digits(mut n: u64) -> [u8; DIGITS] {
+pub(super) fn digits(mut n: u64) -> [u8; DIGITS] {
     let mut text = [b'0'; DIGITS];
     for digit in text.iter_mut().rev() {
         if n == 0 {
@@ -330,62 +358,14 @@ fn digits(mut n: u64) -> [u8; DIGITS] {
     text
 }
 
-/// Ranks `1..=n` with probability proportional to `1 / rank^theta`, in constant time and without a table: rejection
-/// inversion (Hörmann and Derflinger, "Rejection-inversion to generate variates from monotone discrete distributions", 1996).
-#[derive(Debug)]
-struct Zipf {
-    n: f64,
-    theta: f64,
-    integral_first: f64,
-    integral_last: f64,
-    shortcut: f64,
-}
-
-impl Zipf {
-    fn new(n: u64, theta: f64) -> Self {
-        let mut zipf = Self { n: n as f64, theta, integral_first: 0.0, integral_last: 0.0, shortcut: 0.0 };
-        zipf.integral_first = zipf.integral(1.5) - 1.0;
-        zipf.integral_last = zipf.integral(zipf.n + 0.5);
-        zipf.shortcut = 2.0 - zipf.inverse(zipf.integral(2.5) - zipf.density(2.0));
-        zipf
-    }
-
-    fn sample(&self, rng: &mut Rng) -> u64 {
-        loop {
-            let u = self.integral_last + rng.unit() * (self.integral_first - self.integral_last);
-            let x = self.inverse(u);
-            let rank = x.round().clamp(1.0, self.n);
-            if rank - x <= self.shortcut || u >= self.integral(rank + 0.5) - self.density(rank) {
-                return rank as u64;
-            }
-        }
-    }
-
-    fn density(&self, x: f64) -> f64 {
-        (-self.theta * x.ln()).exp()
-    }
-
-    /// The integral of the density from 1 to x.
-    fn integral(&self, x: f64) -> f64 {
-        let log = x.ln();
-        let t = (1.0 - self.theta) * log;
-        log * if t.abs() > 1e-8 { t.exp_m1() / t } else { 1.0 + t / 2.0 }
-    }
-
-    fn inverse(&self, y: f64) -> f64 {
-        let t = (y * (1.0 - self.theta)).max(-1.0);
-        (y * if t.abs() > 1e-8 { t.ln_1p() / t } else { 1.0 - t / 2.0 }).exp()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn workload(mix: &str, distribution: &str) -> Workload {
         Workload {
-            mix: mix.parse().expect("a mix"),
-            distribution: distribution.parse().expect("a distribution"),
+            commands: Commands::Mix(mix.parse().expect("a mix")),
+            distribution: Some(distribution.parse().expect("a distribution")),
             keys: 1000,
             value_bytes: 3,
             multi_keys: 2,
@@ -393,9 +373,13 @@ mod tests {
         }
     }
 
+    fn generator(workload: &Workload) -> Generator {
+        Generator::new(workload, 0, 1, &Arc::new(Records::new(workload.keys)))
+    }
+
     fn text(mix: &str) -> String {
         let mut out = Vec::new();
-        Generator::new(&workload(mix, "sequential"), 0, 1).next(&mut out);
+        generator(&workload(mix, "sequential")).next(&mut out);
         String::from_utf8(out).expect("ASCII")
     }
 
@@ -412,22 +396,22 @@ mod tests {
 
     #[test]
     fn commands_for_a_node_have_its_keys_only() {
-        let mut generator = Generator::new(&workload("get=1,set=1,incr=1", "uniform"), 0, 1);
+        let mut generator = generator(&workload("get=1,set=1,incr=1", "uniform"));
         for _ in 0..1_000 {
             let mut out = b"before".to_vec();
-            assert!(generator.next_in(&mut out, |slot| slot.0 % 3 == 1));
+            assert!(generator.next_in(&mut out, |slot| slot.0 % 3 == 1).is_some());
             let text = String::from_utf8(out).expect("ASCII");
             let key = text.split("\r\n").nth(4).expect("a key");
             assert_eq!(slot_of(key.as_bytes()).0 % 3, 1, "{text}");
         }
         let mut out = Vec::new();
-        assert!(!generator.next_in(&mut out, |_| false) && out.is_empty());
+        assert!(generator.next_in(&mut out, |_| false).is_none() && out.is_empty());
     }
 
     #[test]
     fn mixes_are_read_and_kept() {
         let workload = workload("get=90,set=10", "uniform");
-        let mut generator = Generator::new(&workload, 0, 1);
+        let mut generator = generator(&workload);
         let mut gets = 0;
         for _ in 0..10_000 {
             let mut out = Vec::new();
@@ -435,46 +419,9 @@ mod tests {
             gets += u32::from(out.starts_with(b"*2"));
         }
         assert!((8_800..9_200).contains(&gets), "{gets}");
-        assert_eq!(workload.mix.to_string(), "get=90,set=10");
+        assert_eq!(workload.commands.to_string(), "get=90,set=10");
         for bad in ["", "get=", "foo=1", "get=0", "get=-1", "get=1,,set=2"] {
             assert!(bad.parse::<Mix>().is_err(), "{bad}");
-        }
-    }
-
-    fn frequencies(distribution: &str) -> Vec<f64> {
-        const DRAWS: u32 = 400_000;
-        let mut generator = Generator::new(&workload("get", distribution), 0, 1);
-        let mut counts = vec![0_u32; 1000];
-        for _ in 0..DRAWS {
-            let key = generator.chooser.choose(&mut generator.rng);
-            counts[key as usize] += 1;
-        }
-        counts.iter().map(|&n| f64::from(n) / f64::from(DRAWS)).collect()
-    }
-
-    #[test]
-    fn zipf_follows_its_law() {
-        for theta in [0.5, 0.99, 1.0, 1.5] {
-            let seen = frequencies(&format!("zipf:{theta}"));
-            let sum: f64 = (1..=1000).map(|rank| f64::from(rank).powf(-theta)).sum();
-            for rank in [1, 2, 3, 10, 30] {
-                let due = f64::from(rank).powf(-theta) / sum;
-                let seen = seen[rank as usize - 1];
-                // Five standard deviations.
-                assert!((seen - due).abs() < 5.0 * (due / 400_000.0).sqrt(), "{theta} {rank}: {seen} {due}");
-            }
-        }
-    }
-
-    #[test]
-    fn other_distributions_follow_theirs() {
-        let hot: f64 = frequencies("hotspot:0.2:0.8")[..200].iter().sum();
-        assert!((0.79..0.81).contains(&hot), "{hot}");
-        let uniform = frequencies("uniform");
-        assert!(uniform.iter().all(|f| (0.0007..0.0013).contains(f)));
-        assert!(frequencies("sequential").iter().all(|f| (f - 0.001).abs() < 1e-9));
-        for bad in ["", "zipf", "zipf:-1", "zipf:x", "hotspot:2:1", "hotspot:0.1", "normal"] {
-            assert!(bad.parse::<Distribution>().is_err(), "{bad}");
         }
     }
 }

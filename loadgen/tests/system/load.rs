@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ringfort_loadgen::load::workload::{Distribution, Workload};
+use ringfort_loadgen::load::workload::{Commands, Distribution, Mix, Verb, Workload};
+use ringfort_loadgen::load::ycsb::{Form, Letter, Ycsb};
 use ringfort_loadgen::load::{self, LoadError, Options};
 
 use crate::server::{Data, Fault, serve, serve_data};
@@ -20,15 +21,26 @@ fn options(target: String) -> Options {
         rate: None,
         is_cluster: false,
         workload: Workload {
-            mix: "get=1,set=1".parse().expect("a mix"),
-            distribution: Distribution::Uniform,
+            commands: mix("get=1,set=1"),
+            distribution: Some(Distribution::Uniform),
             keys: KEYS,
             value_bytes: 10,
             multi_keys: 1,
             seed: 1,
         },
+        interval: Duration::from_millis(100),
         progress: false,
     }
+}
+
+fn mix(text: &str) -> Commands {
+    Commands::Mix(text.parse().expect("a mix"))
+}
+
+fn fill_options(target: String) -> Options {
+    let mut options = options(target);
+    options.workload.commands = Commands::Mix(Mix::only(Verb::Set));
+    options
 }
 
 fn start(fault: Fault) -> (String, Arc<Mutex<Data>>) {
@@ -46,7 +58,7 @@ fn assert_filled(data: &Mutex<Data>) {
 #[test]
 fn fill_writes_every_key_once() {
     let (target, data) = start(Fault::None);
-    let summary = load::fill(&options(target)).expect("the server runs");
+    let summary = load::fill(&fill_options(target)).expect("the server runs");
     assert_eq!((summary.operations, summary.errors, summary.broken), (KEYS, 0, 0), "{summary:?}");
     assert_filled(&data);
     assert_eq!(data.lock().expect("no thread panicked").count, KEYS);
@@ -56,7 +68,7 @@ fn fill_writes_every_key_once() {
 fn fill_repeats_what_was_refused_or_cut() {
     for fault in [Fault::Refuses, Fault::CutsConnections] {
         let (target, data) = start(fault);
-        load::fill(&options(target)).expect("the server runs");
+        load::fill(&fill_options(target)).expect("the server runs");
         assert_filled(&data);
     }
 }
@@ -65,13 +77,44 @@ fn fill_repeats_what_was_refused_or_cut() {
 fn closed_loop_counts_every_operation() {
     let (target, data) = start(Fault::None);
     let mut options = options(target);
-    options.workload.mix = "set".parse().expect("a mix");
+    options.workload.commands = mix("set");
     let summary = load::run(&options).expect("the server runs");
     assert!(summary.operations > 1_000, "{summary:?}");
     assert_eq!(summary.operations, data.lock().expect("no thread panicked").count);
-    assert_eq!(summary.operations, summary.timeline.iter().map(|second| second.operations).sum::<u64>());
+    assert!((1..=5).contains(&summary.timeline.len()), "{summary:?}");
+    assert_eq!(summary.operations, summary.timeline.iter().map(|row| row.operations).sum::<u64>());
     assert_eq!((summary.errors, summary.broken), (0, 0), "{summary:?}");
     assert!(summary.latency.p50_us > 0.0 && summary.latency.p50_us <= summary.latency.max_us, "{summary:?}");
+}
+
+#[test]
+fn workloads_of_ycsb_run_on_the_records_that_fill_wrote() {
+    for letter in [Letter::A, Letter::B, Letter::C, Letter::D, Letter::E, Letter::F] {
+        for (form, rate) in [(Form::String, None), (Form::Hash, None), (Form::Hash, Some(2_000.0))] {
+            let (target, data) = start(Fault::None);
+            let mut options = Options { rate, duration: Duration::from_millis(200), ..options(target) };
+            options.workload.commands = Commands::Ycsb(Ycsb { letter, form });
+            options.workload.distribution = None;
+            let filled = load::fill(&options).expect("the server runs");
+            assert_eq!((filled.errors, filled.broken), (0, 0), "{filled:?}");
+            let names: Vec<_> = (0..KEYS).map(|n| format!("user:{n:012}").into_bytes()).collect();
+            let records = || data.lock().expect("no thread panicked").values.clone();
+            assert!(records().keys().eq(&names));
+
+            let summary = load::run(&options).expect("the server runs");
+            assert!(summary.operations > 100, "{letter:?} {form:?} {summary:?}");
+            assert_eq!((summary.errors, summary.broken), (0, 0), "{letter:?} {form:?} {summary:?}");
+            let after = records();
+            let is_same = match form {
+                Form::String => after.values().all(|record| record.len() == 100),
+                Form::Hash => after.values().all(|writes| writes.len() == 1),
+            };
+            let has_updates = matches!(letter, Letter::A | Letter::B | Letter::F);
+            assert_eq!(is_same, form == Form::String || !has_updates, "{letter:?} {form:?}");
+            let has_inserts = matches!(letter, Letter::D | Letter::E);
+            assert_eq!(after.len() > names.len(), has_inserts, "{letter:?} {form:?}");
+        }
+    }
 }
 
 #[test]
@@ -109,6 +152,12 @@ fn open_loop_keeps_its_schedule_and_counts_a_stall_in_full() {
     // 400 of the 1,000 requests were due within the stall and waited 200 ms on average; a closed loop of 7 clients would
     // have seen 7 slow ones.
     assert!(summary.latency.p90_us > 200_000.0, "{summary:?}");
+    // And the timeline has them: rows without answers while more and more wait, then the latencies of all.
+    let stalled: Vec<_> = summary.timeline.iter().filter(|row| row.is_outage()).collect();
+    assert!(stalled.is_sorted_by_key(|row| row.waiting), "{summary:?}");
+    assert!(stalled.last().is_some_and(|row| row.waiting > 100), "{summary:?}");
+    assert!(summary.timeline.iter().any(|row| row.max_us > 350_000.0), "{summary:?}");
+    assert_eq!(summary.timeline.last().map(|row| row.waiting), Some(0));
 }
 
 #[test]
