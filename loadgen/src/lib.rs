@@ -4,9 +4,11 @@
 //! - [`linear`]: is the history of one key linearizable, whatever commands it saw?
 //! - [`nemesis`]: breaks a cluster meanwhile: kills, pauses, cuts links, fills disks.
 //! - [`load`]: fill it with keys; send a mix of commands and measure latencies, in a closed or an open loop.
+//! - [`compare`]: the same load to several servers, in turn.
 //! - [`reply`], [`encode`], [`conn`], [`routes`]: just enough of the protocol, on the client's side.
 
 pub mod check;
+pub mod compare;
 pub mod conn;
 pub mod encode;
 pub mod linear;

@@ -70,7 +70,7 @@ pub(super) struct Load {
     multi_keys: usize,
     /// Write a row for each interval to FILE: CSV if it ends with .csv, else lines of JSON
     #[arg(long, value_name = "FILE")]
-    timeline: Option<PathBuf>,
+    pub(super) timeline: Option<PathBuf>,
     /// Length of a row of the timeline [default: 1s]
     #[arg(long, value_name = "TIME", value_parser = super::duration)]
     interval: Option<Duration>,

@@ -1,6 +1,7 @@
 //! The command line. Exit codes: 0 done, 1 failed (or a violation was found), 2 usage or no connection.
 
 mod check;
+mod compare;
 mod load;
 
 use std::fs::File;
@@ -29,6 +30,7 @@ struct Cli {
 enum Command {
     Fill(load::FillArgs),
     Run(load::RunArgs),
+    Compare(compare::Args),
     Check(check::Args),
 }
 
@@ -37,6 +39,7 @@ pub(crate) fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Fill(args) => load::fill(args),
         Command::Run(args) => load::run(args),
+        Command::Compare(args) => compare::main(args),
         Command::Check(args) => check::main(args),
     }
 }

@@ -72,6 +72,15 @@ pub enum LoadError {
         #[source]
         source: std::io::Error,
     },
+    /// A process whose CPU time is wanted cannot be read.
+    #[error("process {pid}: {source}")]
+    Process {
+        /// Its id.
+        pid: u32,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// `fill` made no progress for 30 s.
     #[error("fill stopped: {0}")]
     Fill(#[source] std::io::Error),

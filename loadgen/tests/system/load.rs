@@ -11,7 +11,7 @@ use crate::server::{Data, Fault, serve, serve_data};
 
 const KEYS: u64 = 1_000;
 
-fn options(target: String) -> Options {
+pub(crate) fn options(target: String) -> Options {
     Options {
         target,
         clients: 7,

@@ -1,5 +1,6 @@
 //! The load generator against a server within the test.
 
 mod check;
+mod compare;
 mod load;
 mod server;
