@@ -5,6 +5,7 @@
 //! - [`nemesis`]: breaks a cluster meanwhile: kills, pauses, cuts links, fills disks.
 //! - [`load`]: fill it with keys; send a mix of commands and measure latencies, in a closed or an open loop.
 //! - [`compare`]: the same load to several servers, in turn.
+//! - [`report`]: what [`load`] or [`compare`] measured, as one HTML file.
 //! - [`reply`], [`encode`], [`conn`], [`routes`]: just enough of the protocol, on the client's side.
 
 pub mod check;
@@ -15,5 +16,6 @@ pub mod linear;
 pub mod load;
 pub mod nemesis;
 pub mod reply;
+pub mod report;
 pub mod rng;
 pub mod routes;

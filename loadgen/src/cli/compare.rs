@@ -1,11 +1,12 @@
 //! `compare`.
 
-use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use ringfort_loadgen::compare::{self, Comparison, Figures, Options, Spread, Target};
 use ringfort_loadgen::load::timeline::Origin;
+use ringfort_loadgen::report;
 
 use super::load::{Load, exit, refuse, say, title, write_timeline};
 
@@ -50,14 +51,11 @@ struct Named {
 }
 
 pub(super) fn main(args: Args) -> ExitCode {
-    let (json, timeline) = (args.json.clone(), args.load.timeline.clone());
+    let (json, timeline, html) = (args.json.clone(), args.load.timeline.clone(), args.load.html.clone());
     let options = match args.into_options() {
         Ok(options) => options,
         Err(problem) => {
-            let _ = std::io::Write::write_fmt(
-                &mut std::io::stderr(),
-                format_args!("ringfort-loadgen: {problem}\n"),
-            );
+            let _ = writeln!(std::io::stderr(), "ringfort-loadgen: {problem}");
             return ExitCode::from(2);
         }
     };
@@ -65,7 +63,7 @@ pub(super) fn main(args: Args) -> ExitCode {
         Ok(comparison) => comparison,
         Err(error) => return refuse(&error),
     };
-    say(&heading(&options), &describe(&comparison));
+    say(&format!("compare {}", heading(&options)), &describe(&comparison));
     let is_json_written = json.is_none_or(|path| super::write_json(&path, &comparison));
     let is_timeline_written = timeline.is_none_or(|path| {
         let rows = comparison.targets.iter().flat_map(|target| {
@@ -76,9 +74,13 @@ pub(super) fn main(args: Args) -> ExitCode {
         });
         write_timeline(&path, rows)
     });
+    let is_html_written = html.is_none_or(|path| {
+        let page = report::of_comparison(&heading(&options), &comparison);
+        super::written(&path, |out| out.write_all(page.as_bytes()))
+    });
     let answers =
         |target: &compare::Outcome| target.rounds.iter().all(|round| round.operations > round.errors);
-    exit(comparison.targets.iter().all(answers) && is_json_written && is_timeline_written)
+    exit(comparison.targets.iter().all(answers) && is_json_written && is_timeline_written && is_html_written)
 }
 
 impl Args {
@@ -105,38 +107,48 @@ impl Args {
 /// What is compared, in a line.
 fn heading(options: &Options) -> String {
     let seconds = options.load.duration.as_secs_f64();
-    format!("compare {}, {} rounds of {seconds} s", title(&options.load), options.rounds)
+    format!("{}, {} rounds of {seconds} s", title(&options.load), options.rounds)
 }
 
+/// A column for each target and each ratio: medians, with the smallest and the largest behind them.
 fn describe(comparison: &Comparison) -> String {
-    let mut text = format!(
-        "{:20} {:>26} {:>20} {:>20} {:>20} {:>20} {:>8}",
-        "", "op/s", "p50 ms", "p99 ms", "p99.9 ms", "CPU us/op", "errors"
-    );
+    let mut columns =
+        vec![["", "op/s", "p50 ms", "p99 ms", "p99.9 ms", "CPU us/op", "errors"].map(str::to_owned)];
     for target in &comparison.targets {
-        let _ = write!(text, "\n{} {:>8}", line(&target.name, &target.figures, 0, 0.001), target.errors);
+        columns.push(column(&target.name, &target.figures, 0, 0.001, &target.errors.to_string()));
     }
     for ratio in &comparison.ratios {
-        let name = format!("{} / {}", ratio.of, ratio.to);
-        let _ = write!(text, "\n{}", line(&name, &ratio.figures, 3, 1.0));
+        columns.push(column(&format!("{} / {}", ratio.of, ratio.to), &ratio.figures, 3, 1.0, ""));
     }
-    text
+    let width = |column: &[String; 7]| column.iter().map(String::len).max().unwrap_or_default();
+    let widths: Vec<_> = columns.iter().map(width).collect();
+    let line = |row: usize| {
+        let cells = columns.iter().zip(&widths).map(|(column, &width)| format!("{:width$}", column[row]));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    (0..columns[0].len()).map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// A row of the table: medians, with the smallest and the largest behind them.
-fn line(name: &str, figures: &Figures<Spread>, digits: usize, latency_scale: f64) -> String {
+fn column(
+    name: &str,
+    figures: &Figures<Spread>,
+    digits: usize,
+    latency_scale: f64,
+    errors: &str,
+) -> [String; 7] {
     let cell = |Spread { median, min, max }: Spread, digits: usize, scale: f64| {
-        format!("{:.digits$} ({:.digits$}-{:.digits$})", median * scale, min * scale, max * scale)
+        format!("{:.digits$} ({:.digits$} - {:.digits$})", median * scale, min * scale, max * scale)
     };
     let latency = |spread| cell(spread, 3, latency_scale);
-    format!(
-        "{name:20} {:>26} {:>20} {:>20} {:>20} {:>20}",
+    [
+        name.to_owned(),
         cell(figures.ops_per_second, digits, 1.0),
         latency(figures.p50_us),
         latency(figures.p99_us),
         latency(figures.p999_us),
         figures.cpu_us.map_or_else(|| "-".to_owned(), |cpu| cell(cpu, digits.max(2), 1.0)),
-    )
+        errors.to_owned(),
+    ]
 }
 
 /// Reads `NAME=host:port` or `host:port`.
@@ -180,12 +192,12 @@ mod tests {
     }
 
     #[test]
-    fn a_line_has_median_and_spread() {
+    fn a_column_has_medians_and_spreads() {
         let spread = |median| Spread { median, min: median / 2.0, max: median * 2.0 };
         let figures =
             Figures { ops_per_second: spread(1000.0), p50_us: spread(2000.0), ..Figures::default() };
-        let words: Vec<_> = line("a", &figures, 0, 0.001).split_whitespace().map(str::to_owned).collect();
-        assert_eq!(words[..5], ["a", "1000", "(500-2000)", "2.000", "(1.000-4.000)"]);
-        assert_eq!(words.last().map(String::as_str), Some("-"), "CPU is not known");
+        let cells = column("a", &figures, 0, 0.001, "7");
+        assert_eq!(cells[..3], ["a", "1000 (500 - 2000)", "2.000 (1.000 - 4.000)"]);
+        assert_eq!(cells[5..], ["-", "7"], "CPU is not known");
     }
 }

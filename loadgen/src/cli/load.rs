@@ -9,6 +9,7 @@ use ringfort_loadgen::load::timeline::{self, Origin, Row};
 use ringfort_loadgen::load::workload::{Commands, Distribution, Mix, Verb, Workload};
 use ringfort_loadgen::load::ycsb::{Form, Letter, Ycsb};
 use ringfort_loadgen::load::{self, LoadError, Options, Summary};
+use ringfort_loadgen::report;
 
 /// By how many, with which keys.
 #[derive(Debug, clap::Args)]
@@ -71,9 +72,12 @@ pub(super) struct Load {
     /// Write a row for each interval to FILE: CSV if it ends with .csv, else lines of JSON
     #[arg(long, value_name = "FILE")]
     pub(super) timeline: Option<PathBuf>,
-    /// Length of a row of the timeline [default: 1s]
+    /// Length of a row of the timeline [default: 1s; with --html a hundredth of the duration, 100ms to 1s]
     #[arg(long, value_name = "TIME", value_parser = super::duration)]
     interval: Option<Duration>,
+    /// Write a report with plots to FILE: one HTML file that needs nothing else
+    #[arg(long, value_name = "FILE")]
+    pub(super) html: Option<PathBuf>,
 }
 
 /// Write N keys, key:000000000000 and on, once each.
@@ -111,7 +115,7 @@ pub(super) struct FillArgs {
 Examples:
   ringfort-loadgen run --target 127.0.0.1:6379 --mix get=90,set=10 --duration 10s
   ringfort-loadgen run --target 127.0.0.1:6379 --rate 20000 --distribution zipf:0.99 --timeline run.csv --interval 100ms
-  ringfort-loadgen run --target 127.0.0.1:6379 --workload ycsb-b --pipeline 1
+  ringfort-loadgen run --target 127.0.0.1:6379 --workload ycsb-b --pipeline 1 --html report.html
   ringfort-loadgen run --target 127.0.0.1:7001 --cluster --pipeline 16")]
 pub(super) struct RunArgs {
     /// Address of the server
@@ -141,7 +145,7 @@ pub(super) fn fill(args: FillArgs) -> ExitCode {
 }
 
 pub(super) fn run(args: RunArgs) -> ExitCode {
-    let timeline = args.load.timeline.clone();
+    let (timeline, html) = (args.load.timeline.clone(), args.load.html.clone());
     let options = args.load.into_options(args.target);
     let summary = match load::run(&options) {
         Ok(summary) => summary,
@@ -151,8 +155,12 @@ pub(super) fn run(args: RunArgs) -> ExitCode {
     let is_json_written = args.json.is_none_or(|path| super::write_json(&path, &summary));
     let is_timeline_written =
         timeline.is_none_or(|path| write_timeline(&path, summary.timeline.iter().map(|row| (None, row))));
+    let is_html_written = html.is_none_or(|path| {
+        let page = report::of_run(&title(&options), &options.target, &summary);
+        super::written(&path, |out| out.write_all(page.as_bytes()))
+    });
     // Errors are measured like anything else; a run without one good answer is a failure.
-    exit(summary.operations > summary.errors && is_json_written && is_timeline_written)
+    exit(summary.operations > summary.errors && is_json_written && is_timeline_written && is_html_written)
 }
 
 impl Clients {
@@ -192,9 +200,12 @@ impl Load {
         };
         options.workload.distribution = self.distribution;
         options.workload.multi_keys = self.multi_keys;
-        if let Some(interval) = self.interval {
-            options.interval = interval;
-        }
+        let second = Duration::from_secs(1);
+        options.interval = match (self.interval, self.html) {
+            (Some(interval), _) => interval,
+            (None, None) => second,
+            (None, Some(_)) => (self.duration / 100).clamp(Duration::from_millis(100), second),
+        };
         options
     }
 }
