@@ -37,6 +37,14 @@ impl Routes {
         Err(last)
     }
 
+    /// Asks the nodes that are known, then `address`.
+    ///
+    /// # Errors
+    /// As [`Self::fetch`].
+    pub async fn renewed(&self, address: &str) -> io::Result<Self> {
+        Self::fetch(&[self.addresses(), &[address.to_owned()]].concat()).await
+    }
+
     async fn fetch_from(address: &str) -> io::Result<Self> {
         let mut conn = Conn::connect(address, FETCH_MAX).await?;
         let mut out = Vec::new();
@@ -96,6 +104,12 @@ impl Routes {
         self.addresses.get(usize::from(index)).map(String::as_str)
     }
 
+    /// Whether the node at `address` serves a slot.
+    pub fn serves(&self, address: &str) -> bool {
+        let index = self.addresses.iter().position(|known| known == address);
+        index.is_some_and(|index| self.by_slot.iter().flatten().any(|&of_slot| usize::from(of_slot) == index))
+    }
+
     /// All nodes that serve slots, in the order of their first.
     pub fn addresses(&self) -> &[String] {
         &self.addresses
@@ -129,6 +143,7 @@ mod tests {
         assert_eq!(routes.address(Slot(100)), Some("h:2"));
         assert_eq!(routes.addresses(), ["a:1", "h:2"]);
         assert!(routes.learn(b"MOVED 100 c:3"));
+        assert!(routes.serves("c:3") && routes.serves("h:2") && !routes.serves("d:4"));
         assert_eq!(routes.address(Slot(100)), Some("c:3"));
         assert_eq!(routes.address(Slot(101)), Some("h:2"));
         for other in [&b"MOVED 16384 c:3"[..], b"MOVED x c:3", b"ASK 1 c:3", b"MOVED 1", b""] {

@@ -52,7 +52,7 @@ pub(super) struct Load {
     #[arg(long, value_name = "OPS")]
     rate: Option<f64>,
     /// The target is a node of a cluster: each client talks straight to one of its nodes, about that node's keys
-    #[arg(long, conflicts_with = "rate")]
+    #[arg(long)]
     cluster: bool,
     /// Commands and weights, of get, set, incr, append, mget, mset, del; incr uses keys counter:N, append append:N
     #[arg(long, default_value = "get=90,set=10")]

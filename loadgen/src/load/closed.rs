@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::flight::Flight;
+use super::seat::Seat;
 use super::stats::SharedCounts;
 use super::workload::{Generator, Op, first_key};
 use crate::conn;
@@ -20,33 +21,6 @@ const BACK_OFF: Duration = Duration::from_millis(50);
 const READ_BYTES: usize = 64 * 1024;
 /// Time without progress after which `fill` gives up.
 const STALLED_MAX: Duration = Duration::from_secs(30);
-
-/// The node of a cluster that a client talks to: number `client` modulo the nodes that serve slots.
-#[derive(Debug)]
-pub(super) struct Seat {
-    pub(super) client: usize,
-    routes: Routes,
-    address: String,
-}
-
-impl Seat {
-    pub(super) fn new(client: usize) -> Self {
-        Self { client, routes: Routes::default(), address: String::new() }
-    }
-
-    /// Asks where slots are, the nodes known first.
-    async fn refresh(&mut self, target: &str) -> io::Result<()> {
-        self.routes = fetch(&self.routes, target).await?;
-        let nodes = self.routes.addresses();
-        self.address.clone_from(&nodes[self.client % nodes.len()]);
-        Ok(())
-    }
-}
-
-/// Asks the nodes that are known, then `target`, where slots are.
-async fn fetch(known: &Routes, target: &str) -> io::Result<Routes> {
-    Routes::fetch(&[known.addresses(), &[target.to_owned()]].concat()).await
-}
 
 /// One client.
 pub(super) struct Client<'a> {
@@ -85,12 +59,14 @@ impl<'a> Client<'a> {
         while Instant::now() < deadline {
             if stream.is_none()
                 && let Some(seat) = &mut seat
-                && seat.refresh(self.target).await.is_err()
             {
-                tokio::time::sleep(BACK_OFF).await;
-                continue;
+                let Ok(renewed) = seat.renewed(self.target).await else {
+                    tokio::time::sleep(BACK_OFF).await;
+                    continue;
+                };
+                *seat = renewed;
             }
-            let address = seat.as_ref().map_or(self.target, |seat| &seat.address);
+            let address = seat.as_ref().map_or(self.target, Seat::address);
             let Ok(connected) = connected(&mut stream, address).await else {
                 tokio::time::sleep(BACK_OFF).await;
                 continue;
@@ -143,9 +119,9 @@ impl<'a> Client<'a> {
             }
             tokio::time::sleep(BACK_OFF).await;
             if let Some(routes) = &mut nodes.routes
-                && let Ok(fetched) = fetch(routes, self.target).await
+                && let Ok(renewed) = routes.renewed(self.target).await
             {
-                *routes = fetched;
+                *routes = renewed;
             }
         }
         Ok(())
@@ -191,9 +167,7 @@ impl<'a> Client<'a> {
         for _ in 0..self.pipeline {
             let op = match seat {
                 None => Some(self.generator.next(&mut self.out)),
-                Some(Seat { routes, address, .. }) => self
-                    .generator
-                    .next_in(&mut self.out, |slot| routes.address(slot) == Some(address.as_str())),
+                Some(seat) => self.generator.next_in(&mut self.out, |slot| seat.has(slot)),
             };
             let Some(op) = op else { return };
             self.flight.add(op, 0);

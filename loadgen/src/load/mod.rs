@@ -12,16 +12,18 @@ mod closed;
 mod flight;
 mod keys;
 mod open;
+mod seat;
 
 use std::io::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, OnceLock};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio::task::LocalSet;
 
 use keys::Records;
+use seat::Seat;
 use stats::{Counts, Latency, Point, SharedCounts};
 use timeline::{Cutter, Row};
 use workload::{Generator, KEYS_MAX, Workload};
@@ -125,7 +127,7 @@ pub struct Summary {
 /// The options are wrong, or nothing listens at the target.
 pub fn run(options: &Options) -> Result<Summary, LoadError> {
     options.validate()?;
-    drive(options, |part, start| Box::pin(part.run(start)))
+    drive(options, |part, open, start| Box::pin(part.run(open, start)))
 }
 
 /// Writes each key once: with the first command of the mix, or as an insert of YCSB. Blocks.
@@ -134,7 +136,7 @@ pub fn run(options: &Options) -> Result<Summary, LoadError> {
 /// As [`run`]; or the server refused writes or was away for 30 s.
 pub fn fill(options: &Options) -> Result<Summary, LoadError> {
     options.validate()?;
-    drive(options, |part, _| Box::pin(part.fill()))
+    drive(options, |part, _, _| Box::pin(part.fill()))
 }
 
 impl Options {
@@ -149,8 +151,8 @@ impl Options {
             "the rate must be above 0"
         } else if self.interval < INTERVAL_MIN {
             "an interval of the timeline is 10 ms at least"
-        } else if self.is_cluster && (self.rate.is_some() || !self.workload.commands.suits_a_cluster()) {
-            "with --cluster there is no --rate, mget, mset, ycsb-d or ycsb-e: go through a proxy for those"
+        } else if self.is_cluster && !self.workload.commands.suits_a_cluster() {
+            "with --cluster there is no mget, mset, ycsb-d or ycsb-e: go through a proxy for those"
         } else {
             return Ok(());
         };
@@ -170,23 +172,27 @@ struct Part {
 type Work = std::pin::Pin<Box<dyn Future<Output = std::io::Result<()>>>>;
 
 impl Part {
-    async fn run(self, start: Instant) -> std::io::Result<()> {
+    /// What an open loop does before its time runs: its requests must not wait for connections.
+    async fn prepare(&self) -> Option<open::Clients> {
+        self.options.rate?;
+        let clients = self.clients.clone().map(|client| (self.generator(client), self.seat(client)));
+        Some(open::Clients::connect(self.options.target.clone(), clients.collect()).await)
+    }
+
+    async fn run(self, open: Option<open::Clients>, start: Instant) -> std::io::Result<()> {
         let deadline = start + self.options.duration;
-        let generators: Vec<_> = self.clients.clone().map(|client| self.generator(client)).collect();
-        if let Some(rate) = self.options.rate {
+        if let (Some(open), Some(rate)) = (open, self.options.rate) {
             let rate = rate * self.clients.len() as f64 / self.options.clients as f64;
-            let clients =
-                open::Clients { target: &self.options.target, generators, rate, counts: &self.counts };
-            clients.run(start, deadline).await;
+            open.run(rate, &self.counts, start, deadline).await;
             return Ok(());
         }
-        let clients: Vec<_> = generators
-            .into_iter()
-            .zip(self.clients)
-            .map(|(generator, number)| {
+        let clients: Vec<_> = self
+            .clients
+            .clone()
+            .map(|client| {
+                let (generator, seat) = (self.generator(client), self.seat(client));
                 let (options, counts) = (self.options.clone(), Arc::clone(&self.counts));
                 tokio::task::spawn_local(async move {
-                    let seat = options.is_cluster.then(|| closed::Seat::new(number));
                     let mut client =
                         closed::Client::new(&options.target, generator, options.pipeline, &counts);
                     let run = client.run(seat, deadline);
@@ -222,6 +228,10 @@ impl Part {
         join(clients).await.into_iter().collect()
     }
 
+    fn seat(&self, client: usize) -> Option<Seat> {
+        self.options.is_cluster.then(|| Seat::new(client))
+    }
+
     fn generator(&self, client: usize) -> Generator {
         Generator::new(&self.options.workload, client as u64, self.options.clients as u64, &self.records)
     }
@@ -246,14 +256,23 @@ fn try_connect(target: &str) -> std::io::Result<()> {
 }
 
 /// Runs the parts on their threads; meanwhile collects their counts each second.
-fn drive(options: &Options, work: fn(Part, Instant) -> Work) -> Result<Summary, LoadError> {
+fn drive(
+    options: &Options,
+    work: fn(Part, Option<open::Clients>, Instant) -> Work,
+) -> Result<Summary, LoadError> {
     try_connect(&options.target)
         .map_err(|source| LoadError::Connect { target: options.target.clone(), source })?;
     let threads = options.threads.min(options.clients);
     let shared: Vec<Arc<SharedCounts>> = (0..threads).map(|_| Arc::default()).collect();
     let running = AtomicUsize::new(threads);
     let records = Arc::new(Records::new(options.workload.keys));
-    let (cpu, start) = (cpu_time(), Instant::now());
+    let cpu = cpu_time();
+    // One start for all, when all are ready.
+    let (ready, first) = (Barrier::new(threads + 1), OnceLock::new());
+    let start = || {
+        ready.wait();
+        *first.get_or_init(Instant::now)
+    };
     let main = std::thread::current();
     std::thread::scope(|scope| {
         let handles: Vec<_> = (0..threads)
@@ -265,11 +284,15 @@ fn drive(options: &Options, work: fn(Part, Instant) -> Work) -> Result<Summary, 
                     counts: Arc::clone(&shared[n]),
                     records: Arc::clone(&records),
                 };
-                let (running, main) = (&running, &main);
+                let (running, main, start) = (&running, &main, &start);
                 scope.spawn(move || {
                     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                    let local = LocalSet::new();
+                    let open =
+                        runtime.as_ref().ok().and_then(|runtime| local.block_on(runtime, part.prepare()));
+                    let start = start();
                     let result = runtime.map_err(LoadError::Start).and_then(|runtime| {
-                        LocalSet::new().block_on(&runtime, work(part, start)).map_err(LoadError::Fill)
+                        local.block_on(&runtime, work(part, open, start)).map_err(LoadError::Fill)
                     });
                     running.fetch_sub(1, Ordering::Release);
                     main.unpark();
@@ -277,7 +300,7 @@ fn drive(options: &Options, work: fn(Part, Instant) -> Work) -> Result<Summary, 
                 })
             })
             .collect();
-        let mut summary = collect(options, &shared, &running, start, &handles);
+        let mut summary = collect(options, &shared, &running, start(), &handles);
         for handle in handles {
             match handle.join() {
                 Ok(result) => result?,

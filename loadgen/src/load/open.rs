@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::flight::Flight;
+use super::seat::Seat;
 use super::stats::SharedCounts;
 use super::workload::Generator;
 use crate::conn;
@@ -25,6 +26,8 @@ use crate::conn;
 const TICK: Duration = Duration::from_micros(50);
 /// Longest sleep of the pacer, so that it sees the end of a slow run.
 const SLEEP_MAX: Duration = Duration::from_millis(50);
+/// Longest wait for the connections at the start.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Pause after a connection broke.
 const BACK_OFF: Duration = Duration::from_millis(20);
 /// Bytes of requests that wait for one connection at most; what is due beyond is counted as not sent.
@@ -36,18 +39,17 @@ pub(super) const DRAIN_MAX: Duration = Duration::from_secs(2);
 /// Bytes asked for in one read.
 const READ_BYTES: usize = 64 * 1024;
 
-/// The clients of one thread.
-pub(super) struct Clients<'a> {
-    pub(super) target: &'a str,
-    pub(super) generators: Vec<Generator>,
-    /// Requests a second, over all clients of the thread.
-    pub(super) rate: f64,
-    pub(super) counts: &'a Arc<SharedCounts>,
+/// The clients of one thread, connected.
+pub(super) struct Clients {
+    target: String,
+    clients: Vec<Rc<RefCell<Client>>>,
 }
 
 #[derive(Debug)]
 struct Client {
     generator: Generator,
+    /// In a cluster.
+    seat: Option<Seat>,
     stream: Option<Rc<TcpStream>>,
     /// Requests not yet taken by the socket.
     out: Vec<u8>,
@@ -55,26 +57,34 @@ struct Client {
     flight: Flight,
 }
 
-impl Clients<'_> {
-    /// Sends from `start` to `deadline`, then waits a little for the last answers.
-    pub(super) async fn run(self, start: Instant, deadline: Instant) {
-        let clients: Vec<_> = self
-            .generators
-            .into_iter()
-            .map(|generator| {
-                let flight = Flight::default();
-                Rc::new(RefCell::new(Client { generator, stream: None, out: Vec::new(), flight }))
+impl Clients {
+    /// Connects the clients, so that the first requests need not wait for it. Who cannot be connected now is tried again later.
+    pub(super) async fn connect(target: String, generators: Vec<(Generator, Option<Seat>)>) -> Self {
+        let connect = generators.into_iter().map(|(generator, seat)| {
+            let target = target.clone();
+            tokio::task::spawn_local(async move {
+                let (stream, out, flight) = (None, Vec::new(), Flight::default());
+                let client = RefCell::new(Client { generator, seat, stream, out, flight });
+                // Whatever the reason, the reader tries again.
+                let _ = tokio::time::timeout(CONNECT_MAX, connect(&client, &target)).await;
+                Rc::new(client)
             })
-            .collect();
+        });
+        let clients = super::join(connect.collect()).await;
+        Self { target, clients }
+    }
+
+    /// Sends `rate` requests a second from `start` to `deadline`, then waits a little for the last answers.
+    pub(super) async fn run(self, rate: f64, counts: &Arc<SharedCounts>, start: Instant, deadline: Instant) {
+        let Self { target, clients } = self;
         let readers: Vec<_> = clients
             .iter()
             .map(|client| {
-                let read = read(Rc::clone(client), self.target.to_owned(), start, Arc::clone(self.counts));
-                tokio::task::spawn_local(read)
+                tokio::task::spawn_local(read(Rc::clone(client), target.clone(), start, Arc::clone(counts)))
             })
             .collect();
-        let pacer = Pacer::start(start, deadline, self.rate);
-        send(&clients, self.rate, self.counts, &pacer, start, deadline).await;
+        let pacer = Pacer::start(start, deadline, rate);
+        send(&clients, rate, counts, &pacer, start, deadline).await;
         let end = Instant::now() + DRAIN_MAX;
         while Instant::now() < end && clients.iter().any(|client| !client.borrow().flight.is_empty()) {
             for client in &clients {
@@ -87,7 +97,7 @@ impl Clients<'_> {
         for reader in readers {
             reader.abort();
         }
-        self.counts.lock().broken += clients.iter().map(|client| client.borrow_mut().give_up()).sum::<u64>();
+        counts.lock().broken += clients.iter().map(|client| client.borrow_mut().give_up()).sum::<u64>();
     }
 }
 
@@ -132,12 +142,17 @@ async fn send(
 }
 
 impl Client {
-    /// Adds the next request; false when too many wait.
+    /// Adds the next request; false when too many wait, or no key is known to be its node's.
     fn add(&mut self, due_ns: u64) -> bool {
         if self.out.len() > WAITING_BYTES_MAX || self.flight.len() >= UNANSWERED_MAX {
             return false;
         }
-        let op = self.generator.next(&mut self.out);
+        let op = match &self.seat {
+            None => Some(self.generator.next(&mut self.out)),
+            Some(seat) if seat.address().is_empty() => None,
+            Some(seat) => self.generator.next_in(&mut self.out, |slot| seat.has(slot)),
+        };
+        let Some(op) = op else { return false };
         self.flight.add(op, due_ns);
         true
     }
@@ -163,22 +178,36 @@ impl Client {
     }
 }
 
-/// Connects, takes replies, and connects again.
+/// Takes replies, and connects again whenever that ends.
 async fn read(client: Rc<RefCell<Client>>, target: String, start: Instant, counts: Arc<SharedCounts>) {
     loop {
-        if let Ok(stream) = conn::open(&target).await {
-            let stream = Rc::new(stream);
-            {
-                let mut client = client.borrow_mut();
-                client.stream = Some(Rc::clone(&stream));
-                client.flush();
-            }
+        let stream = client.borrow().stream.clone();
+        let stream = match stream {
+            Some(stream) => Ok(stream),
+            None => connect(&client, &target).await,
+        };
+        if let Ok(stream) = stream {
+            client.borrow_mut().flush();
             // Whatever the reason, the connection is of no more use.
             let _ = take_replies(&client, &stream, start, &counts).await;
             counts.lock().broken += client.borrow_mut().give_up();
         }
         tokio::time::sleep(BACK_OFF).await;
     }
+}
+
+/// Connects to the target, in a cluster to the client's node.
+async fn connect(client: &RefCell<Client>, target: &str) -> io::Result<Rc<TcpStream>> {
+    let seat = client.borrow().seat.clone();
+    let seat = match seat {
+        Some(seat) => Some(seat.renewed(target).await?),
+        None => None,
+    };
+    let stream = Rc::new(conn::open(seat.as_ref().map_or(target, Seat::address)).await?);
+    let mut client = client.borrow_mut();
+    client.seat = seat;
+    client.stream = Some(Rc::clone(&stream));
+    Ok(stream)
 }
 
 async fn take_replies(
@@ -199,11 +228,14 @@ async fn take_replies(
         }
         let now_ns = start.elapsed().as_nanos() as u64;
         let mut client = client.borrow_mut();
-        let Client { generator, out, flight, .. } = &mut *client;
+        let Client { generator, seat, out, flight, .. } = &mut *client;
         let mut counts = counts.lock();
         let taken = flight.take(&buf, now_ns, generator, out, &mut counts)?;
         if let Some(error) = flight.take_error() {
             counts.note_error(&error);
+            if seat.as_mut().is_some_and(|seat| seat.is_lost_by(&error)) {
+                return Err(io::Error::other("the node serves nothing any more"));
+            }
         }
         drop(counts);
         buf.drain(..taken);

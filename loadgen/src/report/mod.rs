@@ -144,7 +144,7 @@ fn targets_table(series: &[Series<'_>]) -> String {
     for series in series {
         let _ = write!(html, "<tr><th>{}</th>", escape(series.name));
         match (series.rates, &series.runs[..]) {
-            (Some(rates), _) => html.push_str(&spread_cell(rates.ops_per_second, 0)),
+            (Some(rates), _) => html.push_str(&spread_cell(Some(rates.ops_per_second), 0)),
             (None, runs) => {
                 let rate: f64 = runs.iter().map(|run| run.ops_per_second).sum();
                 let _ = write!(html, "<td>{rate:.0}</td>");
@@ -157,8 +157,7 @@ fn targets_table(series: &[Series<'_>]) -> String {
             let _ = write!(html, "<td>{:.3}</td>", us / 1000.0);
         }
         if has_cpu {
-            let cpu = series.rates.and_then(|rates| rates.cpu_us);
-            html.push_str(&cpu.map_or_else(|| "<td>-</td>".to_owned(), |cpu| spread_cell(cpu, 2)));
+            html.push_str(&spread_cell(series.rates.and_then(|rates| rates.cpu_us), 2));
         }
         html.push_str("</tr>\n");
     }
@@ -167,14 +166,19 @@ fn targets_table(series: &[Series<'_>]) -> String {
 }
 
 fn ratios_table(comparison: &Comparison) -> String {
-    let mut html = "<div class=\"scroll\"><table><thead><tr><th>Ratio, median of the rounds</th><th>op/s</th><th>p50</th>\
-                    <th>p99</th><th>p99.9</th><th>CPU</th></tr></thead><tbody>\n"
+    let has_cpu = comparison.ratios.iter().any(|ratio| ratio.figures.cpu_us.is_some());
+    let mut html = "<div class=\"scroll\"><table><thead><tr><th>Ratio</th><th>op/s</th><th>p50</th><th>p99</th><th>p99.9</th>"
         .to_owned();
+    html.push_str(if has_cpu { "<th>CPU</th>" } else { "" });
+    html.push_str("</tr></thead><tbody>\n");
     for ratio in &comparison.ratios {
         let _ = write!(html, "<tr><th>{} / {}</th>", escape(&ratio.of), escape(&ratio.to));
         let Figures { ops_per_second, p50_us, p99_us, p999_us, cpu_us } = ratio.figures;
-        for spread in [Some(ops_per_second), Some(p50_us), Some(p99_us), Some(p999_us), cpu_us] {
-            html.push_str(&spread.map_or_else(|| "<td>-</td>".to_owned(), |spread| spread_cell(spread, 3)));
+        for spread in [ops_per_second, p50_us, p99_us, p999_us] {
+            html.push_str(&spread_cell(Some(spread), 3));
+        }
+        if has_cpu {
+            html.push_str(&spread_cell(cpu_us, 3));
         }
         html.push_str("</tr>\n");
     }
@@ -182,8 +186,9 @@ fn ratios_table(comparison: &Comparison) -> String {
     html
 }
 
-/// A median with its bounds below.
-fn spread_cell(Spread { median, min, max }: Spread, digits: usize) -> String {
+/// A median with its bounds below, if it is known.
+fn spread_cell(spread: Option<Spread>, digits: usize) -> String {
+    let Some(Spread { median, min, max }) = spread else { return "<td>-</td>".to_owned() };
     format!("<td>{median:.digits$}<small>{min:.digits$} – {max:.digits$}</small></td>")
 }
 

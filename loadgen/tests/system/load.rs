@@ -7,7 +7,7 @@ use ringfort_loadgen::load::workload::{Commands, Distribution, Mix, Verb, Worklo
 use ringfort_loadgen::load::ycsb::{Form, Letter, Ycsb};
 use ringfort_loadgen::load::{self, LoadError, Options};
 
-use crate::server::{Data, Fault, serve, serve_data};
+use crate::server::{Data, Fault, serve, serve_cluster, serve_data};
 
 const KEYS: u64 = 1_000;
 
@@ -85,6 +85,25 @@ fn closed_loop_counts_every_operation() {
     assert_eq!(summary.operations, summary.timeline.iter().map(|row| row.operations).sum::<u64>());
     assert_eq!((summary.errors, summary.broken), (0, 0), "{summary:?}");
     assert!(summary.latency.p50_us > 0.0 && summary.latency.p50_us <= summary.latency.max_us, "{summary:?}");
+}
+
+#[test]
+fn in_a_cluster_every_key_is_asked_of_its_node() {
+    let data = Arc::new(Mutex::new(Data::default()));
+    let [first, second] = serve_cluster(&data);
+    let filled = load::fill(&Options { is_cluster: true, ..fill_options(first) }).expect("the nodes run");
+    assert_eq!((filled.operations, filled.errors, filled.broken), (KEYS, 0, 0), "{filled:?}");
+    assert_filled(&data);
+
+    for rate in [None, Some(2_000.0)] {
+        let options = Options { is_cluster: true, rate, ..options(second.clone()) };
+        let summary = load::run(&options).expect("the nodes run");
+        assert!(summary.operations >= 1_000, "{summary:?}");
+        assert_eq!((summary.errors, summary.broken, summary.not_sent), (0, 0, 0), "{summary:?}");
+    }
+    let not_a_cluster = Options { is_cluster: false, ..options(second) };
+    let summary = load::run(&not_a_cluster).expect("the nodes run");
+    assert!(summary.first_error.is_some_and(|error| error.starts_with("MOVED")));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A minimal server that is correct, or wrong in one way.
 
 use ringfort_loadgen::linear::{self, Op};
+use ringfort_ring::slot::{SLOTS, slot_of};
 use std::collections::BTreeMap;
 use std::io::{BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -62,19 +63,57 @@ pub(crate) fn serve_data(data: Arc<Mutex<Data>>, fault: Fault) -> String {
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let data = Arc::clone(&data);
-            std::thread::spawn(move || talk(stream, &data, fault));
+            std::thread::spawn(move || talk(stream, |args| execute(&data, args, fault)));
         }
     });
     address
 }
 
-fn talk(stream: TcpStream, data: &Mutex<Data>, fault: Fault) {
+/// Starts a cluster of two nodes that share `data`: the first serves the lower half of the slots, the second the upper one.
+pub(crate) fn serve_cluster(data: &Arc<Mutex<Data>>) -> [String; 2] {
+    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    let addresses = listeners.each_ref().map(|listener| listener.local_addr().expect("bound").to_string());
+    for (own, listener) in listeners.into_iter().enumerate() {
+        let (data, addresses) = (Arc::clone(data), addresses.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (data, addresses) = (Arc::clone(&data), addresses.clone());
+                std::thread::spawn(move || {
+                    talk(stream, |args| {
+                        route(args, own, &addresses).unwrap_or_else(|| execute(&data, args, Fault::None))
+                    });
+                });
+            }
+        });
+    }
+    addresses
+}
+
+/// What node `own` answers when it is asked for the map, or for a key of the other node.
+fn route(args: &[Vec<u8>], own: usize, addresses: &[String; 2]) -> Option<Answer> {
+    if args[0] == b"CLUSTER" {
+        let ranges = addresses.iter().zip([(0, SLOTS / 2 - 1), (SLOTS / 2, SLOTS - 1)]);
+        let ranges = ranges.map(|(address, (first, last))| {
+            let (host, port) = address.rsplit_once(':').expect("host:port");
+            format!("*3\r\n:{first}\r\n:{last}\r\n*2\r\n${}\r\n{host}\r\n:{port}\r\n", host.len())
+        });
+        return Some(Answer::Reply(format!("*2\r\n{}", ranges.collect::<String>()).into_bytes()));
+    }
+    let slot = slot_of(&args[1]);
+    let of = usize::from(slot.0 / (SLOTS / 2));
+    (of != own).then(|| Answer::Reply(format!("-MOVED {} {}\r\n", slot.0, addresses[of]).into_bytes()))
+}
+
+fn execute(data: &Mutex<Data>, args: &[Vec<u8>], fault: Fault) -> Answer {
+    data.lock().expect("no thread panicked").execute(args, fault)
+}
+
+fn talk(stream: TcpStream, mut answer: impl FnMut(&[Vec<u8>]) -> Answer) {
     stream.set_nodelay(true).expect("a socket takes options");
     let mut writer = stream.try_clone().expect("a socket can be cloned");
     let mut reader = BufReader::new(stream);
     while let Some(args) = read_command(&mut reader) {
-        let answer = data.lock().expect("no thread panicked").execute(&args, fault);
-        match answer {
+        match answer(&args) {
             Answer::Reply(bytes) if writer.write_all(&bytes).is_ok() => {}
             _ => return,
         }
