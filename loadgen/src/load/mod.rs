@@ -169,7 +169,7 @@ struct Part {
     records: Arc<Records>,
 }
 
-type Work = std::pin::Pin<Box<dyn Future<Output = std::io::Result<()>>>>;
+type Work = std::pin::Pin<Box<dyn Future<Output = Result<(), LoadError>>>>;
 
 impl Part {
     /// What an open loop does before its time runs: its requests must not wait for connections.
@@ -179,12 +179,11 @@ impl Part {
         Some(open::Clients::connect(self.options.target.clone(), clients.collect()).await)
     }
 
-    async fn run(self, open: Option<open::Clients>, start: Instant) -> std::io::Result<()> {
+    async fn run(self, open: Option<open::Clients>, start: Instant) -> Result<(), LoadError> {
         let deadline = start + self.options.duration;
         if let (Some(open), Some(rate)) = (open, self.options.rate) {
             let rate = rate * self.clients.len() as f64 / self.options.clients as f64;
-            open.run(rate, &self.counts, start, deadline).await;
-            return Ok(());
+            return open.run(rate, &self.counts, start, deadline).await.map_err(LoadError::Start);
         }
         let clients: Vec<_> = self
             .clients
@@ -207,7 +206,7 @@ impl Part {
         Ok(())
     }
 
-    async fn fill(self) -> std::io::Result<()> {
+    async fn fill(self) -> Result<(), LoadError> {
         let clients: Vec<_> = self
             .clients
             .clone()
@@ -225,7 +224,8 @@ impl Part {
                 })
             })
             .collect();
-        join(clients).await.into_iter().collect()
+        let results: std::io::Result<()> = join(clients).await.into_iter().collect();
+        results.map_err(LoadError::Fill)
     }
 
     fn seat(&self, client: usize) -> Option<Seat> {
@@ -291,9 +291,9 @@ fn drive(
                     let open =
                         runtime.as_ref().ok().and_then(|runtime| local.block_on(runtime, part.prepare()));
                     let start = start();
-                    let result = runtime.map_err(LoadError::Start).and_then(|runtime| {
-                        local.block_on(&runtime, work(part, open, start)).map_err(LoadError::Fill)
-                    });
+                    let result = runtime
+                        .map_err(LoadError::Start)
+                        .and_then(|runtime| local.block_on(&runtime, work(part, open, start)));
                     running.fetch_sub(1, Ordering::Release);
                     main.unpark();
                     result

@@ -2,19 +2,22 @@
 //!
 //! A closed loop slows down with the server, so it never sees the requests that users would have sent meanwhile
 //! ("coordinated omission", Tene 2013). Here request k of a thread is due at `start + k / rate` and goes to client k
-//! modulo their number. A pacer thread sleeps with the kernel's precision (the runtime's timers have one of a
-//! millisecond) and wakes the sender, which sends all that is due. While a connection is broken its requests wait, and
-//! their latency goes on counting.
+//! modulo their number. A timer of the kernel (the runtime's have a precision of a millisecond) wakes the sender, which
+//! sends all that is due. While a connection is broken its requests wait, and their latency goes on counting.
 
 use std::cell::RefCell;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
 
 use super::flight::Flight;
 use super::seat::Seat;
@@ -24,8 +27,6 @@ use crate::conn;
 
 /// The sender is woken no more often than this: at high rates several requests leave together, at most this late.
 const TICK: Duration = Duration::from_micros(50);
-/// Longest sleep of the pacer, so that it sees the end of a slow run.
-const SLEEP_MAX: Duration = Duration::from_millis(50);
 /// Longest wait for the connections at the start.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Pause after a connection broke.
@@ -75,7 +76,16 @@ impl Clients {
     }
 
     /// Sends `rate` requests a second from `start` to `deadline`, then waits a little for the last answers.
-    pub(super) async fn run(self, rate: f64, counts: &Arc<SharedCounts>, start: Instant, deadline: Instant) {
+    ///
+    /// # Errors
+    /// The kernel gave no timer.
+    pub(super) async fn run(
+        self,
+        rate: f64,
+        counts: &Arc<SharedCounts>,
+        start: Instant,
+        deadline: Instant,
+    ) -> io::Result<()> {
         let Self { target, clients } = self;
         let readers: Vec<_> = clients
             .iter()
@@ -83,8 +93,7 @@ impl Clients {
                 tokio::task::spawn_local(read(Rc::clone(client), target.clone(), start, Arc::clone(counts)))
             })
             .collect();
-        let pacer = Pacer::start(start, deadline, rate);
-        send(&clients, rate, counts, &pacer, start, deadline).await;
+        send(&clients, rate, counts, start, deadline).await?;
         let end = Instant::now() + DRAIN_MAX;
         while Instant::now() < end && clients.iter().any(|client| !client.borrow().flight.is_empty()) {
             for client in &clients {
@@ -92,12 +101,11 @@ impl Clients {
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        // Only now: it waits for its thread, and would hold up the last answers.
-        drop(pacer);
         for reader in readers {
             reader.abort();
         }
         counts.lock().broken += clients.iter().map(|client| client.borrow_mut().give_up()).sum::<u64>();
+        Ok(())
     }
 }
 
@@ -106,10 +114,10 @@ async fn send(
     clients: &[Rc<RefCell<Client>>],
     rate: f64,
     counts: &SharedCounts,
-    pacer: &Pacer,
     start: Instant,
     deadline: Instant,
-) {
+) -> io::Result<()> {
+    let pacer = Pacer::new(rate)?;
     let interval_ns = 1e9 / rate;
     let end_ns = deadline.saturating_duration_since(start).as_nanos() as u64;
     let mut request: u64 = 0;
@@ -135,9 +143,11 @@ async fn send(
             clients[at % clients.len()].borrow_mut().flush();
         }
         if due_ns >= end_ns {
-            return;
+            // The run lasts to its end.
+            tokio::time::sleep_until(deadline.into()).await;
+            return Ok(());
         }
-        pacer.wake.notified().await;
+        pacer.sleep(Duration::from_nanos(due_ns).saturating_sub(start.elapsed())).await?;
     }
 }
 
@@ -244,40 +254,31 @@ async fn take_replies(
     }
 }
 
-/// A thread that wakes the sender when the next request is due. Dropping it ends the thread.
+/// A timer of the kernel, with its precision, in the same poll as the sockets.
 struct Pacer {
-    wake: Arc<Notify>,
-    is_over: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    timer: AsyncFd<OwnedFd>,
+    sleep_min: Duration,
 }
 
 impl Pacer {
-    fn start(start: Instant, deadline: Instant, rate: f64) -> Self {
-        let (wake, is_over) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
-        let sleep_min = if rate * TICK.as_secs_f64() > 1.0 { TICK } else { Duration::ZERO };
-        let thread = {
-            let (wake, is_over) = (Arc::clone(&wake), Arc::clone(&is_over));
-            std::thread::spawn(move || {
-                while !is_over.load(Ordering::Relaxed) {
-                    let now = Instant::now();
-                    let passed = now.saturating_duration_since(start).as_secs_f64();
-                    let next = start + Duration::from_secs_f64(((passed * rate).floor() + 1.0) / rate);
-                    let sleep = next.min(deadline).saturating_duration_since(now);
-                    std::thread::sleep(sleep.max(sleep_min).min(SLEEP_MAX));
-                    wake.notify_one();
-                }
-            })
-        };
-        Self { wake, is_over, thread: Some(thread) }
+    fn new(rate: f64) -> io::Result<Self> {
+        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        #[expect(
+            deprecated,
+            reason = "unsound for types that lie about their descriptor, which OwnedFd does not; what replaces it is an unsafe fn"
+        )]
+        let timer = AsyncFd::new(timer)?;
+        // Never 0, which would stop the timer.
+        let sleep_min = if rate * TICK.as_secs_f64() > 1.0 { TICK } else { Duration::from_nanos(1) };
+        Ok(Self { timer, sleep_min })
     }
-}
 
-impl Drop for Pacer {
-    fn drop(&mut self) {
-        self.is_over.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            // It holds nothing that could panic.
-            let _ = thread.join();
-        }
+    async fn sleep(&self, time: Duration) -> io::Result<()> {
+        let time = Timespec::try_from(time.max(self.sleep_min)).map_err(io::Error::other)?;
+        let once = Itimerspec { it_interval: Timespec::default(), it_value: time };
+        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once)?;
+        let read = |timer: &OwnedFd| Ok(rustix::io::read(timer, &mut [0; 8])?);
+        self.timer.async_io(Interest::READABLE, read).await.map(drop)
     }
 }
