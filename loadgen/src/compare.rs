@@ -9,8 +9,8 @@ use crate::load::stats::{Counts, Latency, Point};
 use crate::load::{self, LoadError, Summary};
 use crate::routes::Routes;
 
-/// Most rounds.
-const ROUNDS_MAX: usize = 1_000;
+/// Most rounds: each keeps its histogram, a quarter of a megabyte.
+const ROUNDS_MAX: usize = 100;
 
 /// What to compare.
 #[derive(Debug, Clone)]
@@ -105,7 +105,7 @@ pub struct Spread {
 /// The options are wrong, a target cannot be reached, or one of its processes is not there.
 pub fn run(options: &Options) -> Result<Comparison, LoadError> {
     if options.targets.len() < 2 || options.rounds == 0 || options.rounds > ROUNDS_MAX {
-        return Err(LoadError::Usage("a comparison needs two targets, and 1 to 1000 rounds"));
+        return Err(LoadError::Usage("a comparison needs two targets, and 1 to 100 rounds"));
     }
     let names = options.targets.iter().enumerate();
     for (n, target) in names {

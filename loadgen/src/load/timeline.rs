@@ -16,8 +16,10 @@ pub struct Row {
     pub at_s: f64,
     /// Its length.
     pub seconds: f64,
-    /// Operations answered.
+    /// Operations answered, error replies included.
     pub operations: u64,
+    /// Operations answered well.
+    pub succeeded: u64,
     /// Error replies, broken and unsent operations.
     pub errors: u64,
     /// Operations that were due at its end and had no answer yet (open loop).
@@ -33,7 +35,7 @@ pub struct Row {
 impl Row {
     /// Whether nothing succeeded in it.
     pub fn is_outage(&self) -> bool {
-        self.operations <= self.errors
+        self.succeeded == 0
     }
 
     fn new(at: Duration, length: Duration, counts: &Counts, waiting: u64) -> Self {
@@ -42,6 +44,7 @@ impl Row {
             at_s: at.as_secs_f64(),
             seconds: length.as_secs_f64(),
             operations: counts.operations,
+            succeeded: counts.operations.saturating_sub(counts.errors),
             errors: counts.failed(),
             waiting,
             p50_us: latency.p50_us,
@@ -124,17 +127,17 @@ pub fn write<'a>(
             continue;
         }
         if std::mem::take(&mut is_first) {
-            let names = "at_s,seconds,operations,errors,waiting,p50_us,p99_us,max_us";
+            let names = "at_s,seconds,operations,succeeded,errors,waiting,p50_us,p99_us,max_us";
             writeln!(out, "{}{names}", origin.map_or("", |_| "target,round,"))?;
         }
         if let Some(Origin { target, round }) = origin {
             // Names of targets are letters, digits and a few signs that need no quotes.
             write!(out, "{target},{round},")?;
         }
-        let Row { at_s, seconds, operations, errors, waiting, p50_us, p99_us, max_us } = row;
+        let Row { at_s, seconds, operations, succeeded, errors, waiting, p50_us, p99_us, max_us } = row;
         writeln!(
             out,
-            "{at_s:.3},{seconds:.3},{operations},{errors},{waiting},{p50_us:.1},{p99_us:.1},{max_us:.1}"
+            "{at_s:.3},{seconds:.3},{operations},{succeeded},{errors},{waiting},{p50_us:.1},{p99_us:.1},{max_us:.1}"
         )?;
     }
     out.flush()
@@ -168,7 +171,7 @@ mod tests {
         late.broken = 1;
         cutter.add(&late);
         let row = cutter.cut(MS(300)).expect("a row");
-        assert_eq!((row.operations, row.errors, row.waiting), (6, 1, 0), "{row:?}");
+        assert_eq!((row.operations, row.succeeded, row.errors, row.waiting), (6, 6, 1, 0), "{row:?}");
         assert!((row.seconds - 0.1).abs() < 1e-9);
         assert!(cutter.cut(MS(310)).is_none(), "a rest with nothing in it");
         assert!(cutter.cut(MS(400)).is_some(), "an interval with nothing in it");
@@ -176,21 +179,24 @@ mod tests {
 
     #[test]
     fn rows_are_csv_or_lines_of_json() {
-        let row = Row { at_s: 1.0, seconds: 0.5, operations: 2, p50_us: 1.25, ..Row::default() };
+        let row =
+            Row { at_s: 1.0, seconds: 0.5, operations: 2, succeeded: 2, p50_us: 1.25, ..Row::default() };
         let text = |is_csv, origin| {
             let mut out = Vec::new();
             write(&mut out, is_csv, [(origin, &row), (origin, &row)]).expect("memory takes all");
             String::from_utf8(out).expect("text")
         };
-        let line = "1.000,0.500,2,0,0,1.2,0.0,0.0\n";
-        let names = "at_s,seconds,operations,errors,waiting,p50_us,p99_us,max_us\n";
+        let line = "1.000,0.500,2,2,0,0,1.2,0.0,0.0\n";
+        let names = "at_s,seconds,operations,succeeded,errors,waiting,p50_us,p99_us,max_us\n";
         assert_eq!(text(true, None), format!("{names}{line}{line}"));
         let origin = Some(Origin { target: "a", round: 2 });
         assert_eq!(text(true, origin), format!("target,round,{names}a,2,{line}a,2,{line}"));
         let json = text(false, origin);
         assert_eq!(json.lines().count(), 2);
         assert!(
-            json.starts_with(r#"{"target":"a","round":2,"at_s":1.0,"seconds":0.5,"operations":2,"#),
+            json.starts_with(
+                r#"{"target":"a","round":2,"at_s":1.0,"seconds":0.5,"operations":2,"succeeded":2,"#
+            ),
             "{json}"
         );
         assert!(text(false, None).starts_with(r#"{"at_s":1.0,"#));

@@ -99,6 +99,7 @@ fn joined(rows: &[Row]) -> Row {
     for row in rows.iter().rev().skip(1) {
         joined.seconds += row.seconds;
         joined.operations += row.operations;
+        joined.succeeded += row.succeeded;
         joined.errors += row.errors;
         joined.p50_us = joined.p50_us.max(row.p50_us);
         joined.p99_us = joined.p99_us.max(row.p99_us);
@@ -242,7 +243,7 @@ fn percentiles(series: &[Series<'_>]) -> Chart {
 
 /// Operations a second that succeeded.
 fn rate(row: &Row) -> f64 {
-    row.operations.saturating_sub(row.errors) as f64 / row.seconds.max(1e-9)
+    row.succeeded as f64 / row.seconds.max(1e-9)
 }
 
 fn throughput(series: &[Series<'_>], rows: &[Vec<Row>]) -> Chart {
@@ -403,7 +404,17 @@ mod tests {
     use super::*;
 
     fn row(at_s: f64, operations: u64) -> Row {
-        Row { at_s, seconds: 1.0, operations, p50_us: 100.0, p99_us: 200.0, max_us: 300.0, ..Row::default() }
+        let (p50_us, p99_us, max_us) = (100.0, 200.0, 300.0);
+        Row {
+            at_s,
+            seconds: 1.0,
+            operations,
+            succeeded: operations,
+            p50_us,
+            p99_us,
+            max_us,
+            ..Row::default()
+        }
     }
 
     fn summary(rows: &[Row]) -> Summary {
