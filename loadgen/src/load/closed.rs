@@ -107,6 +107,7 @@ impl<'a> Client<'a> {
                     progress = Instant::now();
                     continue;
                 }
+                Ok(Some(refusal)) if is_final(&refusal) => return Err(io::Error::other(refusal)),
                 Ok(Some(refusal)) => io::Error::other(refusal),
                 Err(error) => {
                     nodes.streams.clear();
@@ -204,6 +205,11 @@ impl<'a> Client<'a> {
         }
         Ok(error)
     }
+}
+
+/// Whether the same write will be refused again whenever it comes.
+fn is_final(refusal: &str) -> bool {
+    refusal.starts_with("ERR unknown command") || refusal.starts_with("WRONGTYPE")
 }
 
 /// Where `fill` writes.

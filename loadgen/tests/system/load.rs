@@ -74,6 +74,16 @@ fn fill_repeats_what_was_refused_or_cut() {
 }
 
 #[test]
+fn fill_ends_when_a_write_will_never_be_taken() {
+    let (target, data) = start(Fault::None);
+    let mut options = fill_options(target);
+    options.workload.commands = mix("mset");
+    let Err(LoadError::Fill(problem)) = load::fill(&options) else { panic!("the server has no MSET") };
+    assert_eq!(problem.to_string(), "ERR unknown command");
+    assert!(data.lock().expect("no thread panicked").values.is_empty());
+}
+
+#[test]
 fn closed_loop_counts_every_operation() {
     let (target, data) = start(Fault::None);
     let mut options = options(target);
