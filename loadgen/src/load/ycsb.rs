@@ -1,8 +1,8 @@
 //! The core workloads of YCSB, as a Redis client can do them.
 //!
 //! A to E are table 2 of Cooper, Silberstein, Tam, Ramakrishnan, Sears, "Benchmarking Cloud Serving Systems with YCSB"
-//! (SoCC 2010); F came later, with the YCSB distribution. A record has [`FIELDS`] fields; a read reads all of them, an update
-//! writes one of them, a scan reads 1 to [`SCAN_RECORDS_MAX`] records that follow each other, all lengths alike. Differences:
+//! (SoCC 2010); F came later, with the YCSB distribution. A record has ten fields; a read reads all of them, an update writes
+//! one of them, a scan reads 1 to 100 records that follow each other, all lengths alike. Differences:
 //!
 //! - A record's key is `user:` and its number, so scans follow the numbers (YCSB's numbers are hashed by default). Which
 //!   record is popular is scattered all the same, but for D: [`Distribution::Scrambled`], [`Distribution::Latest`].

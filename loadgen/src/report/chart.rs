@@ -182,12 +182,12 @@ impl Chart {
                 y + 4.0
             );
         }
-        // Percentiles come as they are, however narrow: what would run into the label before has none.
+        // Percentiles come as they are, however narrow: what would run into the label before, or over the edge, has none.
         let mut free = f64::NEG_INFINITY;
         for (value, label) in self.x.ticks((plot_width / LABEL) as usize) {
             let (x, half) = (x(value), CHARACTER * label.chars().count() as f64 / 2.0);
             let _ = write!(svg, r#"<path class="grid" d="M{x:.1} {TOP}V{bottom}"/>"#);
-            if x - half >= free {
+            if x - half >= free && x + half <= width {
                 let y = bottom + 17.0;
                 let _ = write!(svg, r#"<text class="x" x="{x:.1}" y="{y}">{label}</text>"#);
                 free = x + half + CHARACTER;
@@ -257,10 +257,10 @@ mod tests {
 
     #[test]
     fn labels_do_not_run_into_each_other() {
-        let chart = |width| {
+        let chart = |width, beyond| {
             let chart = Chart {
                 label: String::new(),
-                x: axis(Unit::Beyond, 1.0, 1e-6),
+                x: axis(Unit::Beyond, 1.0, beyond),
                 y: axis(Unit::Rate, 0.0, 1.0),
                 lines: Vec::new(),
                 bands: Vec::new(),
@@ -268,11 +268,12 @@ mod tests {
             };
             chart.svg("", width, 200.0)
         };
-        let (wide, narrow) = (chart(960.0), chart(360.0));
+        let (wide, narrow) = (chart(960.0, 5e-7), chart(360.0, 5e-7));
         for label in ["0 %", "50 %", "90 %", "99 %", "99.9 %", "99.99 %", "99.999 %", "99.9999 %"] {
             assert!(wide.contains(&format!(">{label}<")), "{label}");
         }
         assert!(narrow.contains(">0 %<") && !narrow.contains(">50 %<"), "{narrow}");
+        assert!(!chart(960.0, 1e-6).contains(">99.9999 %<"), "it would run over the edge");
         assert_eq!(wide.matches("grid").count(), narrow.matches("grid").count());
     }
 

@@ -28,7 +28,7 @@ pub fn of_run(title: &str, target: &str, summary: &Summary) -> String {
         address: target,
         latency: &summary.latency,
         curve: &summary.latency_curve,
-        rates: None,
+        figures: None,
         errors: summary.counts.failed(),
         runs: vec![summary],
     };
@@ -45,7 +45,7 @@ pub fn of_comparison(title: &str, comparison: &Comparison) -> String {
             address: &target.address,
             latency: &target.latency,
             curve: &target.latency_curve,
-            rates: Some(&target.figures),
+            figures: Some(&target.figures),
             errors: target.errors,
             runs: target.rounds.iter().collect(),
         })
@@ -61,7 +61,7 @@ struct Series<'a> {
     latency: &'a Latency,
     curve: &'a [Point],
     /// Of a comparison.
-    rates: Option<&'a Figures<Spread>>,
+    figures: Option<&'a Figures<Spread>>,
     errors: u64,
     runs: Vec<&'a Summary>,
 }
@@ -134,7 +134,7 @@ fn page(kind: &str, title: &str, series: &[Series<'_>], comparison: Option<&Comp
 }
 
 fn targets_table(series: &[Series<'_>]) -> String {
-    let has_cpu = series.iter().any(|series| series.rates.is_some_and(|rates| rates.cpu_us.is_some()));
+    let has_cpu = series.iter().any(|series| series.figures.is_some_and(|figures| figures.cpu_us.is_some()));
     let mut html = "<div class=\"scroll\"><table><thead><tr><th>Latency in ms</th><th>op/s</th><th>errors</th><th>mean</th>\
                     <th>p50</th><th>p90</th><th>p99</th><th>p99.9</th><th>p99.99</th><th>max</th>"
         .to_owned();
@@ -144,8 +144,8 @@ fn targets_table(series: &[Series<'_>]) -> String {
     html.push_str("</tr></thead><tbody>\n");
     for series in series {
         let _ = write!(html, "<tr><th>{}</th>", escape(series.name));
-        match (series.rates, &series.runs[..]) {
-            (Some(rates), _) => html.push_str(&spread_cell(Some(rates.ops_per_second), 0)),
+        match (series.figures, &series.runs[..]) {
+            (Some(figures), _) => html.push_str(&spread_cell(Some(figures.ops_per_second), 0)),
             (None, runs) => {
                 let rate: f64 = runs.iter().map(|run| run.ops_per_second).sum();
                 let _ = write!(html, "<td>{rate:.0}</td>");
@@ -158,7 +158,7 @@ fn targets_table(series: &[Series<'_>]) -> String {
             let _ = write!(html, "<td>{:.3}</td>", us / 1000.0);
         }
         if has_cpu {
-            html.push_str(&spread_cell(series.rates.and_then(|rates| rates.cpu_us), 2));
+            html.push_str(&spread_cell(series.figures.and_then(|figures| figures.cpu_us), 2));
         }
         html.push_str("</tr>\n");
     }
@@ -456,7 +456,7 @@ mod tests {
             address: "h:1",
             latency: &first.latency,
             curve: &first.latency_curve,
-            rates: None,
+            figures: None,
             errors: 0,
             runs: vec![&first, &second],
         };

@@ -131,7 +131,7 @@ fn workloads_of_ycsb_run_on_the_records_that_fill_wrote() {
             assert!(records().keys().eq(&names));
 
             let summary = load::run(&options).expect("the server runs");
-            assert!(summary.operations > 100, "{letter:?} {form:?} {summary:?}");
+            assert!(summary.operations > 10, "{letter:?} {form:?} {summary:?}");
             assert_eq!((summary.errors, summary.broken), (0, 0), "{letter:?} {form:?} {summary:?}");
             let after = records();
             let is_same = match form {
