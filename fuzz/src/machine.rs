@@ -160,7 +160,7 @@ fn entry(machine: &PartitionMachine, evictor: &mut Evictor, input: &mut Input<'_
             }
             225..240 => {
                 (session, seq, acked) = (0, 0, 0);
-                let victims = machine.store().victims(evictor, time, 1, 1);
+                let victims = machine.store().victims(evictor, 1, 1);
                 body = match victims.first() {
                     Some(victim) => {
                         evictor.forget(victim.hash);

@@ -9,7 +9,6 @@
 //! left the partition above its quota, or nothing more may go, the entries under way are awaited before the next one.
 
 use super::{Batch, ENTRY_BYTES, Group, Machine, OPS_MAX, Origin, machine::PartitionMachine};
-use crate::clock::Now;
 use ringfort_resp::Command;
 use ringfort_store::{Evictor, MemoryLimit, Policy, Store};
 use ringfort_wire::ClusterMap;
@@ -141,7 +140,7 @@ impl Group {
     ///
     /// # Errors
     /// It is given back: it must wait until what is in the log is applied.
-    pub(super) fn make_room(&mut self, batch: Batch, now: Now) -> Result<(Batch, Change), Batch> {
+    pub(super) fn make_room(&mut self, batch: Batch) -> Result<(Batch, Change), Batch> {
         let Machine::Partition(machine) = &self.machine else { return Ok((batch, Change::default())) };
         let Some(quota) = evicting(machine) else { return Ok((batch, Change::default())) };
         let store = machine.store();
@@ -162,7 +161,7 @@ impl Group {
         // A batch that was queued before the limit came may be larger than `WRITES_MAX`.
         let most = VICTIMS_MAX + VICTIMS_PER_WRITE * batch.origins.len();
         let most = most.min(OPS_MAX - batch.builder.len());
-        let victims = store.victims(&mut self.memory.evictor, now.wall_ms, excess, most);
+        let victims = store.victims(&mut self.memory.evictor, excess, most);
         let mut change = Change { growth: batch.growth, ..Change::default() };
         let mut builder = EntryBuilder::default();
         let mut body = Vec::new();

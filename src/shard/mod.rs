@@ -718,7 +718,7 @@ impl Group {
         while self.has_proposable() {
             let Some(batch) = self.queue.pop_front() else { return };
             let batch_bytes = batch.builder.bytes_len();
-            let (mut batch, change) = match self.make_room(batch, now) {
+            let (mut batch, change) = match self.make_room(batch) {
                 Ok(ready) => ready,
                 Err(batch) => return self.queue.push_front(batch),
             };

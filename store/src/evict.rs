@@ -1,8 +1,22 @@
 //! Which keys go when a partition is full. The leader chooses and proposes; every replica deletes what the log says.
 //!
-//! As in Redis, the choice is by sample: of `maxmemory-samples` random keys and the best ones of earlier samples that were
-//! not needed (the pool), the one used longest ago, or least often, goes. O(samples) for each victim, however many keys
-//! there are and however few of them expire.
+//! The policies that go by use (LRU and LFU) are served by S3-FIFO (Yang et al., "FIFO queues are all you need for cache
+//! eviction", SOSP 2023) in a form that takes a byte or three for each key: most keys are never asked for again, so new
+//! keys have a tenth of the room in which to be used, and leave first.
+//!
+//! ```text
+//! added -> newcomers (in order, a tenth of the keys) --- unused ---> evicted, remembered as a ghost
+//!             |                                                        | added again
+//!             +-- used, or was a ghost --> the rest <------------------+ (as a newcomer)
+//!                                            |
+//!                                a hand goes round the tables: one use less each time; at none: evicted
+//! ```
+//!
+//! Unlike in the paper the rest is no queue but a walk over the segments, and a ghost that returns passes through the
+//! newcomers. How much that and other policies miss: `examples/eviction.rs`.
+
+mod ghosts;
+mod newcomers;
 
 use std::collections::HashSet;
 
@@ -11,16 +25,21 @@ use ringfort_resp::Command;
 use crate::{
     Policy, Store, VALUE_BYTES_MAX,
     keyspace::Place,
-    memory::{LFU_MAX, SAMPLES_MAX, idle_tenths, next_random},
+    memory::{SAMPLES_MAX, USES_MAX, is_new, judged_mark, next_random, uses},
     number::parse_i64,
     record::{LOGICAL_EXPIRY_BYTES, LOGICAL_OVERHEAD_BYTES, Record, hash_key},
-    slots::Expiring,
+    slots::{Expiring, Hand},
 };
+use ghosts::Ghosts;
+pub(crate) use newcomers::Newcomers;
 
-/// Candidates that are kept from one victim to the next (as in Redis).
-const POOL_LEN: usize = 16;
-/// Samples taken for one victim before it is given up: all that was found is on its way out already.
-const ROUNDS_MAX: usize = 16;
+/// One part in so many of all keys is to be newcomers.
+const NEW_PART: usize = 10;
+/// Uses of a new key that make it stay: one shows that it is in use now, two that it is used more often than others.
+const STAY_USES_LRU: u32 = 1;
+const STAY_USES_LFU: u32 = 2;
+/// Most keys that are looked at for one victim, for each of `maxmemory-samples`: then the least used one goes.
+const LOOKS_PER_SAMPLE: u32 = 16;
 /// Keys drawn for one victim of a random policy before it is given up: one that is not on its way out yet is found even
 /// when nearly all are.
 const RANDOM_DRAWS_MAX: usize = 256;
@@ -45,22 +64,17 @@ pub struct Victim {
 /// What a leader remembers between victims.
 #[derive(Debug, Default)]
 pub struct Evictor {
-    /// The best candidate last.
-    pool: Vec<Candidate>,
-    /// Scores of another policy say nothing.
-    policy: Policy,
+    /// Number of the next newcomer to be judged.
+    next: u64,
+    /// Where the walk over all keys is.
+    hand: Hand,
+    /// Newcomers that were evicted.
+    ghosts: Ghosts,
     /// Victims that are proposed and not deleted yet.
     chosen: HashSet<u64>,
-    /// The segment at which the walk over those with expiries is.
+    /// The segment at which the draw from those with expiries is.
     cursor: Option<u32>,
     random: u64,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Candidate {
-    /// The higher, the sooner it goes.
-    score: u32,
-    place: Place,
 }
 
 impl Evictor {
@@ -86,12 +100,8 @@ impl Store {
 
     /// Chooses keys until they free `bytes`, at most `max`; fewer when there are no more that may go. None is chosen
     /// again before [`Evictor::forget`].
-    pub fn victims(&self, evictor: &mut Evictor, now_ms: u64, bytes: u64, max: usize) -> Vec<Victim> {
-        if evictor.policy != self.limit().policy {
-            evictor.policy = self.limit().policy;
-            evictor.pool.clear();
-        }
-        let soonest_len = match evictor.policy {
+    pub fn victims(&self, evictor: &mut Evictor, bytes: u64, max: usize) -> Vec<Victim> {
+        let soonest_len = match self.limit().policy {
             Policy::VolatileTtl => max.saturating_add(evictor.chosen.len()),
             _ => 0,
         };
@@ -99,7 +109,7 @@ impl Store {
         let (mut victims, mut freed) = (Vec::new(), 0);
         while freed < bytes
             && victims.len() < max
-            && let Some(record) = self.victim(evictor, now_ms, &mut soonest)
+            && let Some(record) = self.victim(evictor, &mut soonest)
         {
             let hash = hash_key(record.key());
             evictor.chosen.insert(hash);
@@ -113,10 +123,9 @@ impl Store {
     fn victim<'a>(
         &'a self,
         evictor: &mut Evictor,
-        now_ms: u64,
         soonest: &mut impl Iterator<Item = Expiring<'a>>,
     ) -> Option<Record<'a>> {
-        match evictor.policy {
+        match self.limit().policy {
             Policy::NoEviction => None,
             Policy::VolatileTtl => {
                 soonest.find(|next| !evictor.chosen.contains(&next.hash)).map(|next| next.record)
@@ -126,56 +135,82 @@ impl Store {
                 (!evictor.chosen.contains(&place.hash)).then_some(record)
             }),
             Policy::AllKeysLru | Policy::AllKeysLfu | Policy::VolatileLru | Policy::VolatileLfu => {
-                (0..ROUNDS_MAX).find_map(|_| {
-                    self.fill_pool(evictor, now_ms);
-                    self.best_of_pool(evictor, now_ms)
-                })
+                self.unused(evictor)
             }
         }
     }
 
-    /// Takes a sample into the pool.
-    fn fill_pool(&self, evictor: &mut Evictor, now_ms: u64) {
-        for _ in 0..self.limit().samples.clamp(1, SAMPLES_MAX) {
-            let Some((record, place)) = self.draw(evictor) else { return };
-            if evictor.chosen.contains(&place.hash) || evictor.pool.iter().any(|c| c.place.hash == place.hash)
-            {
-                continue;
-            }
-            let score = self.score(record, now_ms);
-            let at = evictor.pool.partition_point(|c| c.score < score);
-            evictor.pool.insert(at, Candidate { score, place });
-            if evictor.pool.len() > POOL_LEN {
-                evictor.pool.remove(0);
+    /// A key that is used little.
+    fn unused<'a>(&'a self, evictor: &mut Evictor) -> Option<Record<'a>> {
+        let mut least: Option<(u32, Record<'a>)> = None;
+        for _ in 0..self.limit().samples.clamp(1, SAMPLES_MAX) * LOOKS_PER_SAMPLE {
+            let look = match self.next_newcomer(evictor) {
+                Some(place) => self.judge_newcomer(evictor, place),
+                None => self.judge_next(evictor),
+            };
+            match look {
+                Some((0, record)) => return Some(record),
+                Some((uses, record)) if least.is_none_or(|(least, _)| uses < least) => {
+                    least = Some((uses, record));
+                }
+                _ => {}
             }
         }
+        least.map(|(_, record)| record)
     }
 
-    /// The best candidate that is still there and was not used since.
-    fn best_of_pool(&self, evictor: &mut Evictor, now_ms: u64) -> Option<Record<'_>> {
-        while let Some(Candidate { score, place }) = evictor.pool.pop() {
-            let record = self.record_at(place).filter(|record| {
-                (record.expires_at_ms().is_some() || !evictor.policy.is_volatile())
-                    && score <= self.score(*record, now_ms)
-            });
-            if record.is_some() && !evictor.chosen.contains(&place.hash) {
-                return record;
-            }
+    /// The place of the next newcomer to be judged, if there are more of them than need be.
+    fn next_newcomer(&self, evictor: &mut Evictor) -> Option<u64> {
+        if self.newcomers.len_from(evictor.next) * NEW_PART <= self.candidates_len() {
+            return None;
         }
-        None
+        let (number, place) = self.newcomers.next(evictor.next)?;
+        evictor.next = number + 1;
+        Some(place)
     }
 
-    fn score(&self, record: Record<'_>, now_ms: u64) -> u32 {
-        if self.limit().policy.is_lfu() {
-            LFU_MAX - self.usage.lfu_count(record.mark(), now_ms)
-        } else {
-            idle_tenths(record.mark(), now_ms)
+    /// Has a newcomer go (0) or stay; returns how much it is worth. `None`: it may not go.
+    fn judge_newcomer(&self, evictor: &mut Evictor, place: u64) -> Option<(u32, Record<'_>)> {
+        let record = self.record_at(place).filter(|record| is_new(record.mark()))?;
+        let hash = self.candidate(evictor, record)?;
+        let stay_uses = if self.limit().policy.is_lfu() { STAY_USES_LFU } else { STAY_USES_LRU };
+        let uses = uses(record.mark());
+        if uses < stay_uses && !evictor.ghosts.remove(hash) {
+            evictor.ghosts.insert(hash, self.candidates_len());
+            return Some((0, record));
         }
+        record.set_mark(judged_mark(record.mark(), 0));
+        Some((uses + 1, record))
+    }
+
+    /// Takes a use off the next key that the hand comes to; returns how many it had. `None`: it may not go.
+    fn judge_next(&self, evictor: &mut Evictor) -> Option<(u32, Record<'_>)> {
+        let record = self.tables().walk(&mut evictor.hand, self.limit().policy.is_volatile())?;
+        let uses = uses(record.mark());
+        if is_new(record.mark()) {
+            // It has its time as a newcomer; or it is forgotten among them, and judged when the hand comes again.
+            record.set_mark(judged_mark(record.mark(), uses));
+            return self.candidate(evictor, record).map(|_| (uses + USES_MAX, record));
+        }
+        record.set_mark(judged_mark(record.mark(), uses.saturating_sub(1)));
+        self.candidate(evictor, record).map(|_| (uses, record))
+    }
+
+    /// The hash of a key, if it may go.
+    fn candidate(&self, evictor: &Evictor, record: Record<'_>) -> Option<u64> {
+        let hash = hash_key(record.key());
+        let may_go = !self.limit().policy.is_volatile() || record.expires_at_ms().is_some();
+        (may_go && !evictor.chosen.contains(&hash)).then_some(hash)
+    }
+
+    /// Number of keys that may go.
+    pub(crate) fn candidates_len(&self) -> usize {
+        if self.limit().policy.is_volatile() { self.expires_len() } else { self.len() }
     }
 
     /// A random key, of those that expire where only they may go.
     fn draw(&self, evictor: &mut Evictor) -> Option<(Record<'_>, Place)> {
-        if !evictor.policy.is_volatile() {
+        if !self.limit().policy.is_volatile() {
             return self.random_record(&mut evictor.random);
         }
         if self.expires_len() == 0 {
@@ -253,36 +288,109 @@ mod tests {
         victims.iter().map(|victim| std::str::from_utf8(&victim.key).unwrap()).collect()
     }
 
+    fn first(session: &Session, evictor: &mut Evictor) -> Option<String> {
+        let victims = session.store.victims(evictor, 1, 1);
+        names(&victims).first().map(|name| (*name).to_owned())
+    }
+
     #[test]
     fn each_policy_chooses_its_own() {
         for (policy, expected) in [
             (Policy::NoEviction, &[][..]),
-            (Policy::AllKeysLru, &["old", "ttl-used", "used", "ttl-new"]),
-            (Policy::VolatileLru, &["ttl-used", "ttl-new"]),
-            (Policy::AllKeysLfu, &["old", "ttl-new", "used", "ttl-used"]),
+            (Policy::AllKeysLru, &["old", "ttl-new", "ttl-used", "used"]),
+            (Policy::VolatileLru, &["ttl-new", "ttl-used"]),
+            (Policy::AllKeysLfu, &["old", "ttl-new", "ttl-used", "used"]),
             (Policy::VolatileLfu, &["ttl-new", "ttl-used"]),
             (Policy::VolatileTtl, &["ttl-new", "ttl-used"]),
         ] {
             let mut session = session(policy);
             session.script("SET old v -> +OK\nSET used v -> +OK\nSET ttl-used v EX 9000 -> +OK");
-            session.now_ms += 1000;
-            (0..50).for_each(|_| drop(session.read("GET ttl-used")));
-            session.now_ms += 1000;
-            (0..20).for_each(|_| drop(session.read("GET used")));
-            session.now_ms += 1000;
+            session.read("MGET used ttl-used");
+            session.read("MGET used ttl-used");
             session.script("SET ttl-new v EX 100 -> +OK\nGET x -> $-1");
-            if policy.is_lfu() {
-                session.now_ms += 60_000;
-                session.read("GET ttl-new");
-            }
             let mut evictor = Evictor::new(1);
-            let victims = session.store.victims(&mut evictor, session.now_ms, u64::MAX, 9);
+            let mut victims = session.store.victims(&mut evictor, u64::MAX, 9);
+            assert_eq!(session.store.victims(&mut evictor, 1, 9), [], "none comes twice");
+            if let Some(used) = victims.get_mut(2..) {
+                used.sort_by(|a, b| a.key.cmp(&b.key));
+            }
             assert_eq!(names(&victims), expected, "{policy:?}");
-            assert_eq!(session.store.victims(&mut evictor, session.now_ms, 1, 9), [], "none comes twice");
-            evictor.chosen.clear();
-            let first = session.store.victims(&mut evictor, session.now_ms, 1, 9);
-            assert_eq!(names(&first), expected[..expected.len().min(1)], "{policy:?}: one is enough");
+            let mut evictor = Evictor::new(1);
+            assert_eq!(
+                session.store.victims(&mut evictor, 1, 9).len(),
+                expected.len().min(1),
+                "one is enough"
+            );
         }
+    }
+
+    #[test]
+    fn a_new_key_stays_when_it_was_used() {
+        for (policy, expected) in [(Policy::AllKeysLru, "c"), (Policy::AllKeysLfu, "b")] {
+            let mut session = session(policy);
+            session.script("SET a v -> +OK\nSET b v -> +OK\nSET c v -> +OK");
+            session.read("MGET a a b");
+            assert_eq!(first(&session, &mut Evictor::new(1)).as_deref(), Some(expected), "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_comes_back_soon_stays() {
+        let mut session = session(Policy::AllKeysLru);
+        let mut evictor = Evictor::new(1);
+        session.script("SET a v -> +OK\nSET b v -> +OK");
+        let victim = session.store.victims(&mut evictor, 1, 1).remove(0);
+        assert_eq!(names(std::slice::from_ref(&victim)), ["a"]);
+        assert!(session.store.evict(&victim.key, victim.digest));
+        evictor.forget(victim.hash);
+        session.script("SET a v -> +OK\nSET c v -> +OK");
+        assert_eq!(first(&session, &mut evictor).as_deref(), Some("b"));
+        assert_eq!(first(&session, &mut evictor).as_deref(), Some("c"));
+    }
+
+    #[test]
+    fn keys_in_use_survive_a_scan() {
+        for policy in [Policy::AllKeysLru, Policy::AllKeysLfu] {
+            let mut session = session(policy);
+            let mut evictor = Evictor::new(1);
+            for i in 0..2000 {
+                if i % 4 == 0 {
+                    session.run(&format!("SET used{} v", i / 4 % 50));
+                }
+                session.run(&format!("SET {i} v"));
+                while 100 < session.store.len() {
+                    let victim = session.store.victims(&mut evictor, 1, 1).remove(0);
+                    assert!(session.store.evict(&victim.key, victim.digest));
+                    evictor.forget(victim.hash);
+                }
+            }
+            let left = (0..50).filter(|i| session.read(&format!("GET used{i}")).0.contains('v')).count();
+            assert!(25 <= left, "{policy:?}: {left}; by the time of the last use alone none would be left");
+            session.store.check_invariants();
+        }
+    }
+
+    #[test]
+    fn all_keys_in_use_give_way_too() {
+        for policy in [Policy::AllKeysLru, Policy::AllKeysLfu, Policy::VolatileLru] {
+            let mut session = session(policy);
+            for i in 0..500 {
+                session.run(&format!("SET {i} v EX 1000"));
+                (0..4).for_each(|_| drop(session.read(&format!("GET {i}"))));
+            }
+            // As a replica that has just become the leader: it has judged none of them.
+            let victims = session.store.victims(&mut Evictor::new(1), u64::MAX, 400);
+            assert_eq!(victims.len(), 400, "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_does_not_expire_any_more_stays() {
+        let mut session = session(Policy::VolatileLru);
+        session.script("SET a v EX 100 -> +OK\nSET b v EX 100 -> +OK\nPERSIST a -> :1");
+        let mut evictor = Evictor::new(1);
+        assert_eq!(first(&session, &mut evictor).as_deref(), Some("b"));
+        assert_eq!(first(&session, &mut evictor), None);
     }
 
     #[test]
@@ -297,7 +405,7 @@ mod tests {
             let mut counts = BTreeMap::new();
             let mut evictor = Evictor::new(7);
             for _ in 0..4100 {
-                let victims = session.store.victims(&mut evictor, session.now_ms, 1, 1);
+                let victims = session.store.victims(&mut evictor, 1, 1);
                 *counts.entry(victims[0].key.clone()).or_insert(0) += 1;
                 evictor.forget(victims[0].hash);
             }
@@ -313,7 +421,7 @@ mod tests {
             session.run(&format!("SET {i} v"));
         }
         for seed in 0..50 {
-            let victims = session.store.victims(&mut Evictor::new(seed), session.now_ms, u64::MAX, 80);
+            let victims = session.store.victims(&mut Evictor::new(seed), u64::MAX, 80);
             assert_eq!(victims.len(), 80, "seed {seed}");
         }
     }
@@ -328,29 +436,16 @@ mod tests {
             session.store.put(place, Content::new(key.as_bytes(), b"v", (i % 1000 == 0).then_some(1 << 60)));
         }
         let mut evictor = Evictor::new(3);
-        let mut victims = session.store.victims(&mut evictor, session.now_ms, u64::MAX, 99);
+        let mut victims = session.store.victims(&mut evictor, u64::MAX, 99);
         victims.sort_by(|a, b| a.key.cmp(&b.key));
         assert_eq!(names(&victims), ["0", "1000", "2000"]);
-    }
-
-    #[test]
-    fn a_key_that_was_used_since_it_was_sampled_stays() {
-        let mut session = session(Policy::AllKeysLru);
-        session.script("SET a v -> +OK\nSET b v -> +OK\nSET c v -> +OK");
-        session.now_ms += 5000;
-        let mut evictor = Evictor::new(1);
-        session.store.fill_pool(&mut evictor, session.now_ms);
-        (0..9).for_each(|_| session.store.fill_pool(&mut evictor, session.now_ms));
-        assert_eq!(evictor.pool.len(), 3);
-        session.read("MGET a b");
-        assert_eq!(names(&session.store.victims(&mut evictor, session.now_ms, 1, 1)), ["c"]);
     }
 
     #[test]
     fn eviction_is_conditional_on_the_same_content() {
         let mut session = session(Policy::AllKeysRandom);
         session.run("SET k v");
-        let victim = session.store.victims(&mut Evictor::new(1), session.now_ms, 1, 1).remove(0);
+        let victim = session.store.victims(&mut Evictor::new(1), 1, 1).remove(0);
         assert_eq!(victim.bytes, 34);
         session.script("SET k w -> +OK");
         assert!(!session.store.evict(&victim.key, victim.digest));

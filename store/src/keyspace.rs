@@ -7,6 +7,7 @@ use crate::{
     arena::Tidiness,
     counts::KeyCounts,
     error::CommandError,
+    evict::Newcomers,
     memory::{Usage, next_random},
     reclaim::Reclaim,
     record::{Content, EXPIRY_MS_MAX, Record, hash_key, overwrite, set_expiry},
@@ -29,6 +30,7 @@ pub struct Store {
     counts: KeyCounts,
     totals: Totals,
     pub(crate) usage: Usage,
+    pub(crate) newcomers: Newcomers,
     pub(crate) snapshot: Option<Snapshot>,
     pub(crate) garbage: Reclaim,
 }
@@ -69,6 +71,7 @@ impl Store {
             tables: SlotTables::new(slots, hash_key),
             totals: Totals::default(),
             usage: Usage::default(),
+            newcomers: Newcomers::default(),
             snapshot: None,
             garbage: Reclaim::default(),
         }
@@ -270,7 +273,11 @@ impl Store {
             self.totals.sub(old.logical_bytes(), old.expires_at_ms());
             self.tables.replace(at, self.usage.used_mark(mark, self.usage.log_time_ms), content);
         } else {
-            self.tables.insert(place.table, place.hash, self.usage.new_mark(), content);
+            let is_new = self.usage.limit.judges(content.expires_at_ms);
+            if is_new {
+                self.newcomers.push(place, self.candidates_len());
+            }
+            self.tables.insert(place.table, place.hash, self.usage.new_mark(is_new), content);
             self.counts.add(place.table);
         }
         self.tables.tidy(Tidiness::Busy);
@@ -336,6 +343,7 @@ impl Store {
         }
         self.totals = Totals::default();
         self.counts.clear();
+        self.newcomers.clear();
     }
 
     /// A random key, each as likely as any other. `None` without keys. O(log slots), and within the slot O(1) on average.
@@ -347,9 +355,9 @@ impl Store {
         Some((record, Place { table, hash: hash_key(record.key()) }))
     }
 
-    /// The record at a place that was found earlier, if it is still there.
-    pub(crate) fn record_at(&self, place: Place) -> Option<Record<'_>> {
-        self.tables.with_hash(place.table, place.hash).next()
+    /// The record at a place that was packed, if it is still there.
+    pub(crate) fn record_at(&self, packed: u64) -> Option<Record<'_>> {
+        self.tables.with_hash((packed >> 8) as u16 as usize, packed, Place::PACKED).next()
     }
 
     /// The records of a slot in no particular order; none for a slot of another partition.
@@ -410,6 +418,14 @@ impl Totals {
 }
 
 impl Place {
+    /// The bits of the hash that are kept by [`Place::packed`]: all by which it is looked up.
+    const PACKED: u64 = !0xffff00;
+
+    /// The place in 8 bytes, less some bits of the hash.
+    pub(crate) fn packed(self) -> u64 {
+        self.hash & Self::PACKED | (self.table as u64) << 8
+    }
+
     /// Where a key with an expiry stands.
     pub(crate) fn of(expiring: &Expiring<'_>) -> Self {
         Self { table: expiring.slot, hash: expiring.hash }

@@ -2,11 +2,16 @@
 
 use core::cell::Cell;
 
-/// Most records that are looked at for one victim, whatever `maxmemory-samples` says.
+/// Highest value of `maxmemory-samples` that has an effect.
 pub(crate) const SAMPLES_MAX: u32 = 64;
 
-/// Unit of the time of last use, ms.
-const USED_UNIT_MS: u64 = 100;
+/// Set in the mark of a record that eviction has not judged yet.
+const NEW: u32 = 1 << 31;
+/// The count of uses since eviction looked last, in a mark: its unit, and its highest value.
+const USE: u32 = 1 << 29;
+pub(crate) const USES_MAX: u32 = 3;
+/// What is left of a mark for the time of the last use.
+const TIME: u32 = USE - 1;
 /// The count of uses of a new record under an LFU policy, so that it is not the first to go.
 const LFU_NEW: u32 = 5;
 /// The highest count of uses.
@@ -82,7 +87,7 @@ pub struct MemoryLimit {
     pub quota_bytes: u64,
     /// What happens beyond.
     pub policy: Policy,
-    /// Records that are looked at for one victim; more than 64 are not.
+    /// How many records are looked at for one victim at most: 16 times as many; above 64 it has no effect.
     pub samples: u32,
     /// How much slower a count of uses grows the higher it is.
     pub lfu_log_factor: u32,
@@ -98,6 +103,18 @@ impl Default for MemoryLimit {
 }
 
 impl MemoryLimit {
+    /// Whether eviction judges a new record by its uses, with this expiry.
+    pub(crate) fn judges(&self, expires_at_ms: Option<u64>) -> bool {
+        self.quota_bytes != 0
+            && match self.policy {
+                Policy::AllKeysLru | Policy::AllKeysLfu => true,
+                Policy::VolatileLru | Policy::VolatileLfu => expires_at_ms.is_some(),
+                Policy::NoEviction | Policy::AllKeysRandom | Policy::VolatileRandom | Policy::VolatileTtl => {
+                    false
+                }
+            }
+    }
+
     /// Length of its encoding.
     pub const BYTES: usize = 21;
 
@@ -129,8 +146,13 @@ impl MemoryLimit {
 /// How the use of records is remembered: 32 bits in each, which belong to this replica alone. They never reach a reply to
 /// a write, a digest or a snapshot.
 ///
-/// Under an LFU policy: minutes of the last use (16 bits, they wrap) and a logarithmic count of uses (8), as in Redis.
-/// Else: the time of the last use in tenths of a second (it wraps in 13 years).
+/// | bits | under an LFU policy | else |
+/// | --- | --- | --- |
+/// | 31 | eviction has not judged the record yet | the same |
+/// | 29, 30 | uses since eviction looked last, up to 3 | the same |
+/// | 24 to 28 | unused | time of the last use, seconds (29 bits, they wrap in 17 years) |
+/// | 8 to 23 | minutes of the last use (they wrap), as in Redis | |
+/// | 0 to 7 | logarithmic count of uses, as in Redis | |
 #[derive(Debug, Default)]
 pub(crate) struct Usage {
     pub(crate) limit: MemoryLimit,
@@ -140,13 +162,23 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    /// The mark of a new record.
-    pub(crate) fn new_mark(&self) -> u32 {
-        if self.limit.policy.is_lfu() { lfu(self.log_time_ms, LFU_NEW) } else { used_at(self.log_time_ms) }
+    /// The mark of a new record; `is_new`: eviction is to judge it.
+    pub(crate) fn new_mark(&self, is_new: bool) -> u32 {
+        let time = if self.limit.policy.is_lfu() {
+            lfu(self.log_time_ms, LFU_NEW)
+        } else {
+            used_at(self.log_time_ms)
+        };
+        time | if is_new { NEW } else { 0 }
     }
 
     /// The mark of a record with the mark `old` after one more use.
     pub(crate) fn used_mark(&self, old: u32, now_ms: u64) -> u32 {
+        let uses = (uses(old) + 1).min(USES_MAX) * USE;
+        (old & NEW) | uses | self.used_time(old, now_ms)
+    }
+
+    fn used_time(&self, old: u32, now_ms: u64) -> u32 {
         if !self.limit.policy.is_lfu() {
             return used_at(now_ms);
         }
@@ -168,9 +200,25 @@ impl Usage {
     }
 }
 
-/// Tenths of a second since a record with this mark was used; 0 when it was used by a clock ahead of ours.
-pub(crate) fn idle_tenths(mark: u32, now_ms: u64) -> u32 {
-    used_at(now_ms).wrapping_sub(mark).cast_signed().max(0).cast_unsigned()
+/// Seconds since a record with this mark was used; 0 when it was used by a clock ahead of ours.
+pub(crate) fn idle_seconds(mark: u32, now_ms: u64) -> u32 {
+    let seconds = used_at(now_ms).wrapping_sub(mark) & TIME;
+    if seconds <= TIME / 2 { seconds } else { 0 }
+}
+
+/// Whether eviction has not judged a record with this mark yet.
+pub(crate) fn is_new(mark: u32) -> bool {
+    mark & NEW != 0
+}
+
+/// Uses of a record with this mark since eviction looked last.
+pub(crate) fn uses(mark: u32) -> u32 {
+    mark / USE % (USES_MAX + 1)
+}
+
+/// The mark `old` after eviction has judged the record, with this count of uses.
+pub(crate) fn judged_mark(old: u32, uses: u32) -> u32 {
+    (old & TIME) | (uses * USE)
 }
 
 /// The next number of a sequence (SplitMix64).
@@ -183,7 +231,7 @@ pub(crate) fn next_random(state: &mut u64) -> u64 {
 }
 
 fn used_at(now_ms: u64) -> u32 {
-    (now_ms / USED_UNIT_MS) as u32
+    (now_ms / 1000) as u32 & TIME
 }
 
 fn minutes(now_ms: u64) -> u32 {
@@ -223,16 +271,33 @@ mod tests {
     #[test]
     fn idle_time_is_that_since_the_last_use() {
         let usage = usage(Policy::AllKeysLru);
-        let mark = usage.new_mark();
-        assert_eq!(idle_tenths(mark, NOW_MS + 12_345), 123);
-        assert_eq!(idle_tenths(usage.used_mark(mark, NOW_MS + 12_000), NOW_MS + 12_345), 3);
-        assert_eq!(idle_tenths(mark, NOW_MS - 10_000), 0);
+        let mark = usage.new_mark(true);
+        assert_eq!(idle_seconds(mark, NOW_MS + 12_345), 12);
+        assert_eq!(idle_seconds(usage.used_mark(mark, NOW_MS + 9000), NOW_MS + 12_345), 3);
+        assert_eq!(idle_seconds(mark, NOW_MS - 10_000), 0);
+    }
+
+    #[test]
+    fn eviction_counts_uses_for_itself() {
+        for policy in [Policy::AllKeysLru, Policy::AllKeysLfu] {
+            let usage = usage(policy);
+            let mark = usage.new_mark(true);
+            assert_eq!((is_new(mark), uses(mark)), (true, 0));
+            let used = usage.used_mark(mark, NOW_MS);
+            assert_eq!((is_new(used), uses(used)), (true, 1));
+            let used = (0..9).fold(used, |mark, _| usage.used_mark(mark, NOW_MS + 7000));
+            assert_eq!((is_new(used), uses(used)), (true, USES_MAX));
+            let judged = judged_mark(used, 2);
+            assert_eq!((is_new(judged), uses(judged)), (false, 2));
+            assert_eq!(idle_seconds(judged, NOW_MS + 9000), idle_seconds(used, NOW_MS + 9000));
+            assert_eq!(usage.lfu_count(judged, NOW_MS + 9000), usage.lfu_count(used, NOW_MS + 9000));
+        }
     }
 
     #[test]
     fn uses_are_counted_logarithmically_and_forgotten() {
         let usage = usage(Policy::AllKeysLfu);
-        let mut mark = usage.new_mark();
+        let mut mark = usage.new_mark(false);
         assert_eq!(usage.lfu_count(mark, NOW_MS), LFU_NEW);
         // Redis's documentation: with factor 10, 1000 uses give about 18, a million 255.
         for _ in 0..1000 {

@@ -57,6 +57,8 @@ const DEPTH_MAX: u8 = 32;
 const TIDY_PAGES: usize = 64;
 /// Segments without keys that one step of tidying passes.
 const TIDY_EMPTY: usize = 64;
+/// Cells that one step of a walk passes.
+const WALK_CELLS: usize = 1024;
 /// Cells that are tried in search of a random record before the segments are walked.
 const DRAWS_MAX: usize = 64;
 
@@ -109,6 +111,14 @@ pub(crate) struct At {
     item: u32,
 }
 
+/// Where a walk over the records of all segments is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Hand {
+    segment: u32,
+    /// The next cell, by number in the segment.
+    cell: u32,
+}
+
 /// Sparse pages are emptied.
 #[derive(Debug, Clone, Copy)]
 enum Tidying {
@@ -150,10 +160,10 @@ impl SlotTables {
         self.probe(slot, hash).find(|at| self.record(*at).key() == key)
     }
 
-    /// The records of keys with this hash.
-    pub(crate) fn with_hash(&self, slot: usize, hash: u64) -> impl Iterator<Item = Record<'_>> {
+    /// The records of keys with this hash, as far as the bits in `mask` go: the first 40 and the last 8 at least.
+    pub(crate) fn with_hash(&self, slot: usize, hash: u64, mask: u64) -> impl Iterator<Item = Record<'_>> {
         let records = self.probe(slot, hash).map(|at| self.record(at));
-        records.filter(move |record| (self.hash)(record.key()) == hash)
+        records.filter(move |record| ((self.hash)(record.key()) ^ hash) & mask == 0)
     }
 
     /// A record.
@@ -214,20 +224,59 @@ impl SlotTables {
         after: Option<u32>,
         mut random: impl FnMut() -> usize,
     ) -> Option<(u32, Expiring<'_>)> {
-        let mut from = after.map_or(0, |after| after + 1);
+        let id = self.next_expiring(after.map_or(0, |after| after + 1))?;
+        let expiring = || self.records_of_segment(id).filter_map(|r| Some((r.expires_at_ms()?, r)));
+        let (expires_at_ms, record) = expiring().nth(random() % expiring().count().max(1))?;
+        let slot = usize::from(self.segments[id as usize].slot);
+        Some((id, Expiring { expires_at_ms, slot, hash: (self.hash)(record.key()), record }))
+    }
+
+    /// The next record in a walk over all segments, which never ends; `of_expiring`: of those that expire. `None`: much was
+    /// passed and none found.
+    pub(crate) fn walk(&self, hand: &mut Hand, of_expiring: bool) -> Option<Record<'_>> {
+        for _ in 0..WALK_CELLS {
+            let run = self.segments.get(hand.segment as usize).map_or(&[][..], |segment| self.run(segment));
+            let Some(bucket) = run.get(hand.cell as usize / CELLS) else {
+                hand.cell = 0;
+                hand.segment = if of_expiring {
+                    self.next_expiring(hand.segment + 1)?
+                } else {
+                    (hand.segment + 1) % self.segments.len().max(1) as u32
+                };
+                continue;
+            };
+            let i = hand.cell as usize % CELLS;
+            if i == 0 {
+                self.prefetch_records(bucket);
+            }
+            hand.cell += 1;
+            let record = bucket.cell(i).map(|cell| self.item(cell.item));
+            let record = record.filter(|record| !of_expiring || record.expires_at_ms().is_some());
+            if record.is_some() {
+                return record;
+            }
+        }
+        None
+    }
+
+    /// The first segment from a number on that has keys that expire, or the first of all.
+    fn next_expiring(&self, from: u32) -> Option<u32> {
+        let mut from = from;
         loop {
             let id = self.expiries.next_from(from).or_else(|| self.expiries.next_from(0))?;
-            let expiring = || self.records_of_segment(id).filter_map(|r| Some((r.expires_at_ms()?, r)));
-            match expiring().count() {
-                0 => self.expiries.set(id, NEVER),
-                count => {
-                    let (expires_at_ms, record) = expiring().nth(random() % count)?;
-                    let slot = usize::from(self.segments[id as usize].slot);
-                    let hash = (self.hash)(record.key());
-                    return Some((id, Expiring { expires_at_ms, slot, hash, record }));
-                }
+            if self.records_of_segment(id).any(|record| record.expires_at_ms().is_some()) {
+                return Some(id);
             }
+            self.expiries.set(id, NEVER);
             from = id + 1;
+        }
+    }
+
+    fn prefetch_records(&self, bucket: &Bucket) {
+        for (_, cell) in bucket.cells() {
+            if cell.item & BOXED == 0 {
+                self.arena.prefetch_record(Ref::from_number(cell.item));
+            }
         }
     }
 
@@ -237,11 +286,7 @@ impl SlotTables {
     }
 
     fn prefetch_segment(&self, id: u32) {
-        for (_, cell) in self.run(&self.segments[id as usize]).iter().flat_map(Bucket::cells) {
-            if cell.item & BOXED == 0 {
-                self.arena.prefetch_record(Ref::from_number(cell.item));
-            }
-        }
+        self.run(&self.segments[id as usize]).iter().for_each(|bucket| self.prefetch_records(bucket));
     }
 
     /// One of the records of a slot, each as likely as any other unless many hashes begin alike; `random` gives random

@@ -15,7 +15,7 @@ pub const MAXMEMORY: &str = "maxmemory";
 pub const MAXMEMORY_POLICY: &str = "maxmemory-policy";
 /// Keys that eviction looks at for each victim.
 pub const MAXMEMORY_SAMPLES: &str = "maxmemory-samples";
-/// How slowly the access counter of LFU grows.
+/// How slowly the access counter of OBJECT FREQ grows.
 pub const LFU_LOG_FACTOR: &str = "lfu-log-factor";
 /// Minutes in which that counter loses one.
 pub const LFU_DECAY_TIME: &str = "lfu-decay-time";

@@ -3,7 +3,7 @@
 use ringfort_resp::{Command, ReplyWriter};
 
 use super::{Done, is_option};
-use crate::{error::CommandError, keyspace::Reader, memory::idle_tenths, number::parse_i64};
+use crate::{error::CommandError, keyspace::Reader, memory::idle_seconds, number::parse_i64};
 
 /// Longest value that Redis stores in one piece with its header, bytes.
 const EMBSTR_BYTES_MAX: usize = 44;
@@ -44,7 +44,7 @@ pub(super) fn object(reader: &mut Reader<'_>, args: &[&[u8]], reply: &mut ReplyW
         if usage.limit.policy.is_lfu() {
             return Err(CommandError::IdleTimeNotTracked);
         }
-        reply.integer((idle_tenths(record.mark(), reader.now_ms()) / 10).into());
+        reply.integer(idle_seconds(record.mark(), reader.now_ms()).into());
     } else if spec.name == "object|encoding" {
         reply.bulk(match record.value().len() {
             _ if integer.is_some() => b"int",

@@ -76,8 +76,21 @@ impl World {
         for ((slot, key), (value, expiry)) in &self.model {
             let record = self.tables.record(self.find(*slot, key).expect("a key that was put is there"));
             assert_eq!((record.value(), record.expires_at_ms()), (&value[..], *expiry));
-            let mut found = self.tables.with_hash(*slot, self.hash(key));
+            let mut found = self.tables.with_hash(*slot, self.hash(key), u64::MAX);
             assert!(found.any(|record| record.key() == key));
+        }
+        for of_expiring in [false, true] {
+            let expected = self.model.iter().filter(|(_, (_, expiry))| !of_expiring || expiry.is_some());
+            let mut expected: Vec<&[u8]> = expected.map(|((_, key), _)| &key[..]).collect();
+            expected.sort_unstable();
+            let mut hand = Hand::default();
+            let mut walk =
+                || (0..1000).find_map(|_| self.tables.walk(&mut hand, of_expiring)).map(Record::key);
+            for _ in 0..2 {
+                let mut round: Vec<&[u8]> = expected.iter().filter_map(|_| walk()).collect();
+                round.sort_unstable();
+                assert_eq!(round, expected, "a walk comes to each record once in a round");
+            }
         }
         let mut len = 0;
         for slot in 0..SLOTS_LEN {
