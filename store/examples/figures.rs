@@ -18,6 +18,8 @@ use ringfort_store::Store;
 
 /// Commands that arrive together.
 const BATCH: usize = 16;
+/// Loads: of the times of an insert the least counts, so that what the system did meanwhile does not.
+const LOADS: usize = 2;
 const HOUR_MS: usize = 3_600_000;
 
 fn set(node: &mut Node, key: &[u8], expiry: Option<&str>) {
@@ -59,23 +61,29 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [keys, stores, rest @ ..] = &args[..] else { panic!("KEYS STORES [ttl]") };
     let keys: usize = keys.parse().expect("KEYS is a number");
-    let mut node = Node::new(stores.parse().expect("STORES is a number"));
+    let stores = stores.parse().expect("STORES is a number");
+    let mut node = Node::new(stores);
     // Within the next hour.
     let expiry = |i: usize| (!rest.is_empty()).then(|| (scattered(i, HOUR_MS) + 1).to_string());
-    let mut times = vec![1_u32; keys];
-    let empty = rss();
-    let start = cpu_ns();
-    for (i, time) in times.iter_mut().enumerate() {
-        let (key, expiry) = (key(i), expiry(i));
-        let before = Instant::now();
-        set(&mut node, &key, expiry.as_deref());
-        *time = before.elapsed().as_nanos().try_into().unwrap_or(u32::MAX);
+    let mut times = vec![u32::MAX; keys];
+    let mut empty = 0;
+    for _ in 0..LOADS {
+        drop(core::mem::replace(&mut node, Node::new(stores)));
+        empty = rss();
+        let start = cpu_ns();
+        for (i, time) in times.iter_mut().enumerate() {
+            let (key, expiry) = (key(i), expiry(i));
+            let before = Instant::now();
+            set(&mut node, &key, expiry.as_deref());
+            *time = (*time).min(before.elapsed().as_nanos().try_into().unwrap_or(u32::MAX));
+        }
+        println!("load: {:.0} ns", (cpu_ns() - start) as f64 / keys as f64);
+        println!("memory: {:.1} bytes a key", (rss() - empty) as f64 / keys as f64);
     }
-    println!("load: {:.0} ns", (cpu_ns() - start) as f64 / keys as f64);
-    println!("memory: {:.1} bytes a key", (rss() - empty) as f64 / keys as f64);
+    let longest = (0..keys).max_by_key(|i| times[*i]).unwrap_or(0);
     times.sort_unstable();
     let at = |part: f64| f64::from(times[((keys - 1) as f64 * part) as usize]) / 1000.0;
-    println!("insert: p99 {:.1}, p99.99 {:.1}, longest {:.1} us", at(0.99), at(0.9999), at(1.0));
+    println!("insert: p99 {:.1}, p99.99 {:.1}, longest {:.1} us (number {longest})", at(0.99), at(0.9999), at(1.0));
     let n = keys.min(2_000_000);
     for _ in 0..2 {
         timed("get, hit", n, |i| node.get(&key(scattered(i, keys))));
