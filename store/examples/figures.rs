@@ -83,7 +83,12 @@ fn main() {
     let longest = (0..keys).max_by_key(|i| times[*i]).unwrap_or(0);
     times.sort_unstable();
     let at = |part: f64| f64::from(times[((keys - 1) as f64 * part) as usize]) / 1000.0;
-    println!("insert: p99 {:.1}, p99.99 {:.1}, longest {:.1} us (number {longest})", at(0.99), at(0.9999), at(1.0));
+    println!(
+        "insert: p99 {:.1}, p99.99 {:.1}, longest {:.1} us (number {longest})",
+        at(0.99),
+        at(0.9999),
+        at(1.0)
+    );
     let n = keys.min(2_000_000);
     for _ in 0..2 {
         timed("get, hit", n, |i| node.get(&key(scattered(i, keys))));

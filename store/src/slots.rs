@@ -53,6 +53,8 @@ const JOINED_LEN_MAX: u32 = 48;
 const KEYS_PER_ENTRY_MIN: u32 = 16;
 /// Bits of a hash that a directory may use: fewer than a cursor of SCAN has, so that a position lies in one segment.
 const DEPTH_MAX: u8 = 32;
+/// Longest list of references that is kept for the next time: twice those of a usual segment.
+const MOVING_KEPT: usize = 2 * RUN_MAX * CELLS;
 /// Pages that one step of tidying looks at.
 const TIDY_PAGES: usize = 64;
 /// Segments without keys that one step of tidying passes.
@@ -81,6 +83,8 @@ pub(crate) struct SlotTables {
     hash: fn(&[u8]) -> u64,
     expiries: Bounds,
     tidying: Option<Tidying>,
+    /// Empty lists, for references on their way from one run to another.
+    moving: [Vec<Cell>; 2],
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -141,6 +145,7 @@ impl SlotTables {
             hash,
             expiries: Bounds::default(),
             tidying: None,
+            moving: Default::default(),
         }
     }
 
@@ -708,23 +713,34 @@ impl SlotTables {
     /// Moves a segment's references to a run of another length.
     fn rebuild(&mut self, id: u32, buckets: u32) {
         let old = self.segments[id as usize];
+        let mut moving = core::mem::take(&mut self.moving);
+        moving[0].extend(self.cells_of(&old));
         self.set_run(id, buckets);
-        let cells = self.cells_of(&old);
-        self.fill(id, cells.into_iter());
+        self.fill(id, &moving[0]);
         self.free_run(&old);
+        self.end_moving(moving);
     }
 
-    fn cells_of(&self, segment: &Segment) -> Vec<Cell> {
-        self.run(segment).iter().flat_map(Bucket::cells).map(|(_, cell)| cell).collect()
+    fn cells_of(&self, segment: &Segment) -> impl Iterator<Item = Cell> {
+        self.run(segment).iter().flat_map(Bucket::cells).map(|(_, cell)| cell)
+    }
+
+    /// Keeps the lists for the next time, unless they have become long.
+    fn end_moving(&mut self, moving: [Vec<Cell>; 2]) {
+        self.moving = moving.map(|mut cells| {
+            cells.clear();
+            if cells.capacity() <= MOVING_KEPT { cells } else { Vec::new() }
+        });
     }
 
     /// Fills an empty run.
-    fn fill(&mut self, id: u32, cells: impl Iterator<Item = Cell>) {
+    fn fill(&mut self, id: u32, cells: &[Cell]) {
         let run = self.run_mut(id);
         // Where one position has more keys than buckets hold, the search for room begins where it ended for the last one.
         let is_long = RUN_MAX < run.len();
         let mut last = (0, None);
         for cell in cells {
+            let cell = *cell;
             let home = home(cell.position, run.len());
             let start = if is_long && last.1 == Some(home) { last.0 } else { home };
             last = (place(run, start, cell), Some(home));
@@ -735,20 +751,22 @@ impl SlotTables {
     fn split(&mut self, slot: usize, id: u32, hash: u64) {
         let old = self.segments[id as usize];
         let depth = old.depth + 1;
-        let (mut low, mut high) = (Vec::new(), Vec::new());
+        let mut moving = core::mem::take(&mut self.moving);
+        let [low, high] = &mut moving;
         for cell in self.cells_of(&old) {
             let hash = (self.hash)(self.item(cell.item).key());
-            let half = if hash >> (64 - depth) & 1 == 0 { &mut low } else { &mut high };
+            let half = if hash >> (64 - depth) & 1 == 0 { &mut *low } else { &mut *high };
             half.push(Cell { position: position(hash, depth), ..cell });
         }
         let len = |half: &[Cell]| half.len() as u32;
-        self.segments[id as usize] = Segment { depth, len: len(&low), slot: old.slot, ..Segment::UNUSED };
-        let other = self.new_segment(Segment { depth, len: len(&high), slot: old.slot, ..Segment::UNUSED });
+        self.segments[id as usize] = Segment { depth, len: len(low), slot: old.slot, ..Segment::UNUSED };
+        let other = self.new_segment(Segment { depth, len: len(high), slot: old.slot, ..Segment::UNUSED });
         for (id, cells) in [(id, low), (other, high)] {
-            self.set_run(id, usual_buckets(len(&cells)));
-            self.fill(id, cells.into_iter());
+            self.set_run(id, usual_buckets(len(cells)));
+            self.fill(id, cells);
         }
         self.free_run(&old);
+        self.end_moving(moving);
         self.expiries.lower(other, self.expiries.get(id));
         let slot = &mut self.slots[slot];
         slot.only = None;
@@ -790,14 +808,15 @@ impl SlotTables {
             (self.slots[slot].only, self.slots[slot].directory) = (Some(id), None);
         }
         let is_high = |hash: u64| (hash >> (64 - segment.depth) & 1) as u8;
-        let mut cells = Vec::new();
+        let mut moving = core::mem::take(&mut self.moving);
         for (segment, bit) in [(segment, is_high(hash)), (other_segment, is_high(other_hash))] {
             let joined = |cell: Cell| Cell { position: bit << 7 | cell.position >> 1, ..cell };
-            cells.extend(self.cells_of(&segment).into_iter().map(joined));
+            moving[0].extend(self.cells_of(&segment).map(joined));
         }
         self.segments[id as usize] = Segment { depth, len, slot: segment.slot, ..Segment::UNUSED };
         self.set_run(id, usual_buckets(len));
-        self.fill(id, cells.into_iter());
+        self.fill(id, &moving[0]);
+        self.end_moving(moving);
         self.free_run(&segment);
         self.free_run(&other_segment);
         self.expiries.lower(id, self.expiries.get(other));
