@@ -11,9 +11,6 @@ use crate::shard::{Group, Machine};
 use ringfort_ring::NodeId;
 use ringfort_wire::{FEATURE_LEVEL, GroupId};
 
-/// Steps of reading after which what was read is written to the file.
-const PIECE_STEPS: usize = 4;
-
 /// A snapshot to be sent to a node: the shell opens a connection and copies the bytes.
 #[derive(Debug)]
 pub struct SnapshotSend<D: Disk> {
@@ -182,10 +179,9 @@ impl<D: Disk> WorkerCore<D> {
         };
         let step_bytes = self.options.limits.snapshot_step_bytes;
         building.is_read = group.snapshot_next(step_bytes, &mut building.piece);
-        if building.is_read || building.piece.len() >= PIECE_STEPS * step_bytes {
-            let bytes = std::mem::take(&mut building.piece);
-            self.jobs.extend(building.writer.take().map(|writer| Job::Write { writer, bytes }));
-        }
+        // Until it is in the file this worker waits, so that others have the processor between two steps.
+        let bytes = std::mem::take(&mut building.piece);
+        self.jobs.extend(building.writer.take().map(|writer| Job::Write { writer, bytes }));
         Ok(())
     }
 
@@ -228,7 +224,7 @@ impl<D: Disk> WorkerCore<D> {
         }
         let finished = result.and_then(|(writer, piece)| {
             if building.is_read {
-                if piece.capacity() <= 2 * PIECE_STEPS * self.options.limits.snapshot_step_bytes {
+                if piece.capacity() <= 4 * self.options.limits.snapshot_step_bytes {
                     self.spare_piece = piece;
                 }
                 return writer.finish().map(Some);
@@ -315,6 +311,8 @@ impl Restore {
             Self::Partition(mut restorer) => {
                 while let Some(chunk) = reader.next_chunk()? {
                     restorer.push(&chunk).map_err(anyhow::Error::msg)?;
+                    // Whoever serves commands has the processor now, and not only when this thread's slice is over.
+                    std::thread::yield_now();
                 }
                 Ok(Machine::Partition(Box::new(restorer.finish().map_err(anyhow::Error::msg)?)))
             }
