@@ -58,7 +58,7 @@ pub(super) struct Building<D: Disk> {
     group: u16,
     /// `None` while the thread writes.
     writer: Option<SnapshotWriter<D>>,
-    /// What was read since the last write.
+    /// What the next step reads into; empty between two steps.
     piece: Vec<u8>,
     /// Whether all was read.
     is_read: bool,
@@ -224,6 +224,7 @@ impl<D: Disk> WorkerCore<D> {
         }
         let finished = result.and_then(|(writer, piece)| {
             if building.is_read {
+                // One that a large value has made grow is not kept.
                 if piece.capacity() <= 4 * self.options.limits.snapshot_step_bytes {
                     self.spare_piece = piece;
                 }
