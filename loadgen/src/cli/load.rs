@@ -11,6 +11,9 @@ use ringfort_loadgen::load::ycsb::{Form, Letter, Ycsb};
 use ringfort_loadgen::load::{self, LoadError, Options, Summary};
 use ringfort_loadgen::report;
 
+/// The name of standard output as a file.
+const STDOUT: &str = "-";
+
 /// By how many, with which keys.
 #[derive(Debug, clap::Args)]
 pub(super) struct Clients {
@@ -69,8 +72,9 @@ pub(super) struct Load {
     /// Keys in one MGET or MSET
     #[arg(long, value_name = "N", default_value_t = 10)]
     multi_keys: usize,
-    /// Write a row for each interval to FILE: CSV if it ends with .csv, else lines of JSON
-    #[arg(long, value_name = "FILE")]
+    /// Write a row for each interval: to FILE, as CSV if it ends with .csv, else as lines of JSON; without FILE after the
+    /// summary, as CSV
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = STDOUT)]
     pub(super) timeline: Option<PathBuf>,
     /// Length of a row of the timeline [default: 1s; with --html a hundredth of the duration, 100ms to 1s]
     #[arg(long, value_name = "TIME", value_parser = super::duration)]
@@ -239,11 +243,15 @@ pub(super) fn exit(is_good: bool) -> ExitCode {
     if is_good { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
-/// Writes rows to a file; says so when it cannot.
+/// Writes rows to a file, or to standard output; says so when it cannot.
 pub(super) fn write_timeline<'a>(
     path: &Path,
     rows: impl IntoIterator<Item = (Option<Origin<'a>>, &'a Row)>,
 ) -> bool {
+    if path == Path::new(STDOUT) {
+        // Who has closed it wants no more.
+        return timeline::write(&mut std::io::stdout().lock(), true, rows).is_ok();
+    }
     let is_csv = path.extension().is_some_and(|extension| extension == "csv");
     super::written(path, |out| timeline::write(out, is_csv, rows))
 }

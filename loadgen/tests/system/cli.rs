@@ -69,6 +69,16 @@ fn a_run_writes_what_it_is_asked_for() {
 }
 
 #[test]
+fn a_timeline_without_a_file_follows_the_summary() {
+    let target = serve(Fault::None);
+    let run = loadgen(&["run", "--target", &target, "--duration", "300ms", "--timeline"]);
+    assert_eq!(run.status.code(), Some(0), "{run:?}");
+    let said = text(run.stdout);
+    let rows = said.lines().skip_while(|line| !line.starts_with("at_s,")).count();
+    assert!(rows >= 2, "{said}");
+}
+
+#[test]
 fn a_comparison_names_its_targets_everywhere() {
     let (a, b) = (format!("first={}", serve(Fault::None)), format!("second={}", serve(Fault::None)));
     let folder = Folder::new("compare");
