@@ -23,6 +23,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, spawn_local};
+use tokio::time::Instant;
 
 /// Time in which a link must say who it is.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -38,8 +39,11 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(50);
 const META_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest change that is taken: new places of 1024 partitions, whose nodes have the longest ids, take less than half of it.
 const META_WRITE_BYTES_MAX: usize = 1 << 20;
-/// How long another node may hold a question for a newer map, ms; also the wait after it did not answer.
-const MAP_WAIT_MS: u32 = 1000;
+/// How long another node may hold a question for a newer map; also the wait after it did not answer.
+const MAP_WAIT: Duration = Duration::from_secs(1);
+const _: () = assert!(MAP_WAIT.as_millis() <= MAP_WAIT_MS_MAX as u128);
+/// Most time for which a newer map is not on disk, unless it changes what a start goes by.
+const KEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// Wait between two requests to be taken in anew.
 const REJOIN_INTERVAL: Duration = Duration::from_millis(200);
 /// Pause after a failed accept (no file descriptors left), so that it does not spin.
@@ -388,47 +392,83 @@ impl Control {
         Ok(ProbeAck::decode(&answer)?)
     }
 
-    /// Follows newer maps of the nodes of the meta group, which have them first, and keeps the newest on disk.
+    /// Follows newer maps of the nodes of the meta group, which have them first. A node that is one of them asks only now and
+    /// then, for when its own replica lags.
     pub(super) async fn follow_map(self: Rc<Self>) {
-        let mut kept = self.shared.epoch();
         let mut turn = 0;
-        let wait = Duration::from_millis(MAP_WAIT_MS.into());
         loop {
             let Some(map) = self.shared.map() else { return };
             // It left the cluster, and is a member again: what it had is over, and it joins as a new one does.
             if map.node(&self.node).is_some_and(|node| node.store_id == 0) {
                 self.ask_to_be_taken_in(0).await;
             }
+            let mut wait = MAP_WAIT;
+            if map.meta.replica_on(&self.node).is_some() {
+                tokio::time::sleep(wait).await;
+                wait = Duration::ZERO;
+            }
             let others: Vec<_> = map.meta.nodes().into_iter().filter(|id| **id != self.node).collect();
             let other = others.get(turn % others.len().max(1)).and_then(|id| map.node(id));
             turn += 1;
-            let question = async {
-                let newer = self.newer_map(&other?.peer, map.epoch);
-                tokio::time::timeout(wait + PROBE_TIMEOUT, newer).await.ok()?.ok()
+            let followed = match other {
+                Some(other) => self.follow_from(&other.peer, wait).await.is_ok(),
+                None => false,
             };
-            // An own replica of the meta group may be faster.
-            let newer = tokio::select! {
-                newer = question => newer,
-                () = self.shared.newer_than(kept) => Some(None),
-            };
-            match newer {
-                Some(Some(newer)) if newer.cluster_id == map.cluster_id => {
-                    self.shared.set_map(&newer);
-                }
-                Some(None) => {}
-                _ => tokio::time::sleep(wait).await,
+            if !followed {
+                tokio::time::sleep(MAP_WAIT).await;
             }
-            if let Some(map) = self.shared.map().filter(|m| m.epoch > kept) {
-                if map.node(&self.node).is_none() {
-                    tracing::info!(node = %self.node, "this node has left the cluster: it can be stopped");
+        }
+    }
+
+    /// Takes the maps of a node until it has had no newer one for so long.
+    async fn follow_from(&self, address: &str, wait: Duration) -> anyhow::Result<()> {
+        let connected = peer::connect(address, self.hello(), self.secret.as_ref());
+        let (mut stream, _) = tokio::time::timeout(PROBE_TIMEOUT, connected).await??;
+        let (mut question, mut answer) = (Vec::new(), Vec::new());
+        while let Some(known) = self.shared.map() {
+            question.clear();
+            frame::put_map_get(&mut question, known.epoch, wait.as_millis() as u32);
+            stream.write_all(&question).await?;
+            let answered = read_frame(&mut stream, &mut answer);
+            let kind = tokio::time::timeout(wait + PROBE_TIMEOUT, answered).await??;
+            anyhow::ensure!(kind == Kind::Map, "a question for the map was answered by something else");
+            if answer.is_empty() {
+                break;
+            }
+            let map = ClusterMap::from_json(&answer).map_err(anyhow::Error::msg)?;
+            anyhow::ensure!(map.cluster_id == known.cluster_id, "the node is of another cluster now");
+            self.shared.set_map(&map);
+        }
+        Ok(())
+    }
+
+    /// Keeps the newest map on disk. While members change there are dozens of maps a second: who is where with what address,
+    /// and who is in the meta group, is kept at once, as a start goes by it; the rest within [`KEEP_INTERVAL`], as a start
+    /// learns it from the others. `kept` is there already.
+    pub(super) async fn keep_maps(self: Rc<Self>, mut kept: Arc<ClusterMap>) {
+        let mut due = Instant::now();
+        loop {
+            self.shared.newer_than(kept.epoch).await;
+            let map = loop {
+                let Some(map) = self.shared.map() else { return };
+                if due <= Instant::now() || (&map.nodes, &map.meta) != (&kept.nodes, &kept.meta) {
+                    break map;
                 }
-                match self.folder.keep_map(&map) {
-                    Ok(()) => kept = map.epoch,
-                    Err(error) => {
-                        let error = format!("{error:#}");
-                        tracing::warn!(error, "the cluster map could not be kept; it is tried again");
-                        tokio::time::sleep(wait).await;
-                    }
+                tokio::select! {
+                    () = tokio::time::sleep_until(due) => {}
+                    () = self.shared.newer_than(map.epoch) => {}
+                }
+            };
+            if map.node(&self.node).is_none() && kept.node(&self.node).is_some() {
+                tracing::info!(node = %self.node, "this node has left the cluster: it can be stopped");
+            }
+            due = Instant::now() + KEEP_INTERVAL;
+            match self.folder.keep_map(&map) {
+                Ok(()) => kept = map,
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    tracing::warn!(error, "the cluster map could not be kept; it is tried again");
+                    tokio::time::sleep_until(due).await;
                 }
             }
         }
@@ -447,21 +487,9 @@ impl Control {
                 Ok(map) => drop(self.shared.set_map(&map)),
                 Err(error) => {
                     tracing::debug!(%error, "the cluster map does not name this node's TLS address yet");
-                    tokio::time::sleep(Duration::from_millis(MAP_WAIT_MS.into())).await;
+                    tokio::time::sleep(MAP_WAIT).await;
                 }
             }
         }
-    }
-
-    async fn newer_map(&self, address: &str, epoch: u64) -> anyhow::Result<Option<ClusterMap>> {
-        let mut question = Vec::new();
-        frame::put_map_get(&mut question, epoch, MAP_WAIT_MS);
-        let mut answer = Vec::new();
-        let kind = self.ask(address, &question, &mut answer).await?;
-        anyhow::ensure!(kind == Kind::Map, "a question for the map was answered by something else");
-        if answer.is_empty() {
-            return Ok(None);
-        }
-        ClusterMap::from_json(&answer).map(Some).map_err(anyhow::Error::msg)
     }
 }

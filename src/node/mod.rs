@@ -129,6 +129,7 @@ async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
     };
     failpoint::hit(Point::NodeMapKept)?;
     shared.set_map(&map);
+    let kept = Arc::new(map.clone());
     let is_suspect =
         !map.fsync && control.folder.has_run() && control.folder.last_stop() == LastStop::Machine;
     let (inboxes, mut ended) = tokio::select! {
@@ -146,6 +147,7 @@ async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
     control.folder.note_run()?;
     *control.inboxes.borrow_mut() = inboxes.clone();
     spawn_local(Rc::clone(&control).follow_map());
+    spawn_local(Rc::clone(&control).keep_maps(kept));
     spawn_local(Rc::clone(&control).tell_tls_address());
     let door =
         Arc::new(Door { shared: Arc::clone(&shared), inboxes: inboxes.clone(), next: AtomicUsize::new(0) });
