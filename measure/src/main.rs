@@ -1,5 +1,5 @@
 //! Walks the hot paths one after the other, for `scripts/instructions` to count what a step of each costs. Prints the name of
-//! each path and its number of steps.
+//! each path and its number of steps. With a name as its argument only paths are counted that contain it.
 #![expect(clippy::print_stdout, reason = "what is printed is read by the script")]
 
 use ringfort_measure::requests::{KEYS, PIPELINE, Pipelines, Spread, VALUE, key};
@@ -25,9 +25,11 @@ fn main() {
 
 /// Has `work` counted, which is `KEYS` steps. It runs once before, so that memory and tables are there.
 fn path(name: &str, mut work: impl FnMut()) {
-    println!("{name}\t{KEYS}");
     work();
-    counted(&mut work);
+    if std::env::args().nth(1).is_none_or(|wanted| name.contains(&wanted)) {
+        println!("{name}\t{KEYS}");
+        counted(&mut work);
+    }
 }
 
 /// The script counts what happens in here ...
