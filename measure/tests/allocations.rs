@@ -23,7 +23,7 @@ fn check(path: &str, spread: Spread, mut ask: impl FnMut(&[u8], usize), most: [f
 
 #[test]
 fn of_a_node() {
-    for (spread, most) in [(Spread::One, [1.76, 0.57]), (Spread::Many, [10.2, 2.0])] {
+    for (spread, most) in [(Spread::One, [1.01, 0.07]), (Spread::Many, [6.1, 0.07])] {
         let mut client = Direct::new(1);
         check("on a node", spread, |p, n| client.ask(p, n), most);
     }
@@ -31,7 +31,7 @@ fn of_a_node() {
 
 #[test]
 fn of_a_node_behind_a_proxy() {
-    for (spread, most) in [(Spread::One, [2.9, 1.9]), (Spread::Many, [11.4, 3.3])] {
+    for (spread, most) in [(Spread::One, [1.25, 0.52]), (Spread::Many, [6.5, 0.46])] {
         let mut client = Proxied::new(1);
         check(
             "on a node behind a proxy, and on the proxy",
@@ -44,7 +44,7 @@ fn of_a_node_behind_a_proxy() {
 
 #[test]
 fn of_a_proxy() {
-    for (spread, most) in [(Spread::One, [1.3, 1.4]), (Spread::Many, [1.7, 2.1])] {
+    for (spread, most) in [(Spread::One, [0.2, 0.26]), (Spread::Many, [0.34, 0.21])] {
         let mut client = Proxied::new(1);
         check("on a proxy", spread, |p, n| client.ask(p, n, |node| opt_out(node)), most);
     }
