@@ -369,9 +369,11 @@ impl Proxy {
         self.attend_clients(now_us);
         let mut unblocked = Vec::new();
         loop {
-            for id in core::mem::take(&mut self.to_decode) {
-                self.decode(id);
+            let count = self.to_decode.len();
+            for i in 0..count {
+                self.decode(self.to_decode[i]);
             }
+            self.to_decode.drain(..count);
             self.upstream.send(&mut unblocked);
             for id in unblocked.drain(..) {
                 if let Some(client) = self.clients.get_mut(id) {

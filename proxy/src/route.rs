@@ -48,9 +48,9 @@ pub(crate) fn route(ask: &Ask<'_>, partitions: PartitionCount) -> Route {
     }
 }
 
-/// The whole command as a request carries it.
-pub(crate) fn encode_whole(ask: &Ask<'_>) -> Vec<u8> {
-    encode(ask, ask.args.iter().skip(1))
+/// The whole command as a request carries it, in `buffer`, which is empty.
+pub(crate) fn encode_whole(ask: &Ask<'_>, buffer: Vec<u8>) -> Vec<u8> {
+    encode(ask, ask.args.iter().skip(1), buffer)
 }
 
 /// RANDOMKEY as a request carries it: with a random number, because a partition has no randomness of its own.
@@ -67,11 +67,15 @@ pub(crate) fn encode_part(ask: &Ask<'_>, part: &Part) -> Vec<u8> {
     let step = usize::from(ask.spec.keys.step.max(1));
     let chosen: Vec<&[u8]> =
         part.keys.iter().flat_map(|key| (*key..*key + step).map(|i| args.get(i))).collect();
-    encode(ask, chosen.into_iter())
+    encode(ask, chosen.into_iter(), Vec::new())
 }
 
-fn encode<'a>(ask: &Ask<'_>, args: impl ExactSizeIterator<Item = &'a [u8]> + Clone) -> Vec<u8> {
-    let mut out = Vec::with_capacity(7 + args.clone().map(|arg| 4 + arg.len()).sum::<usize>());
+fn encode<'a>(
+    ask: &Ask<'_>,
+    args: impl ExactSizeIterator<Item = &'a [u8]> + Clone,
+    mut out: Vec<u8>,
+) -> Vec<u8> {
+    out.reserve_exact(7 + args.clone().map(|arg| 4 + arg.len()).sum::<usize>());
     CommandBody::encode(&mut out, ask.spec.command as u16, ask.protocol, args);
     if ask.is_no_touch {
         CommandBody::mark_no_touch(&mut out);

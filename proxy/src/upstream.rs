@@ -25,6 +25,9 @@ pub(crate) const RETRY_BACKOFF_MAX_US: u64 = 100_000;
 pub(crate) const LANE_SILENCE_US: u64 = 600_000;
 /// Requests that a lane sends before the next lane has its turn.
 const LANE_QUANTUM: usize = 64;
+/// Most buffers of answered commands that are kept for the next ones, and the capacity up to which one is, bytes.
+const SPARES_MAX: usize = 1024;
+const SPARE_BYTES_MAX: usize = 1 << 10;
 /// Bytes of a large reply after which its length is believed.
 const LARGE_TRUSTED_BYTES: usize = 1 << 20;
 /// Most workers of a node; a handshake that tells of more is refused.
@@ -227,6 +230,8 @@ pub(crate) struct Upstream {
     asleep: BTreeSet<(u64, u16)>,
     /// Calls in lanes.
     calls: usize,
+    /// Empty buffers for the commands of calls.
+    spares: Vec<Vec<u8>>,
     wants_map: bool,
     /// Whether the set of wanted links may have changed.
     links_changed: bool,
@@ -252,6 +257,7 @@ impl Upstream {
             ready: VecDeque::new(),
             asleep: BTreeSet::new(),
             calls: 0,
+            spares: Vec::new(),
             wants_map: true,
             links_changed: false,
         }
@@ -429,7 +435,7 @@ impl Upstream {
         let partitions = self.map.as_ref()?.partitions;
         let to = match route(ask, partitions) {
             Route::One(partition) => {
-                let body = encode_whole(ask);
+                let body = encode_whole(ask, self.spares.pop().unwrap_or_default());
                 let origin = Origin::Whole { client, ticket: ask.ticket };
                 return self.push(partition.0, origin, body, ask.spec.is_write, last_writes);
             }
@@ -449,7 +455,7 @@ impl Upstream {
         for (part, number) in to.iter().zip(0u32..) {
             let body = match ask.spec.command {
                 Command::RandomKey => encode_random_key(ask.protocol, self.random.next()),
-                _ if part.keys.is_empty() => encode_whole(ask),
+                _ if part.keys.is_empty() => encode_whole(ask, Vec::new()),
                 _ => encode_part(ask, part),
             };
             let origin = Origin::Part { gather, part: number };
@@ -693,9 +699,13 @@ impl Upstream {
     }
 
     fn deliver(&mut self, call: Option<Call<Origin>>) -> Outcome {
-        let Some(call) = call else { return Outcome::Nothing };
+        let Some(Call { origin, mut body, .. }) = call else { return Outcome::Nothing };
         self.calls -= 1;
-        Outcome::Deliver(call.origin)
+        if body.capacity() <= SPARE_BYTES_MAX && self.spares.len() < SPARES_MAX {
+            body.clear();
+            self.spares.push(body);
+        }
+        Outcome::Deliver(origin)
     }
 
     /// Takes a reply of the current round that is not what was hoped for.

@@ -18,6 +18,9 @@ const SESSION_IDLE_MS: u64 = 10 * 60 * 1000;
 /// Operations whose records the processor fetches at once.
 const PREFETCH_OPS: usize = 16;
 
+/// Capacity of the buffer of replies that is kept from entry to entry.
+const REPLY_KEPT_BYTES: usize = 1 << 10;
+
 /// The state machine of a shard group.
 #[derive(Debug)]
 pub struct PartitionMachine {
@@ -28,6 +31,8 @@ pub struct PartitionMachine {
     snapshot_head: Option<Vec<u8>>,
     /// Keys evicted since the start; of this replica alone.
     evicted_keys: u64,
+    /// The buffer of replies; empty between two entries.
+    reply: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -90,6 +95,7 @@ impl PartitionMachine {
             slots: (first, last),
             snapshot_head: None,
             evicted_keys: 0,
+            reply: Vec::new(),
         }
     }
 
@@ -130,7 +136,7 @@ impl PartitionMachine {
             }
         }
         self.log_time_ms = self.log_time_ms.max(entry.log_time_ms);
-        let mut reply = Vec::new();
+        let mut reply = std::mem::take(&mut self.reply);
         let mut seed = entry.seed;
         let mut ahead = entry.ops();
         for (position, op) in entry.ops().enumerate() {
@@ -173,6 +179,9 @@ impl PartitionMachine {
                 }
             }
         }
+        reply.clear();
+        reply.shrink_to(REPLY_KEPT_BYTES);
+        self.reply = reply;
         self.forget_idle_session();
         Ok(())
     }

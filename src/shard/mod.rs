@@ -558,8 +558,8 @@ impl Group {
     }
 
     /// When the entries that this leader applied since the last call were proposed, µs.
-    pub fn take_proposed(&mut self) -> Vec<u64> {
-        std::mem::take(&mut self.applied_proposals)
+    pub fn take_proposed(&mut self) -> impl Iterator<Item = u64> {
+        self.applied_proposals.drain(..)
     }
 
     /// The ages of this replica at which it answered reads as a follower since the last call, µs, and how many reads each.

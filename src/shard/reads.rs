@@ -25,6 +25,8 @@ pub const READS_BYTES_MAX: usize = 16 << 20;
 const SCRATCH_BYTES_MAX: usize = 16 << 20;
 /// Capacity of the scratch buffer that is kept from turn to turn.
 const SCRATCH_KEPT_BYTES: usize = 1 << 20;
+/// Executed reads for which memory is kept from turn to turn.
+const DONE_KEPT: usize = 64;
 /// Time after which a waiting read is answered `Busy`: nothing that it waits for takes so long in a healthy group.
 const READ_WAIT_US: u64 = 10_000_000;
 /// Time after which a read that waits on a follower is sent to the leader: no round came, or its index is far.
@@ -517,7 +519,8 @@ impl Group {
         let is_young = self.reads.is_younger(self.reads.age_max_us, now.boot_us);
         let mut young_reads = 0;
         let mut scratch = std::mem::take(&mut self.reads.scratch);
-        for read in std::mem::take(&mut self.reads.done) {
+        let mut done = std::mem::take(&mut self.reads.done);
+        for read in done.drain(..) {
             let is_covered = if read.is_followers { is_young } else { is_leased };
             if is_covered || read.is_confirmed {
                 if read.is_followers {
@@ -557,6 +560,8 @@ impl Group {
         scratch.clear();
         scratch.shrink_to(SCRATCH_KEPT_BYTES);
         self.reads.scratch = scratch;
+        done.shrink_to(DONE_KEPT);
+        self.reads.done = done;
     }
 }
 

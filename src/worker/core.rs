@@ -145,6 +145,8 @@ pub struct WorkerCore<D: Disk> {
     ports: PortTable,
     dirty: Vec<u16>,
     is_dirty: Vec<bool>,
+    /// The groups of a turn; empty between two.
+    touched: Vec<u16>,
     pending: VecDeque<Pending>,
     jobs: Vec<Job<D>>,
     is_syncing: bool,
@@ -299,17 +301,17 @@ impl<D: Disk> WorkerCore<D> {
         self.ports.now_us = now.boot_us;
         self.clients.set_now(now.boot_us);
         self.attend_clients(now);
-        let mut touched = Vec::new();
+        let mut touched = std::mem::take(&mut self.touched);
         for _ in 0..ROUNDS_MAX {
             if self.dirty.is_empty() {
                 break;
             }
-            let dirty = std::mem::take(&mut self.dirty);
-            for &id in &dirty {
+            let before = touched.len();
+            touched.append(&mut self.dirty);
+            for &id in &touched[before..] {
                 self.is_dirty[usize::from(id)] = false;
                 self.drive(id, now)?;
             }
-            touched.extend(dirty);
             self.write_log()?;
             self.clients.set_now(clock.now().boot_us);
         }
@@ -329,7 +331,7 @@ impl<D: Disk> WorkerCore<D> {
         // One reading of the clock after all reads were executed serves them all.
         let after = clock.now();
         for &id in &touched {
-            for proposed_us in self.groups.get_mut(&id).map(Group::take_proposed).unwrap_or_default() {
+            for proposed_us in self.groups.get_mut(&id).into_iter().flat_map(Group::take_proposed) {
                 self.status.commits.record(after.boot_us.saturating_sub(proposed_us));
             }
         }
@@ -344,6 +346,8 @@ impl<D: Disk> WorkerCore<D> {
                 }
             }
         }
+        touched.clear();
+        self.touched = touched;
         let took_us = match self.ports.is_large_taken() {
             true => clock.now().boot_us.saturating_sub(now.boot_us),
             false => 0,
@@ -438,13 +442,13 @@ impl<D: Disk> WorkerCore<D> {
         let synced = self.log.borrow().synced();
         let is_fsync = self.view.map().is_some_and(|m| m.fsync);
         let mut blocked: Vec<u16> = Vec::new();
-        let mut rest = VecDeque::new();
-        for pending in std::mem::take(&mut self.pending) {
+        for _ in 0..self.pending.len() {
+            let Some(pending) = self.pending.pop_front() else { break };
             let needs_sync = is_fsync || pending.group == GroupId::META.0;
             let is_durable = pending.write.is_some_and(|w| !needs_sync || w <= synced);
             if !is_durable || blocked.contains(&pending.group) {
                 blocked.push(pending.group);
-                rest.push_back(pending);
+                self.pending.push_back(pending);
                 continue;
             }
             if let Some(group) = self.groups.get_mut(&pending.group) {
@@ -452,7 +456,6 @@ impl<D: Disk> WorkerCore<D> {
                 self.touch(pending.group);
             }
         }
-        self.pending = rest;
     }
 
     fn sync(&mut self) {

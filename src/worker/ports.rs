@@ -249,7 +249,9 @@ impl PortTable {
         state.reads.remove(ticket);
         state.is_held = false;
         state.session.answer_with(ticket, answer);
-        self.touched_clients.push(client);
+        if self.touched_clients.last() != Some(&client) {
+            self.touched_clients.push(client);
+        }
     }
 
     pub(super) fn gather_reply(&mut self, gather: u64, bytes: &[u8]) {

@@ -82,6 +82,7 @@ impl EntryBuilder {
     pub fn push(&mut self, op: &Op<'_>) {
         assert!(self.len() < OPS_MAX, "an entry holds at most {OPS_MAX} operations");
         if self.bytes.is_empty() {
+            self.bytes.reserve_exact(ENTRY_HEADER_BYTES + OP_HEADER_BYTES + op.body.len());
             self.bytes.resize(ENTRY_HEADER_BYTES, 0);
         }
         let mut head = [0u8; OP_HEADER_BYTES];

@@ -48,9 +48,9 @@ pub(super) fn execute(
 
 /// What a partition executes for COUNTKEYSINSLOT and GETKEYSINSLOT; `None` for every other command.
 pub(super) fn slot_question(spec: &CommandSpec) -> Option<&'static CommandSpec> {
-    match (spec.command, spec.short_name()) {
-        (Command::Cluster, "countkeysinslot") => Some(Command::SlotCount.spec()),
-        (Command::Cluster, "getkeysinslot") => Some(Command::SlotKeys.spec()),
+    match (spec.command, spec.name) {
+        (Command::Cluster, "cluster|countkeysinslot") => Some(Command::SlotCount.spec()),
+        (Command::Cluster, "cluster|getkeysinslot") => Some(Command::SlotKeys.spec()),
         _ => None,
     }
 }

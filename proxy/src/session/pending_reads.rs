@@ -24,6 +24,13 @@ impl PendingReads {
 
     /// A command was answered.
     pub fn remove(&mut self, ticket: Ticket) {
+        // Answers mostly come in the order of the questions.
+        if self.0.front().is_none_or(|(first, _)| ticket <= *first) {
+            while self.0.front().is_some_and(|(t, _)| *t == ticket) {
+                self.0.pop_front();
+            }
+            return;
+        }
         let start = self.0.partition_point(|(t, _)| *t < ticket);
         let count = self.0.range(start..).take_while(|(t, _)| *t == ticket).count();
         self.0.drain(start..start + count);

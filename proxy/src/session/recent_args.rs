@@ -1,7 +1,5 @@
 //! The arguments of unanswered commands, as far as the slow log would show them.
 
-use std::collections::VecDeque;
-
 /// Arguments that an entry of the slow log shows; of more, the last place tells how many.
 const ARGS_MAX: usize = 32;
 /// Bytes of one argument that an entry shows; behind them it tells how many more there were.
@@ -22,24 +20,31 @@ pub(super) struct Place {
 /// A queue of bytes: for each command the number of its arguments, and for each one shown its length and its first bytes.
 #[derive(Debug, Default)]
 pub(super) struct RecentArgs {
-    bytes: VecDeque<u8>,
+    bytes: Vec<u8>,
     /// Place of the first of `bytes`.
     start: u64,
+    /// How many of `bytes` are forgotten.
+    forgotten: usize,
 }
 
 impl RecentArgs {
     /// Keeps the arguments of a command.
     pub(super) fn push<'a>(&mut self, args: impl ExactSizeIterator<Item = &'a [u8]>) -> Place {
+        if self.forgotten > KEPT_BYTES_MAX {
+            self.bytes.drain(..self.forgotten);
+            self.start += self.forgotten as u64;
+            self.forgotten = 0;
+        }
         let before = self.bytes.len();
         let at = self.start + before as u64;
-        if before > KEPT_BYTES_MAX {
+        if before - self.forgotten > KEPT_BYTES_MAX {
             return Place { at, len: 0 };
         }
         let count = args.len();
-        self.bytes.extend((count as u32).to_le_bytes());
+        self.bytes.extend_from_slice(&(count as u32).to_le_bytes());
         for arg in args.take(shown(count)) {
-            self.bytes.extend((arg.len() as u32).to_le_bytes());
-            self.bytes.extend(&arg[..arg.len().min(ARG_BYTES_MAX)]);
+            self.bytes.extend_from_slice(&(arg.len() as u32).to_le_bytes());
+            self.bytes.extend_from_slice(&arg[..arg.len().min(ARG_BYTES_MAX)]);
         }
         Place { at, len: (self.bytes.len() - before) as u32 }
     }
@@ -48,11 +53,10 @@ impl RecentArgs {
     pub(super) fn get(&self, place: Place) -> Option<Vec<Vec<u8>>> {
         let from = usize::try_from(place.at.checked_sub(self.start)?).ok()?;
         let to = from + place.len as usize;
-        if place.len == 0 || to > self.bytes.len() {
+        if place.len == 0 || from < self.forgotten {
             return None;
         }
-        let bytes: Vec<u8> = self.bytes.range(from..to).copied().collect();
-        let mut rest = &bytes[..];
+        let mut rest = self.bytes.get(from..to)?;
         let count = take_u32(&mut rest)?;
         let mut args = Vec::new();
         for _ in 0..shown(count) {
@@ -72,21 +76,21 @@ impl RecentArgs {
 
     /// Forgets what was kept before a command.
     pub(super) fn forget_before(&mut self, place: Place) {
-        let count = place.at.saturating_sub(self.start).min(self.bytes.len() as u64);
-        self.bytes.drain(..count as usize);
-        self.start += count;
+        let before = place.at.saturating_sub(self.start).min(self.bytes.len() as u64);
+        self.forgotten = self.forgotten.max(before as usize);
     }
 
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
         self.start += self.bytes.len() as u64;
+        self.forgotten = 0;
         self.bytes.clear();
     }
 
     /// Forgets everything and gives the memory back.
     pub(super) fn give_back_buffer(&mut self) {
         self.clear();
-        self.bytes = VecDeque::new();
+        self.bytes = Vec::new();
     }
 
     /// Bytes of memory that it has.
@@ -139,5 +143,19 @@ mod tests {
         let places: Vec<_> = (0..1000).map(|_| recent.push([&long[..]].into_iter())).collect();
         assert!(recent.bytes.len() <= KEPT_BYTES_MAX + 136);
         assert!(recent.get(places[400]).is_some() && recent.get(places[999]).is_none());
+    }
+
+    #[test]
+    fn what_is_forgotten_makes_room() {
+        let mut recent = RecentArgs::default();
+        let mut before = recent.push([&b"first"[..]].into_iter());
+        for i in 0..10_000_u32 {
+            let place = recent.push([&i.to_le_bytes()[..], &[b'x'; 100]].into_iter());
+            recent.forget_before(place);
+            assert_eq!(recent.get(before), None);
+            assert_eq!(recent.get(place).unwrap()[0], i.to_le_bytes());
+            assert!(recent.bytes.len() <= KEPT_BYTES_MAX + 300);
+            before = place;
+        }
     }
 }

@@ -10,6 +10,9 @@ use std::collections::VecDeque;
 
 /// Size that a session's first replies are taken to have, bytes.
 const FIRST_REPLY_BYTES: usize = 1 << 20;
+/// Most buffers of answers that are kept for the next ones, and the capacity up to which one is, bytes.
+const SPARES_MAX: usize = 64;
+const SPARE_BYTES_MAX: usize = 1 << 10;
 /// Of this many answers, a large one is forgotten by a factor of e.
 const REPLIES_REMEMBERED: usize = 64;
 
@@ -50,7 +53,7 @@ impl Answer<'_> {
 /// An answer that waits for those before it.
 #[derive(Debug)]
 enum Kept {
-    Copied(Box<[u8]>),
+    Copied(Vec<u8>),
     Shared(Vec<Bytes>),
 }
 
@@ -85,6 +88,8 @@ pub(super) struct ReplyQueue {
     output: Output,
     first: u64,
     waiting: VecDeque<Waiting>,
+    /// Empty buffers for answers that wait.
+    spares: Vec<Vec<u8>>,
     /// Bytes in `waiting`.
     waiting_bytes: usize,
     /// The largest of the last replies, fading.
@@ -98,6 +103,7 @@ impl Default for ReplyQueue {
             output: Output::default(),
             first: 0,
             waiting: VecDeque::new(),
+            spares: Vec::new(),
             waiting_bytes: 0,
             large_reply_bytes: FIRST_REPLY_BYTES,
             has_overflowed: false,
@@ -175,10 +181,10 @@ impl ReplyQueue {
         let result = if self.waiting.is_empty() {
             self.output.write(write)
         } else {
-            let mut reply = Vec::new();
+            let mut reply = self.spares.pop().unwrap_or_default();
             let result = write(&mut reply);
             self.waiting_bytes += reply.len();
-            self.waiting.push_back(Waiting { asked: None, reply: Some(Kept::Copied(reply.into())) });
+            self.waiting.push_back(Waiting { asked: None, reply: Some(Kept::Copied(reply)) });
             result
         };
         self.check_size();
@@ -204,7 +210,11 @@ impl ReplyQueue {
         } else {
             self.waiting_bytes += reply.len();
             waiting.reply = Some(match reply {
-                Answer::Copied(bytes) => Kept::Copied(bytes.into()),
+                Answer::Copied(bytes) => {
+                    let mut reply = self.spares.pop().unwrap_or_default();
+                    reply.extend_from_slice(bytes);
+                    Kept::Copied(reply)
+                }
                 Answer::Shared(pieces) => Kept::Shared(pieces),
             });
         }
@@ -217,7 +227,13 @@ impl ReplyQueue {
         while let Some(reply) = self.waiting.front_mut().and_then(|waiting| waiting.reply.take()) {
             self.waiting_bytes -= reply.len();
             match reply {
-                Kept::Copied(bytes) => self.output.write(|out| out.extend_from_slice(&bytes)),
+                Kept::Copied(mut bytes) => {
+                    self.output.write(|out| out.extend_from_slice(&bytes));
+                    if bytes.capacity() <= SPARE_BYTES_MAX && self.spares.len() < SPARES_MAX {
+                        bytes.clear();
+                        self.spares.push(bytes);
+                    }
+                }
                 Kept::Shared(pieces) => self.output.share(pieces),
             }
             self.waiting.pop_front();
@@ -242,12 +258,14 @@ impl ReplyQueue {
         debug_assert!(self.output_bytes() == 0 && self.waiting.is_empty(), "the buffers are used");
         self.output = Output::default();
         self.waiting = VecDeque::new();
+        self.spares = Vec::new();
     }
 
     /// Bytes of memory that the buffers have.
     #[cfg(test)]
     pub(super) fn buffer_bytes(&self) -> usize {
-        self.output.buffer_bytes() + self.waiting.capacity() * size_of::<Waiting>()
+        let spares: usize = self.spares.iter().map(Vec::capacity).sum();
+        self.output.buffer_bytes() + self.waiting.capacity() * size_of::<Waiting>() + spares
     }
 
     /// Forgets `count` bytes that have been sent.

@@ -48,6 +48,7 @@ impl<D: Disk> WorkerCore<D> {
             snapshots,
             ports,
             dirty: Vec::new(),
+            touched: Vec::new(),
             is_dirty: vec![false; usize::from(map.partitions.get()) + 1],
             pending: VecDeque::new(),
             jobs: Vec::new(),
