@@ -144,6 +144,8 @@ pub struct Follower {
     pub is_replicating: bool,
     /// Whether it votes, and goes on to when a joint configuration ends.
     pub is_voter: bool,
+    /// Whether its last answer to a heartbeat of this term said that its disk has room.
+    pub has_room: bool,
 }
 
 /// One replica of one group.
@@ -160,6 +162,10 @@ pub struct Raft {
     hard_state: HardState,
     /// Who had been heard of when the crate last forgot it: it does at each check of the quorum.
     heard: Vec<u64>,
+    /// Whether this node's disk lacks room.
+    is_full: bool,
+    /// Of each replica the last term in which its answer to a heartbeat said that its disk has room.
+    roomy: BTreeMap<u64, u64>,
     /// Index of a snapshot that was accepted and is not durable yet. Until then nothing is applied after it, and the
     /// crate must not campaign: it would look for membership changes in a part of the log that is gone.
     installing: Option<u64>,
@@ -238,6 +244,8 @@ impl Raft {
             changed_at: 0,
             hard_state: start.hard_state,
             heard: Vec::new(),
+            is_full: false,
+            roomy: BTreeMap::new(),
             installing: None,
         };
         raft.set_timeout();
@@ -311,9 +319,31 @@ impl Raft {
             // The leader believes that this log holds more than it does: it lost a part of what it had acknowledged.
             return;
         }
+        let message = self.notice_room(message);
         // An error means: unknown sender, or a proposal that must not come over the network.
         let _ = self.raw.step(message.0);
         self.set_timeout();
+    }
+
+    /// Reads what an answer to a heartbeat says of its sender's disk, which is not for the crate.
+    fn notice_room(&mut self, mut message: Message) -> Message {
+        if let Some(has_room) = message.take_room()
+            && message.0.term == self.term()
+            && self.raw.raft.prs().get(message.from()).is_some()
+        {
+            self.roomy.insert(message.from(), if has_room { message.0.term } else { 0 });
+        }
+        message
+    }
+
+    /// Says whether this node's disk lacks room: its leaders hear of it.
+    pub fn set_full(&mut self, is_full: bool) {
+        self.is_full = is_full;
+    }
+
+    /// Whether this node's disk lacks room.
+    pub fn is_full(&self) -> bool {
+        self.is_full
     }
 
     /// Starts an election now.
@@ -554,6 +584,7 @@ impl Raft {
                     raft::ProgressState::Snapshot => false,
                 },
                 is_voter: self.membership.voters.contains(&replica),
+                has_room: self.roomy.get(&replica) == Some(&self.term()),
             })
             .collect();
         all.sort_unstable_by_key(|f| f.replica);
@@ -602,13 +633,14 @@ impl Raft {
         let state = HardState { term: hs.term, vote: hs.vote, commit: hs.commit };
         let hard_state = (ready.must_sync() && state != self.hard_state).then_some(state);
         self.hard_state = hard_state.unwrap_or(self.hard_state);
+        let outgoing = |message| Message(message).with_room(!self.is_full);
         let out = Ready {
             number: ready.number(),
-            messages: ready.take_messages().into_iter().map(Message).collect(),
+            messages: ready.take_messages().into_iter().map(outgoing).collect(),
             snapshot,
             entries: entries.into_iter().map(from_raft).collect(),
             hard_state,
-            persisted_messages: ready.take_persisted_messages().into_iter().map(Message).collect(),
+            persisted_messages: ready.take_persisted_messages().into_iter().map(outgoing).collect(),
             committed: ready.take_committed_entries().into_iter().map(from_raft).collect(),
             reads: ready
                 .take_read_states()

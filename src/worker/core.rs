@@ -94,7 +94,7 @@ pub struct WorkerOptions {
     pub seed: u64,
     /// Size of a partition's log at which it is compacted.
     pub compact_bytes_min: u64,
-    /// Free disk below which writes are refused.
+    /// Free disk below which others are to lead, and writes are refused.
     pub disk_free_min: u64,
     /// Bounds of what a replica has under way.
     pub limits: Limits,
@@ -552,8 +552,10 @@ impl<D: Disk> WorkerCore<D> {
         self.unpark_all(now);
         let ids: Vec<u16> = self.groups.keys().copied().collect();
         let limit = self.view.cluster_map().map(|map| memory::share(map)).unwrap_or_default();
+        let is_full = self.is_full();
         for &id in &ids {
             let Some(group) = self.groups.get_mut(&id) else { continue };
+            group.set_full(is_full);
             let mut is_busy = group.tick();
             if self.ticks.is_multiple_of(FIRST_CAMPAIGN_TICKS) && group.awaits_first_leader() {
                 // The links of a new cluster come up one by one; nobody else leads, so ask again soon.
@@ -619,9 +621,17 @@ impl<D: Disk> WorkerCore<D> {
         self.shared.commands_per_s.store(rate as u64, Ordering::Relaxed);
     }
 
+    /// Whether writes are refused for lack of room on the disk.
+    fn is_full(&self) -> bool {
+        self.is_disk_low || self.is_write_failing
+    }
+
     fn housekeeping(&mut self) -> anyhow::Result<()> {
         let free = self.log.borrow().disk_free();
-        let is_low = free.is_ok_and(|free| free < self.options.disk_free_min);
+        // Once it is low, a little more is asked for: what is near the limit would refuse and hand over again and again.
+        let least = self.options.disk_free_min;
+        let least = if self.is_disk_low { least + least / 8 } else { least };
+        let is_low = free.is_ok_and(|free| free < least);
         if is_low != self.is_disk_low {
             self.is_disk_low = is_low;
             if is_low {
@@ -659,7 +669,7 @@ impl<D: Disk> WorkerCore<D> {
             log_segments: log.segments_len() as u64,
             links: links.len() as u64,
             link_requests: links.values().map(|link| link.unanswered as u64).sum(),
-            is_disk_full: self.is_disk_low || self.is_write_failing,
+            is_disk_full: self.is_full(),
             ..self.status.clone()
         };
         self.shared.publish_worker(self.options.worker, status);
