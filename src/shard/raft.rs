@@ -162,6 +162,9 @@ pub struct Raft {
     hard_state: HardState,
     /// Who had been heard of when the crate last forgot it: it does at each check of the quorum.
     heard: Vec<u64>,
+    /// Whether the crate has had its turn since the last tick or message: while this replica cannot read what it must apply,
+    /// there always is something to do.
+    is_waiting: bool,
     /// Whether this node's disk lacks room.
     is_full: bool,
     /// Of each replica the last term in which its answer to a heartbeat said that its disk has room.
@@ -229,6 +232,7 @@ impl Raft {
                 .then(|| (start.mark_index, start.mark_term, start.membership.clone())),
             snapshot_wanted: Cell::new(false),
             unreadable: Cell::new(0),
+            stuck: Cell::new(0),
             applied: start.applied,
             seed_log_bytes: start.limits.seed_log_bytes,
         };
@@ -244,6 +248,7 @@ impl Raft {
             changed_at: 0,
             hard_state: start.hard_state,
             heard: Vec::new(),
+            is_waiting: false,
             is_full: false,
             roomy: BTreeMap::new(),
             installing: None,
@@ -283,8 +288,13 @@ impl Raft {
         // Every campaign window starts after the silence, so that voters which restart together can elect at once.
         self.silent_ticks = self.silent_ticks.saturating_sub(1);
         self.remember_heard();
+        self.is_waiting = false;
         if self.installing.is_none() {
             self.raw.tick();
+        }
+        if self.is_stuck() {
+            // Refused while there is no leader, and until an entry of its term is here: asked again.
+            let _ = self.raw.request_snapshot();
         }
         self.set_timeout();
     }
@@ -320,6 +330,7 @@ impl Raft {
             return;
         }
         let message = self.notice_room(message);
+        self.is_waiting = false;
         // An error means: unknown sender, or a proposal that must not come over the network.
         let _ = self.raw.step(message.0);
         self.set_timeout();
@@ -473,6 +484,11 @@ impl Raft {
         Message(m)
     }
 
+    /// Whether committed entries cannot be read back from the log to be applied: it goes on with a snapshot of the leader.
+    pub fn is_stuck(&self) -> bool {
+        self.raw.store().stuck.get() != 0
+    }
+
     /// Whether this replica is the only voter.
     pub fn is_singleton(&self) -> bool {
         self.raw.raft.prs().is_singleton()
@@ -560,7 +576,7 @@ impl Raft {
     /// The entry at `index`, when it is in the log: in memory, or read back from disk.
     pub fn entry(&self, index: u64) -> Option<LogEntry> {
         let context = GetEntriesContext::empty(false);
-        let found = self.raw.raft.raft_log.slice(index, index + 1, None, context).ok()?;
+        let found = self.raw.raft.raft_log.slice(index, index + 1, u64::MAX, context).ok()?;
         found.into_iter().next().map(from_raft)
     }
 
@@ -605,12 +621,13 @@ impl Raft {
 
     /// Whether [`Raft::take_ready`] has something.
     pub fn has_ready(&self) -> bool {
-        self.raw.has_ready()
+        // What cannot be read stays to be applied.
+        !(self.is_stuck() && self.is_waiting) && self.raw.has_ready()
     }
 
     /// Takes what is to be done, if anything. Its entries are readable from then on; see [`Raft::persisted`].
     pub fn take_ready(&mut self) -> Option<Ready> {
-        if !self.raw.has_ready() {
+        if !self.has_ready() {
             return None;
         }
         let mut ready = self.raw.ready();
@@ -649,6 +666,12 @@ impl Raft {
                 .collect(),
         };
         self.raw.advance_append_async(ready);
+        self.is_waiting = !self.is_leader();
+        if self.is_stuck() && self.is_leader() {
+            // It has not applied an entry of its own term, so it has answered nobody; another one can.
+            let term = self.raw.raft.term;
+            self.raw.raft.become_follower(term, raft::INVALID_ID);
+        }
         self.set_timeout();
         Some(out)
     }
