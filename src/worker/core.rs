@@ -104,7 +104,7 @@ struct LogReader<D: Disk>(Rc<RefCell<Log<D>>>);
 impl<D: Disk> EntryReader for LogReader<D> {
     fn read(&self, group: u16, lo: u64, hi: u64, bytes_max: usize) -> Result<Vec<LogEntry>, String> {
         let read = self.0.borrow().read(group, lo, hi, bytes_max);
-        read.map_err(|error| format!("{:#}", anyhow::Error::from(error)))
+        read.map_err(|error| snapshots::cause(&error))
     }
 
     fn bytes(&self, group: u16) -> u64 {
@@ -178,6 +178,9 @@ pub struct WorkerCore<D: Disk> {
     is_write_failing: bool,
     /// Tick from which on a write that found no room is tried again.
     write_again_at: u64,
+    /// Tick from which on old segments are freed again, and the entry that was in the way last.
+    maintain_at: u64,
+    unreadable: Option<(u16, u64)>,
     is_leaving: bool,
     scratch: Vec<u8>,
     batch: ReadBatch,
@@ -598,9 +601,9 @@ impl<D: Disk> WorkerCore<D> {
             self.publish_status(now);
         }
         // Frees dead segments, a small piece at a time, for commands wait meanwhile: at up to 6 MiB/s.
-        if !self.log.borrow().has_staged() {
+        if !self.log.borrow().has_staged() && self.maintain_at <= self.ticks {
             let maintained = self.log.borrow_mut().maintain();
-            maintained.or_else(no_room)?;
+            maintained.or_else(|error| self.not_maintained(error))?;
         }
         if self.ticks.is_multiple_of(HOUSEKEEPING_TICKS) {
             self.reckon_rate(now);
