@@ -67,7 +67,7 @@ pub enum LogError {
         index: u64,
         /// Why.
         #[source]
-        source: Box<LogError>,
+        source: Box<Self>,
     },
     /// The entry does not exist yet, or would leave a gap.
     #[error("entry {index} of group {group} is beyond the last one, {last}")]
