@@ -2,7 +2,7 @@
 
 mod health;
 mod merge;
-mod recovery;
+pub(super) mod recovery;
 mod view;
 
 use std::io::{IsTerminal as _, Write as _};

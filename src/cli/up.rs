@@ -9,6 +9,7 @@
 mod child;
 mod decide;
 mod follow;
+mod news;
 mod prepare;
 mod ready;
 

@@ -58,6 +58,17 @@ pub enum LogError {
         /// The index of the mark.
         mark: u64,
     },
+    /// An entry cannot be read back, or is not what was written, so that it cannot be moved: a snapshot can take its place.
+    #[error("entry {index} of group {group} cannot be read back from the log")]
+    Unreadable {
+        /// The group.
+        group: u16,
+        /// The index of the entry.
+        index: u64,
+        /// Why.
+        #[source]
+        source: Box<Self>,
+    },
     /// The entry does not exist yet, or would leave a gap.
     #[error("entry {index} of group {group} is beyond the last one, {last}")]
     Beyond {

@@ -30,7 +30,7 @@ impl<D: Disk> Log<D> {
     /// about twice its live bytes plus two segments.
     ///
     /// # Errors
-    /// As [`Self::write`] and [`Self::read`]; nothing stays staged.
+    /// As [`Self::write`]; nothing stays staged. [`LogError::Unreadable`]: no segment is freed while that entry is live.
     pub fn maintain(&mut self) -> Result<(), LogError> {
         self.check_usable()?;
         self.retire_dead_segments();
@@ -138,7 +138,11 @@ impl<D: Disk> Log<D> {
             let place = self.index.groups.get(&id).and_then(|group| group.place(index));
             let Some(place) = place.filter(|place| place.segment == segment) else { continue };
             let mut entries = Vec::with_capacity(1);
-            self.read_run(id, index, place, 1, &mut entries)?;
+            self.read_run(id, index, place, 1, &mut entries).map_err(|source| LogError::Unreadable {
+                group: id,
+                index,
+                source: Box::new(source),
+            })?;
             for entry in &entries {
                 record::put_entry(&mut self.staging, id, entry, true);
                 self.staged_records += 1;

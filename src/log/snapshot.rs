@@ -19,6 +19,9 @@
 //! | 40 | n | membership; opaque |
 //! | 40 + n | 4 | CRC of all before |
 //!
+//! Every version keeps the places of the version, of n and of this checksum: only a version that matches it is believed, so
+//! that decay is not taken for a later release.
+//!
 //! then chunks: size of the data (4, not 0), CRC of the data (4), data; and a trailer, after which the file
 //! ends:
 //!
@@ -109,9 +112,6 @@ impl SnapshotHeader {
         if &fields.array::<8>().ok_or(SHORT)? != MAGIC {
             return Err(Fault::Damaged("this is not a snapshot file"));
         }
-        if fields.u16().ok_or(SHORT)? != FORMAT_VERSION {
-            return Err(Fault::Version);
-        }
         let mut fields = Fields(fixed.get(20..).ok_or(SHORT)?);
         let conf_bytes = fields.u32().ok_or(SHORT)? as usize;
         if CONF_BYTES_MAX < conf_bytes {
@@ -121,19 +121,24 @@ impl SnapshotHeader {
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, Fault> {
-        let parse = || {
-            let (body, crc) = bytes.split_at_checked(bytes.len().checked_sub(CRC_BYTES)?)?;
-            if Fields(crc).u32()? != crc32c::crc32c(body) {
-                return None;
-            }
-            let mut fields = Fields(body.get(10..)?);
+        const DAMAGED: Fault = Fault::Damaged("the header does not match its checksum");
+        let end = bytes.len().checked_sub(CRC_BYTES).ok_or(DAMAGED)?;
+        let (body, crc) = bytes.split_at_checked(end).ok_or(DAMAGED)?;
+        if Fields(crc).u32() != Some(crc32c::crc32c(body)) {
+            return Err(DAMAGED);
+        }
+        let mut fields = Fields(body.get(8..).ok_or(DAMAGED)?);
+        if fields.u16() != Some(FORMAT_VERSION) {
+            return Err(Fault::Version);
+        }
+        let mut parse = || {
             let (feature_level, group, _zero) = (fields.u16()?, fields.u16()?, fields.u16()?);
             let (incarnation, _conf_bytes) = (fields.u32()?, fields.u32()?);
-            let (index, term) = (fields.u64()?, fields.u64()?);
-            let conf = Bytes::copy_from_slice(fields.rest());
-            Some(Self { group, feature_level, incarnation, index, term, conf })
+            Some((feature_level, group, incarnation, fields.u64()?, fields.u64()?))
         };
-        parse().ok_or(Fault::Damaged("the header does not match its checksum"))
+        let (feature_level, group, incarnation, index, term) = parse().ok_or(DAMAGED)?;
+        let conf = Bytes::copy_from_slice(fields.rest());
+        Ok(Self { group, feature_level, incarnation, index, term, conf })
     }
 }
 

@@ -751,3 +751,30 @@ fn survives_any_bytes() {
         }
     }
 }
+
+#[test]
+fn a_segment_with_an_entry_that_cannot_be_read_is_kept_until_that_is_compacted() {
+    let disk = MemDisk::new();
+    let (mut log, _) = open(&disk, 2000);
+    put(&mut log, 9, &[entry(1, 1, "pins"), entry(2, 2, "the segment")]).unwrap();
+    disk.flip("log-0000000001.seg", disk.used_bytes() - 1, 1);
+    for index in 1..=200_u64 {
+        put(&mut log, 1, &[entry(index, 1, &"x".repeat(100))]).unwrap();
+    }
+    let compact = |log: &mut Log<MemDisk>, group: u16, index: u64| {
+        log.stage_mark(group, &Mark { index, term: 2, conf: Bytes::new() }, true).unwrap();
+        log.write().unwrap();
+        sync(log);
+    };
+    compact(&mut log, 1, 200);
+    for _ in 0..3 {
+        let refused = log.maintain().unwrap_err();
+        assert!(matches!(refused, LogError::Unreadable { group: 9, index: 2, .. }), "{refused}");
+        assert!(!log.has_staged());
+    }
+    assert!(segments(&disk).len() > 4);
+    compact(&mut log, 9, 2);
+    log.maintain().unwrap();
+    sync(&mut log);
+    assert_eq!(segments(&disk).len(), 1);
+}

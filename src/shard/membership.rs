@@ -276,7 +276,14 @@ mod tests {
     use super::*;
 
     fn follower(replica: u64, match_index: u64, is_live: bool) -> Follower {
-        Follower { replica, match_index, is_active: is_live, is_replicating: is_live, is_voter: true }
+        Follower {
+            replica,
+            match_index,
+            is_active: is_live,
+            is_replicating: is_live,
+            is_voter: true,
+            has_room: true,
+        }
     }
 
     /// Applies a change as Raft does.

@@ -607,12 +607,21 @@ impl Group {
         self.raft.tick();
         self.led_ticks = if self.raft.is_leader() { self.led_ticks + 1 } else { 0 };
         self.retry_ticks = self.retry_ticks.saturating_sub(1);
+        if self.raft.is_full() && self.retry_ticks == 0 && self.transfer_to(|heir| heir.has_room) {
+            self.retry_ticks = self.limits.return_ticks;
+        }
         if !self.raft.is_leader() {
             (self.hand_overs, self.retry_ticks) = (0, 0);
         } else if !self.raft.is_transferring() {
             self.heir = None; // the hand-over was given up
         }
         self.raft.has_ready() || self.reads.is_waiting()
+    }
+
+    /// Says whether this node's disk lacks room. A leader that does hands over to a follower that is known to have some, and no
+    /// leader that has some gives leadership to one that has none.
+    pub fn set_full(&mut self, is_full: bool) {
+        self.raft.set_full(is_full);
     }
 
     /// Takes a message of a peer.
@@ -923,7 +932,7 @@ impl Group {
     /// follower could be asked: a voter that answers, needs no snapshot, and is close to the end of the log. Not while the
     /// membership changes: who has not applied the change does not campaign.
     pub fn transfer(&mut self, replica: Option<u64>) -> bool {
-        self.transfer_to(|heir| replica.is_none_or(|replica| heir == replica))
+        self.transfer_to(|heir| replica.is_none_or(|replica| heir.replica == replica))
     }
 
     /// The same to anybody, for a leader that has to go, also in the middle of a change: one whose disk is full may never
@@ -933,12 +942,12 @@ impl Group {
     }
 
     /// The same to one of those that a function names, unless the members change.
-    fn transfer_to(&mut self, is_heir: impl Fn(u64) -> bool) -> bool {
+    fn transfer_to(&mut self, is_heir: impl Fn(&Follower) -> bool) -> bool {
         !self.raft.is_changing() && self.transfer_now(is_heir)
     }
 
-    /// Rather not to one on a drained node.
-    fn transfer_now(&mut self, is_heir: impl Fn(u64) -> bool) -> bool {
+    /// Rather not to one whose disk may lack room, nor to one on a drained node.
+    fn transfer_now(&mut self, is_heir: impl Fn(&Follower) -> bool) -> bool {
         if !self.raft.is_leader() || self.raft.is_transferring() {
             return false;
         }
@@ -946,8 +955,8 @@ impl Group {
             .raft
             .followers()
             .into_iter()
-            .filter(|f| is_heir(f.replica) && self.could_lead(f))
-            .max_by_key(|f| (!self.seats.drained.contains(&f.replica), f.match_index));
+            .filter(|f| is_heir(f) && self.could_lead(f))
+            .max_by_key(|f| (f.has_room, !self.seats.drained.contains(&f.replica), f.match_index));
         let Some(target) = target else { return false };
         // A late success of this transfer would break a lease of this term, so there is none from here on.
         self.lease.void(self.raft.term());
@@ -959,12 +968,13 @@ impl Group {
     /// Hands leadership to the preferred replica if another one (this) holds it; from a drained node, if that one cannot lead,
     /// to any other that is not on such a node. Returns whether it began to.
     pub fn transfer_to_preferred(&mut self) -> bool {
+        let preferred = self.seats.preferred;
         let begins = !self.is_preferred()
             && self.led_ticks >= self.limits.return_ticks
             && self.is_lease_usable()
             // The next leader would have to begin anew with a replica that is being fed.
             && (!self.is_seeding() || self.seats.drained.contains(&self.raft.replica()))
-            && (self.transfer(Some(self.seats.preferred)) || self.transfer_from_drained());
+            && (self.transfer_back(|heir| heir == preferred) || self.transfer_from_drained());
         if begins {
             // Writes wait until it is done or given up. One that cannot catch up, its disk being full, must not make that
             // the rule: it is not asked again before long.
@@ -975,7 +985,13 @@ impl Group {
 
     fn transfer_from_drained(&mut self) -> bool {
         let drained = self.seats.drained.clone();
-        drained.contains(&self.raft.replica()) && self.transfer_to(|heir| !drained.contains(&heir))
+        drained.contains(&self.raft.replica()) && self.transfer_back(|heir| !drained.contains(&heir))
+    }
+
+    /// Not from one that has room to one that may have none, which would have to give it away again.
+    fn transfer_back(&mut self, is_heir: impl Fn(u64) -> bool) -> bool {
+        let is_full = self.raft.is_full();
+        self.transfer_to(|heir| is_heir(heir.replica) && (heir.has_room || is_full))
     }
 
     /// Begins a snapshot of the applied state and returns its index and term; `None` while one is being written, or

@@ -144,6 +144,8 @@ pub struct Follower {
     pub is_replicating: bool,
     /// Whether it votes, and goes on to when a joint configuration ends.
     pub is_voter: bool,
+    /// Whether its last answer to a heartbeat of this term said that its disk has room.
+    pub has_room: bool,
 }
 
 /// One replica of one group.
@@ -160,6 +162,13 @@ pub struct Raft {
     hard_state: HardState,
     /// Who had been heard of when the crate last forgot it: it does at each check of the quorum.
     heard: Vec<u64>,
+    /// Whether the crate has had its turn since the last tick or message: while this replica cannot read what it must apply,
+    /// there always is something to do.
+    is_waiting: bool,
+    /// Whether this node's disk lacks room.
+    is_full: bool,
+    /// Of each replica the last term in which its answer to a heartbeat said that its disk has room.
+    roomy: BTreeMap<u64, u64>,
     /// Index of a snapshot that was accepted and is not durable yet. Until then nothing is applied after it, and the
     /// crate must not campaign: it would look for membership changes in a part of the log that is gone.
     installing: Option<u64>,
@@ -223,6 +232,7 @@ impl Raft {
                 .then(|| (start.mark_index, start.mark_term, start.membership.clone())),
             snapshot_wanted: Cell::new(false),
             unreadable: Cell::new(0),
+            stuck: Cell::new(0),
             applied: start.applied,
             seed_log_bytes: start.limits.seed_log_bytes,
         };
@@ -238,6 +248,9 @@ impl Raft {
             changed_at: 0,
             hard_state: start.hard_state,
             heard: Vec::new(),
+            is_waiting: false,
+            is_full: false,
+            roomy: BTreeMap::new(),
             installing: None,
         };
         raft.set_timeout();
@@ -275,8 +288,13 @@ impl Raft {
         // Every campaign window starts after the silence, so that voters which restart together can elect at once.
         self.silent_ticks = self.silent_ticks.saturating_sub(1);
         self.remember_heard();
+        self.is_waiting = false;
         if self.installing.is_none() {
             self.raw.tick();
+        }
+        if self.is_stuck() {
+            // Refused while there is no leader, and until an entry of its term is here: asked again.
+            let _ = self.raw.request_snapshot();
         }
         self.set_timeout();
     }
@@ -311,9 +329,32 @@ impl Raft {
             // The leader believes that this log holds more than it does: it lost a part of what it had acknowledged.
             return;
         }
+        let message = self.notice_room(message);
+        self.is_waiting = false;
         // An error means: unknown sender, or a proposal that must not come over the network.
         let _ = self.raw.step(message.0);
         self.set_timeout();
+    }
+
+    /// Reads what an answer to a heartbeat says of its sender's disk, which is not for the crate.
+    fn notice_room(&mut self, mut message: Message) -> Message {
+        if let Some(has_room) = message.take_room()
+            && message.0.term == self.term()
+            && self.raw.raft.prs().get(message.from()).is_some()
+        {
+            self.roomy.insert(message.from(), if has_room { message.0.term } else { 0 });
+        }
+        message
+    }
+
+    /// Says whether this node's disk lacks room: its leaders hear of it.
+    pub fn set_full(&mut self, is_full: bool) {
+        self.is_full = is_full;
+    }
+
+    /// Whether this node's disk lacks room.
+    pub fn is_full(&self) -> bool {
+        self.is_full
     }
 
     /// Starts an election now.
@@ -443,6 +484,11 @@ impl Raft {
         Message(m)
     }
 
+    /// Whether committed entries cannot be read back from the log to be applied: it goes on with a snapshot of the leader.
+    pub fn is_stuck(&self) -> bool {
+        self.raw.store().stuck.get() != 0
+    }
+
     /// Whether this replica is the only voter.
     pub fn is_singleton(&self) -> bool {
         self.raw.raft.prs().is_singleton()
@@ -530,7 +576,7 @@ impl Raft {
     /// The entry at `index`, when it is in the log: in memory, or read back from disk.
     pub fn entry(&self, index: u64) -> Option<LogEntry> {
         let context = GetEntriesContext::empty(false);
-        let found = self.raw.raft.raft_log.slice(index, index + 1, None, context).ok()?;
+        let found = self.raw.raft.raft_log.slice(index, index + 1, u64::MAX, context).ok()?;
         found.into_iter().next().map(from_raft)
     }
 
@@ -554,6 +600,7 @@ impl Raft {
                     raft::ProgressState::Snapshot => false,
                 },
                 is_voter: self.membership.voters.contains(&replica),
+                has_room: self.roomy.get(&replica) == Some(&self.term()),
             })
             .collect();
         all.sort_unstable_by_key(|f| f.replica);
@@ -574,12 +621,13 @@ impl Raft {
 
     /// Whether [`Raft::take_ready`] has something.
     pub fn has_ready(&self) -> bool {
-        self.raw.has_ready()
+        // What cannot be read stays to be applied.
+        !(self.is_stuck() && self.is_waiting) && self.raw.has_ready()
     }
 
     /// Takes what is to be done, if anything. Its entries are readable from then on; see [`Raft::persisted`].
     pub fn take_ready(&mut self) -> Option<Ready> {
-        if !self.raw.has_ready() {
+        if !self.has_ready() {
             return None;
         }
         let mut ready = self.raw.ready();
@@ -602,13 +650,14 @@ impl Raft {
         let state = HardState { term: hs.term, vote: hs.vote, commit: hs.commit };
         let hard_state = (ready.must_sync() && state != self.hard_state).then_some(state);
         self.hard_state = hard_state.unwrap_or(self.hard_state);
+        let outgoing = |message| Message(message).with_room(!self.is_full);
         let out = Ready {
             number: ready.number(),
-            messages: ready.take_messages().into_iter().map(Message).collect(),
+            messages: ready.take_messages().into_iter().map(outgoing).collect(),
             snapshot,
             entries: entries.into_iter().map(from_raft).collect(),
             hard_state,
-            persisted_messages: ready.take_persisted_messages().into_iter().map(Message).collect(),
+            persisted_messages: ready.take_persisted_messages().into_iter().map(outgoing).collect(),
             committed: ready.take_committed_entries().into_iter().map(from_raft).collect(),
             reads: ready
                 .take_read_states()
@@ -617,6 +666,12 @@ impl Raft {
                 .collect(),
         };
         self.raw.advance_append_async(ready);
+        self.is_waiting = !self.is_leader();
+        if self.is_stuck() && self.is_leader() {
+            // It has not applied an entry of its own term, so it has answered nobody; another one can.
+            let term = self.raw.raft.term;
+            self.raw.raft.become_follower(term, raft::INVALID_ID);
+        }
         self.set_timeout();
         Some(out)
     }

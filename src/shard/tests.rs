@@ -160,6 +160,17 @@ impl Trio {
         }
     }
 
+    /// As [`Self::tick`], and leaders give leadership to the preferred replica.
+    fn preferring(&mut self, ticks: u64) {
+        for _ in 0..ticks {
+            self.tick(1);
+            for group in &mut self.groups {
+                group.transfer_to_preferred();
+            }
+            self.settle();
+        }
+    }
+
     fn submission<'a>(id: u64, body: &'a [u8]) -> Submission<'a> {
         let origin = Origin::Link { link: 1, id };
         Submission { origin, session: 0, seq: 0, acked: 0, is_after_queued: true, body }
@@ -665,6 +676,50 @@ fn a_leader_that_is_to_leave_does_not_keep_writes_waiting_for_one_without_room()
         waiting += u64::from(trio.groups[0].raft().is_transferring());
     }
     assert!(trio.groups[0].raft().is_leader());
+    assert!((1..RETURN_TICKS / 2).contains(&waiting), "{waiting} ticks of {}", 2 * RETURN_TICKS);
+}
+
+#[test]
+fn a_leader_without_room_hands_over_to_one_that_has_some_and_gets_it_back_when_it_has_some_too() {
+    let mut trio = Trio::new();
+    trio.groups[0].set_full(true);
+    trio.groups[1].set_full(true);
+    trio.tick(2 * HEARTBEAT_TICKS);
+    assert!(trio.groups[2].raft().is_leader(), "replica 3 alone has room");
+    trio.preferring(2 * RETURN_TICKS);
+    assert!(trio.groups[2].raft().is_leader(), "it went back to one without room");
+    trio.groups[0].set_full(false);
+    trio.preferring(RETURN_TICKS);
+    assert!(trio.groups[0].raft().is_leader(), "the preferred replica has room again");
+}
+
+#[test]
+fn leadership_stays_where_it_is_while_nobody_has_room() {
+    let mut trio = Trio::new();
+    trio.groups.iter_mut().for_each(|group| group.set_full(true));
+    let term = trio.groups[0].raft().term();
+    trio.preferring(2 * RETURN_TICKS);
+    assert!(trio.groups[0].raft().is_leader() && trio.groups[0].raft().term() == term);
+    // One that has room, but is not heard or lacks too much, does not get it either.
+    trio.cut.push(3);
+    trio.groups[2].set_full(false);
+    trio.preferring(2 * RETURN_TICKS);
+    assert!(trio.groups[0].raft().is_leader());
+}
+
+#[test]
+fn a_hand_over_for_lack_of_room_that_fails_is_not_tried_all_the_time() {
+    let mut trio = Trio::new();
+    trio.tick(2 * HEARTBEAT_TICKS);
+    trio.full = vec![2, 3];
+    trio.write(1, 1, &[b"k", b"v"], Command::Set);
+    trio.settle();
+    trio.groups[0].set_full(true);
+    let mut waiting = 0;
+    for _ in 0..2 * RETURN_TICKS {
+        trio.tick(1);
+        waiting += u64::from(trio.groups[0].raft().is_transferring());
+    }
     assert!((1..RETURN_TICKS / 2).contains(&waiting), "{waiting} ticks of {}", 2 * RETURN_TICKS);
 }
 

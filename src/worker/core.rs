@@ -94,7 +94,7 @@ pub struct WorkerOptions {
     pub seed: u64,
     /// Size of a partition's log at which it is compacted.
     pub compact_bytes_min: u64,
-    /// Free disk below which writes are refused.
+    /// Free disk below which others are to lead, and writes are refused.
     pub disk_free_min: u64,
     /// Bounds of what a replica has under way.
     pub limits: Limits,
@@ -104,7 +104,7 @@ struct LogReader<D: Disk>(Rc<RefCell<Log<D>>>);
 impl<D: Disk> EntryReader for LogReader<D> {
     fn read(&self, group: u16, lo: u64, hi: u64, bytes_max: usize) -> Result<Vec<LogEntry>, String> {
         let read = self.0.borrow().read(group, lo, hi, bytes_max);
-        read.map_err(|error| format!("{:#}", anyhow::Error::from(error)))
+        read.map_err(|error| snapshots::cause(&error))
     }
 
     fn bytes(&self, group: u16) -> u64 {
@@ -180,6 +180,9 @@ pub struct WorkerCore<D: Disk> {
     is_write_failing: bool,
     /// Tick from which on a write that found no room is tried again.
     write_again_at: u64,
+    /// Tick from which on old segments are freed again, and the entry that was in the way last.
+    maintain_at: u64,
+    unreadable: Option<(u16, u64)>,
     is_leaving: bool,
     scratch: Vec<u8>,
     batch: ReadBatch,
@@ -555,8 +558,10 @@ impl<D: Disk> WorkerCore<D> {
         self.unpark_all(now);
         let ids: Vec<u16> = self.groups.keys().copied().collect();
         let limit = self.view.cluster_map().map(|map| memory::share(map)).unwrap_or_default();
+        let is_full = self.is_full();
         for &id in &ids {
             let Some(group) = self.groups.get_mut(&id) else { continue };
+            group.set_full(is_full);
             let mut is_busy = group.tick();
             if self.ticks.is_multiple_of(FIRST_CAMPAIGN_TICKS) && group.awaits_first_leader() {
                 // The links of a new cluster come up one by one; nobody else leads, so ask again soon.
@@ -599,9 +604,9 @@ impl<D: Disk> WorkerCore<D> {
             self.publish_status(now);
         }
         // Frees dead segments, a small piece at a time, for commands wait meanwhile: at up to 6 MiB/s.
-        if !self.log.borrow().has_staged() {
+        if !self.log.borrow().has_staged() && self.maintain_at <= self.ticks {
             let maintained = self.log.borrow_mut().maintain();
-            maintained.or_else(no_room)?;
+            maintained.or_else(|error| self.not_maintained(error))?;
         }
         if self.ticks.is_multiple_of(HOUSEKEEPING_TICKS) {
             self.reckon_rate(now);
@@ -622,9 +627,17 @@ impl<D: Disk> WorkerCore<D> {
         self.shared.commands_per_s.store(rate as u64, Ordering::Relaxed);
     }
 
+    /// Whether writes are refused for lack of room on the disk.
+    fn is_full(&self) -> bool {
+        self.is_disk_low || self.is_write_failing
+    }
+
     fn housekeeping(&mut self) -> anyhow::Result<()> {
         let free = self.log.borrow().disk_free();
-        let is_low = free.is_ok_and(|free| free < self.options.disk_free_min);
+        // Once it is low, a little more is asked for: what is near the limit would refuse and hand over again and again.
+        let least = self.options.disk_free_min;
+        let least = if self.is_disk_low { least + least / 8 } else { least };
+        let is_low = free.is_ok_and(|free| free < least);
         if is_low != self.is_disk_low {
             self.is_disk_low = is_low;
             if is_low {
@@ -662,7 +675,7 @@ impl<D: Disk> WorkerCore<D> {
             log_segments: log.segments_len() as u64,
             links: links.len() as u64,
             link_requests: links.values().map(|link| link.unanswered as u64).sum(),
-            is_disk_full: self.is_disk_low || self.is_write_failing,
+            is_disk_full: self.is_full(),
             ..self.status.clone()
         };
         self.shared.publish_worker(self.options.worker, status);

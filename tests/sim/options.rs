@@ -267,8 +267,8 @@ impl Options {
             down_after_s = changes.one_in(2).then_some(10);
         }
         let mut limits = Rng::new(seed ^ 0x6275_6767_6966_7900);
-        // One run in four. Where memory is short all look at one partition, and what followers miss is evicted anyway.
-        let has_replica_clients = matches!(seed % 8, 4 | 6) && !has_memory_limit;
+        // One run in four.
+        let has_replica_clients = matches!(seed % 8, 4 | 6);
         let replica_clients = if has_replica_clients { 2 } else { 0 };
         let mut bounds = Rng::new(seed ^ 0x0062_6f75_6e64_7300);
         let shrunk = Self::shrink(&mut limits, &mut bounds);

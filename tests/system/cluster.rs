@@ -355,6 +355,22 @@ impl Cluster {
         serde_json::from_str(json).map_err(|e| format!("{reply}: {e}"))
     }
 
+    /// Groups that node `n` leads.
+    pub(crate) fn leads(&self, n: usize) -> Result<usize, String> {
+        let node = self.node_json(n)?;
+        let groups = node["groups"].as_array().ok_or("no groups")?;
+        Ok(groups.iter().filter(|group| group["role"] == "leader").count())
+    }
+
+    /// Waits until node `n` leads nothing.
+    #[track_caller]
+    pub(crate) fn wait_until_it_only_follows(&self, n: usize) {
+        eventually("a node that follows only", START, || match self.leads(n)? {
+            0 => Ok(()),
+            leads => Err(format!("it leads {leads} groups")),
+        });
+    }
+
     /// `RINGFORT MAP` of the proxy.
     pub(crate) fn map_json(&self) -> Json {
         let reply = self.client().call("RINGFORT MAP");

@@ -34,6 +34,7 @@ const HARMLESS: &[(Point, &str, &str)] = &[
     (Point::LogSegmentCreate, "enospc", "the disk is full: writes are refused until there is room"),
     (Point::LogSegmentTorn, "enospc", "the disk is full: writes are refused until there is room"),
     (Point::LogRewrite, "enospc", "no room"),
+    (Point::LogRead, "eio", "its segment is kept until a snapshot has taken its place"),
     (Point::SnapshotCreate, "enospc", "no room for a snapshot"),
     (Point::SnapshotWriteTorn, "enospc", "no room for a snapshot"),
     (Point::SnapshotSync, "eio", "a snapshot could not be made durable"),
@@ -76,14 +77,7 @@ fn what_a_node_can_go_on_after_it_goes_on_after() {
         });
         if said.contains("disk is full") {
             // The others have taken over, and writes go on.
-            eventually("no leadership", EFFECT, || {
-                let node = cluster.node_json(n)?;
-                let groups = node["groups"].as_array().ok_or("no groups")?;
-                match groups.iter().find(|group| group["role"] == "leader") {
-                    Some(group) => Err(group.to_string()),
-                    None => Ok(()),
-                }
-            });
+            cluster.wait_until_it_only_follows(n);
             for key in 0..50 {
                 assert_eq!(cluster.client().call(&format!("SET full:{key} v")), "+OK\r\n");
             }
@@ -121,6 +115,27 @@ fn a_follower_gets_a_snapshot_when_the_entries_that_it_needs_cannot_be_read() {
     cluster.wait_until_whole();
     cluster.wait_until_equal();
     cluster.wait_until_digests_are_equal();
+}
+
+#[test]
+fn a_node_that_cannot_read_what_it_must_apply_gets_a_snapshot() {
+    // Without small limits: everything stays in the logs.
+    let mut cluster = Cluster::prepare(Options { failpoints: true, ..Options::default() });
+    (0..3).for_each(|n| control(&cluster, n, ""));
+    cluster.start_all();
+    let options = check::Options { clients: 6, ..cluster.check_options(Duration::from_secs(2)) };
+    assert_clean(&check::run(&options).expect("the check can run"));
+    cluster.kill(2);
+    control(&cluster, 2, "log.read=eio\n");
+    cluster.start_node(2);
+    eventually("a read that fails", EFFECT, || {
+        let said = "committed entries cannot be read back from the log: this replica applies nothing more";
+        if cluster.node(2).output().contains(said) { Ok(()) } else { Err("nothing was said".to_owned()) }
+    });
+    cluster.wait_until_whole();
+    cluster.wait_until_equal();
+    cluster.wait_until_digests_are_equal();
+    assert!(cluster.node(2).is_running());
 }
 
 fn snapshots(cluster: &Cluster, n: usize) -> Vec<PathBuf> {

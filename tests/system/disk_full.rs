@@ -1,4 +1,5 @@
-//! A disk that fills up: writes are refused, reads go on, and writes return with the room.
+//! A disk that fills up: others lead meanwhile; if none has room writes are refused, reads go on, and writes return with the
+//! room.
 
 use crate::cluster::{Cluster, Options};
 use crate::wait::eventually;
@@ -42,6 +43,11 @@ fn a_full_disk_refuses_writes_until_there_is_room() {
     assert_eq!(client.call("SET k before"), "+OK\r\n");
     // Fewer than 256 MiB are left.
     fs::write(data.join("filler"), vec![1_u8; 200 << 20]).expect("the filler fits");
+    // Who notices first hands over to who has not.
+    eventually("all notice", Duration::from_secs(10), || {
+        let has_noticed = |n: usize| cluster.node(n).output().contains("the disk is almost full");
+        if (0..3).all(has_noticed) { Ok(()) } else { Err("not all".to_owned()) }
+    });
     eventually("MISCONF", Duration::from_secs(10), || match client.call("SET k after") {
         reply if reply.starts_with("-MISCONF") => Ok(()),
         reply => Err(reply),
@@ -74,4 +80,35 @@ fn a_full_disk_refuses_writes_until_there_is_room() {
     cluster.kill_all();
     cluster.start_all();
     assert_eq!(cluster.client().call("GET k"), "$5\r\nagain\r\n");
+}
+
+#[track_caller]
+fn wait_until_it_leads(cluster: &Cluster) {
+    eventually("a node that leads", Duration::from_secs(20), || match cluster.leads(0)? {
+        0 => Err("it leads nothing".to_owned()),
+        _ => Ok(()),
+    });
+}
+
+#[test]
+fn a_leader_whose_disk_is_almost_full_hands_over_to_others_that_have_room() {
+    let mut cluster = Cluster::prepare(Options::default());
+    let Some(_disk) = Tmpfs::mount(&cluster.node_folder(0)) else {
+        println!("skipped: this user may not mount a tmpfs");
+        return;
+    };
+    cluster.start_all();
+    wait_until_it_leads(&cluster);
+    // Fewer than 256 MiB are left, and nothing that the node writes itself finds no room.
+    let filler = cluster.node_folder(0).join("filler");
+    fs::write(&filler, vec![1_u8; 200 << 20]).expect("the filler fits");
+    cluster.wait_until_it_only_follows(0);
+    let mut client = cluster.client();
+    for key in 0..200 {
+        assert_eq!(client.call(&format!("SET k{key} v")), "+OK\r\n");
+    }
+    assert!(!cluster.node(0).output().contains("the disk is full"), "a write failed");
+    fs::remove_file(filler).expect("removed");
+    wait_until_it_leads(&cluster);
+    cluster.wait_until_equal();
 }

@@ -44,8 +44,8 @@ impl Up {
         Process::start(&["up", "--config", &text(&config), "--data-dir", &text(&data)], &log)
     }
 
-    /// Ends the process, if it runs, by SIGKILL, and starts another one when its children have ended.
-    fn start_again(&mut self) {
+    /// Ends the process, if it runs, by SIGKILL, and waits until its children have ended.
+    fn end(&mut self) {
         self.process.kill();
         let Cluster { addresses, proxy_address, .. } = &self.cluster;
         let all =
@@ -56,6 +56,11 @@ impl Up {
             }
             Ok(())
         });
+    }
+
+    /// Ends it, and starts another one.
+    fn start_again(&mut self) {
+        self.end();
         self.process = Self::run(&self.cluster, self.starts);
         self.starts += 1;
         self.says("is ready on");
@@ -350,4 +355,23 @@ fn a_change_outlives_up_and_an_edit_while_it_is_down_is_found() {
     assert_eq!(up.members(), ["n1", "n2", "n3"]);
     assert_eq!(up.cluster.client().call("GET k"), "$1\r\nv\r\n");
     up.process.stop();
+}
+
+#[test]
+fn what_had_to_be_recovered_is_said() {
+    let mut up = Up::start(Options::default());
+    assert_eq!(up.cluster.client().call("SET k v"), "+OK\r\n");
+    up.end();
+    fs::remove_dir_all(up.cluster.folder.0.join("up/n3")).expect("removed");
+    up.start_again();
+    up.says("[up] n3 came with another data folder");
+    assert!(!up.said().contains("started anew"), "nothing else had to be");
+    // As if the machine had lost power.
+    up.end();
+    for n in 1..=3 {
+        fs::write(up.cluster.folder.0.join(format!("up/n{n}/boot")), "another boot").expect("written");
+    }
+    up.start_again();
+    up.says("up to a second of writes before it may be gone");
+    assert_eq!(up.cluster.client().call("GET k"), "$1\r\nv\r\n");
 }

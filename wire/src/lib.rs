@@ -64,4 +64,9 @@ impl core::fmt::Display for GroupId {
 }
 
 /// Level of the formats and of the commands' behaviour that this version writes; entries, frames and snapshots carry it.
+///
+/// Level 1 is that of the first release: up to then frames and fields come and go within it (`ReplyPart` and the room of a
+/// disk in answers to heartbeats came so), and builds from before do not mix with later ones: a link on which an unknown
+/// frame comes is dropped. From then on whoever adds one raises the level, and sends it only to a side whose `Hello` or
+/// `HelloAck` names that level, and in a log entry only when the cluster map's `feature_level` does.
 pub const FEATURE_LEVEL: u16 = 1;

@@ -36,7 +36,7 @@ pub(in crate::cli) struct Waiting {
 }
 
 /// The last recovery of each partition that had one.
-pub(super) fn recoveries(groups: &[MapGroup]) -> Vec<Recovery> {
+pub(in crate::cli) fn recoveries(groups: &[MapGroup]) -> Vec<Recovery> {
     let of = |(partition, group): (u16, &MapGroup)| {
         let recovery = group.recovery.as_ref()?;
         Some(Recovery {
@@ -54,7 +54,7 @@ pub(super) fn recoveries(groups: &[MapGroup]) -> Vec<Recovery> {
 }
 
 /// The partitions of which replicas stand aside.
-pub(super) fn waiting(groups: &[MapGroup]) -> Vec<Waiting> {
+pub(in crate::cli) fn waiting(groups: &[MapGroup]) -> Vec<Waiting> {
     let all = (0..).zip(groups).filter(|(_, group)| !group.asides.is_empty());
     all.map(|(partition, group)| Waiting {
         partition,
@@ -65,7 +65,7 @@ pub(super) fn waiting(groups: &[MapGroup]) -> Vec<Waiting> {
 }
 
 /// A sentence for those that wait alike.
-pub(super) fn problems(waiting: &[Waiting]) -> Vec<String> {
+pub(in crate::cli) fn problems(waiting: &[Waiting]) -> Vec<String> {
     let names = |nodes: &[NodeId]| nodes.iter().map(|id| id.0.as_str()).collect::<Vec<_>>().join(", ");
     alike(
         waiting,
@@ -82,7 +82,7 @@ pub(super) fn problems(waiting: &[Waiting]) -> Vec<String> {
 }
 
 /// A sentence for those that started anew alike, at most so many ms apart.
-pub(super) fn sentences(recoveries: &[Recovery], now_ms: u64) -> Vec<String> {
+pub(in crate::cli) fn sentences(recoveries: &[Recovery], now_ms: u64) -> Vec<String> {
     let key = |r: &Recovery| {
         let from = r.from.as_ref().map(|id| id.0.clone());
         (ago(now_ms.saturating_sub(r.at_ms)), from, r.heard, r.replicas, r.is_loss_accepted)

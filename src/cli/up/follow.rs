@@ -19,6 +19,7 @@ use tokio::time::sleep;
 
 use super::child::{Child, Phase};
 use super::decide::{self, Kept, Todo};
+use super::news::News;
 use super::{Plan, node_spec, prepare, say, show};
 use crate::cli::apply::{self, PLAN_AGAIN};
 use crate::cli::output::{ColorChoice, Style, WIDTH_UNLIMITED, terminal_size};
@@ -35,6 +36,8 @@ const POLL: Duration = Duration::from_millis(100);
 const STABLE_US: u64 = 500_000;
 /// Time between two looks at the cluster while something is to be done.
 const LOOK: Duration = Duration::from_millis(500);
+/// The same while nothing is.
+const CALM: Duration = Duration::from_secs(3);
 /// Looks for which a refusal that comes from the state of the cluster may pass by itself: replicas catch up.
 const ATTEMPTS: u32 = 10;
 /// Time between two lines of progress.
@@ -58,6 +61,7 @@ pub(super) struct Follower<'a> {
     watch: FileWatch,
     /// Epoch of the newest map that was heard of.
     epoch: u64,
+    news: News,
     /// What hinders; the same is said once.
     said: String,
     /// What was wrong with the file last.
@@ -111,8 +115,11 @@ impl<'a> Follower<'a> {
             let child = Child::start(node_spec(up, &node.id), Phase::StopNodes, phase.clone());
             (node.id.clone(), child)
         };
+        // Read before a node that starts now may write another one.
+        let news = News::new(prepare::newest_map(&up.data_dir).as_ref(), SystemClock.now().wall_ms);
         Self {
             up,
+            news,
             children: up.running.nodes.iter().map(start).collect(),
             phase,
             file: up.config.clone(),
@@ -142,6 +149,7 @@ impl<'a> Follower<'a> {
             tokio::select! {
                 () = self.watch.changed() => self.take(),
                 () = sleep(LOOK), if is_busy => self.look().await,
+                () = sleep(CALM), if !is_busy => self.listen().await,
             }
         }
     }
@@ -191,17 +199,30 @@ impl<'a> Follower<'a> {
         self.state = State::DUE;
     }
 
-    /// One look at the cluster, and the next step.
-    async fn look(&mut self) {
+    /// Looks only for what is to be told. What hinders now is for whom it hinders.
+    async fn listen(&mut self) {
+        let _ = self.hear().await;
+    }
+
+    /// The newest map and the status; what is new in them is told. `None`: they came from a node that is behind.
+    async fn hear(&mut self) -> anyhow::Result<Option<Heard>> {
         let (config, name) = (self.running.clone(), self.file_name());
-        let (map, status) = match blocking(move || ask_all_of(&config, &name)).await {
-            Ok(heard) => heard,
-            Err(error) => return self.hindered(&format!("{error:#}")),
-        };
+        let (map, status) = blocking(move || ask_all_of(&config, &name)).await?;
         if map.epoch < self.epoch {
-            return; // from a node that is behind
+            return Ok(None);
         }
         self.epoch = map.epoch;
+        self.news.sentences(&map, status.at_ms).iter().for_each(|sentence| say(sentence));
+        Ok(Some((map, status)))
+    }
+
+    /// One look at the cluster, and the next step.
+    async fn look(&mut self) {
+        let (map, status) = match self.hear().await {
+            Ok(Some(heard)) => heard,
+            Ok(None) => return,
+            Err(error) => return self.hindered(&format!("{error:#}")),
+        };
         let todo = decide::todo(&self.file, &self.running, &map);
         self.stop(&todo.stop, &map).await;
         match self.state {

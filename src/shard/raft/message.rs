@@ -18,7 +18,7 @@ pub struct Message(pub(super) eraftpb::Message);
 /// | --- | --- | --- |
 /// | 0 | 1 | message type |
 /// | 1 | 8 x 9 | to, from, term, log term, index, commit, commit term, reject hint, request snapshot |
-/// | 73 | 1 | bit 0: reject, bit 1: a snapshot's metadata follows the context |
+/// | 73 | 1 | bit 0: reject (of the answer to a heartbeat: the sender's disk lacks room), bit 1: a snapshot's metadata follows the context |
 /// | 74 | 4 + n | context |
 /// | .. | 16 + 4 + n | snapshot: index, term, its [`Membership`] |
 /// | .. | 4 | count of entries |
@@ -68,6 +68,19 @@ impl Message {
     /// Whether it answers a heartbeat, and so promises nothing that must be on disk first.
     pub fn is_heartbeat_response(&self) -> bool {
         self.0.get_msg_type() == MessageType::MsgHeartbeatResponse
+    }
+
+    /// Says whether its sender's disk has room, if it answers a heartbeat: in the field that such an answer does not use.
+    pub(super) fn with_room(mut self, has_room: bool) -> Self {
+        if self.is_heartbeat_response() {
+            self.0.reject = !has_room;
+        }
+        self
+    }
+
+    /// What it says of that; `None`: nothing.
+    pub(super) fn take_room(&mut self) -> Option<bool> {
+        self.is_heartbeat_response().then(|| !std::mem::take(&mut self.0.reject))
     }
 
     /// What it promises of its sender's disk; `None`: nothing. (A leader's own messages rest on the votes that it got.)

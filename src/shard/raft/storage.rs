@@ -27,6 +27,9 @@ pub(super) struct GroupStorage {
     /// The first of the entries that could not be read back from disk when a follower needed them last; 0 = none. The
     /// follower gets a snapshot that has it.
     pub(super) unreadable: Cell<u64>,
+    /// The first of the committed entries that this replica must apply and cannot read back; 0 = none. It applies nothing more
+    /// until it can, or has a snapshot.
+    pub(super) stuck: Cell<u64>,
     /// The last entry that is applied.
     pub(super) applied: u64,
     /// Bytes of a log up to which a replica that has nothing is fed from it.
@@ -95,6 +98,7 @@ impl GroupStorage {
         self.cache_bytes = 0;
         self.terms.clear();
         self.unreadable.set(0);
+        self.stuck.set(0);
         (self.mark_index, self.mark_term, self.last_index) = (index, term, index);
         self.snapshot = Some((index, term, membership));
     }
@@ -105,6 +109,26 @@ impl GroupStorage {
     /// the follower may be needed to commit.
     fn seeds_by_snapshot(&self, low: u64) -> bool {
         low == 1 && self.applied > 0 && self.reader.bytes(self.group) > self.seed_log_bytes
+    }
+}
+
+impl GroupStorage {
+    /// Entries from `low` on that are this replica's own business cannot be read. An error would make the crate panic: what it
+    /// wants to have applied are none for now. Where it gives no bound it looks for changes of the members before it
+    /// campaigns: one that it cannot see may be there.
+    fn stop_applying(&self, low: u64, error: &str, bytes_max: Option<u64>) -> Vec<eraftpb::Entry> {
+        if self.applied < low && self.stuck.replace(low) == 0 {
+            let group = ringfort_wire::GroupId(self.group);
+            tracing::error!(
+                %group, index = low, error,
+                "committed entries cannot be read back from the log: this replica applies nothing more, leads no more, and asks \
+                 the leader for a snapshot"
+            );
+        }
+        let mut unknown = eraftpb::Entry::default();
+        unknown.set_entry_type(eraftpb::EntryType::EntryConfChangeV2);
+        unknown.index = low;
+        if bytes_max.is_none() { vec![unknown] } else { Vec::new() }
     }
 }
 
@@ -130,12 +154,12 @@ impl Storage for GroupStorage {
         if context.can_async() && self.seeds_by_snapshot(low) {
             return Err(StorageError::Compacted.into());
         }
-        let bytes_max = max_size.into().unwrap_or(u64::MAX);
+        let bytes_max = max_size.into();
         let cache_first = self.cache.front().map_or(self.last_index + 1, |e| e.index);
         let mut out = Vec::new();
         let mut bytes = 0u64;
         if low < cache_first {
-            let budget = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+            let budget = bytes_max.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX);
             let read = match self.reader.read(self.group, low, high.min(cache_first), budget) {
                 Ok(read) => read,
                 // The crate turns to the snapshot for the follower whose entries these are.
@@ -148,12 +172,11 @@ impl Storage for GroupStorage {
                     }
                     return Err(StorageError::Compacted.into());
                 }
-                // They are this replica's own business: it cannot go on.
-                Err(error) => {
-                    tracing::error!(group = self.group, index = low, %error, "entries cannot be read back from the log");
-                    return Err(raft::Error::Store(StorageError::Other(error.into())));
-                }
+                Err(error) => return Ok(self.stop_applying(low, &error, bytes_max)),
             };
+            if (low..low + read.len() as u64).contains(&self.stuck.get()) {
+                self.stuck.set(0);
+            }
             bytes = read.iter().map(|e| e.data.len() as u64).sum();
             out.extend(read.into_iter().map(to_raft));
         }
@@ -161,7 +184,7 @@ impl Storage for GroupStorage {
         if next >= cache_first {
             for entry in self.cache.iter().skip((next - cache_first) as usize).take((high - next) as usize) {
                 bytes += entry.data.len() as u64;
-                if bytes > bytes_max && !out.is_empty() {
+                if bytes_max.is_some_and(|bytes_max| bytes > bytes_max) && !out.is_empty() {
                     break;
                 }
                 out.push(entry.clone());

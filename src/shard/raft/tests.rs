@@ -212,6 +212,83 @@ fn a_leader_that_learns_that_it_has_left_is_none_any_more() {
 }
 
 #[test]
+fn a_replica_that_cannot_read_what_it_must_apply_leads_nothing_and_asks_for_a_snapshot() {
+    let from_leader = |kind: MessageType, index: u64, commit: u64| {
+        let mut m = eraftpb::Message::default();
+        m.set_msg_type(kind);
+        (m.to, m.from, m.term, m.index, m.log_term, m.commit) = (1, 2, 4, index, 3, commit);
+        m
+    };
+    let mut asked = Vec::new();
+    let mut settle = |raft: &mut Raft| {
+        let mut kinds = Vec::new();
+        for round in 0.. {
+            assert!(round < 10, "there is always something to do");
+            let Some(ready) = raft.take_ready() else { return kinds };
+            assert!(ready.committed.is_empty(), "nothing can be read");
+            let messages = ready.messages.iter().chain(&ready.persisted_messages);
+            kinds.extend(messages.clone().map(|message| message.0.get_msg_type()));
+            asked.extend(messages.map(|message| message.0.request_snapshot).filter(|index| *index > 0));
+            raft.persisted(ready.number);
+            if let Some((index, _)) = ready.snapshot {
+                raft.applied(index);
+            }
+        }
+        kinds
+    };
+    // Entries up to 9 are committed and none is applied.
+    let hard_state = HardState { term: 3, vote: 0, commit: 9 };
+    let restarted = Start { hard_state, last_index: 9, terms: vec![(1, 3)], ..start(1, &[1, 2, 3]) };
+    let mut raft = Raft::new(restarted, Rc::new(NoDisk)).unwrap();
+    settle(&mut raft);
+    assert!(raft.is_stuck());
+    raft.campaign();
+    let mut kinds = settle(&mut raft);
+    for _ in 0..2 * ELECTION_TICKS_MAX {
+        raft.tick();
+        kinds.extend(settle(&mut raft));
+    }
+    assert!(kinds.is_empty(), "it campaigns, or asks nobody for something: {kinds:?}");
+    let mut append = from_leader(MessageType::MsgAppend, 9, 9);
+    append.entries.push(to_raft(LogEntry { index: 10, term: 4, kind: 0, data: Bytes::new() }));
+    raft.step(Message(append));
+    settle(&mut raft);
+    raft.tick();
+    settle(&mut raft);
+    let mut snapshot = from_leader(MessageType::MsgSnapshot, 0, 0);
+    let metadata = snapshot.mut_snapshot().mut_metadata();
+    (metadata.index, metadata.term) = (12, 4);
+    let membership = Membership::founded(&[1, 2, 3]);
+    metadata.set_conf_state(conf_state(&membership));
+    snapshot.mut_snapshot().data = membership.encode().into();
+    raft.step(Message(snapshot));
+    settle(&mut raft);
+    assert!(!raft.is_stuck() && raft.applied_index() == 12);
+    assert_eq!(asked, [10]);
+}
+
+/// It can be elected: what it holds is not known to be committed.
+#[test]
+fn a_leader_that_cannot_read_what_it_must_apply_is_none_any_more() {
+    let hard_state = HardState { term: 3, vote: 0, commit: 0 };
+    let restarted = Start { hard_state, last_index: 9, terms: vec![(1, 3)], ..start(1, &[1]) };
+    let mut raft = Raft::new(restarted, Rc::new(NoDisk)).unwrap();
+    raft.campaign();
+    let mut has_led = false;
+    for _ in 0..2 * ELECTION_TICKS_MAX {
+        for round in 0.. {
+            assert!(round < 10, "there is always something to do");
+            has_led |= raft.is_leader();
+            let Some(ready) = raft.take_ready() else { break };
+            assert!(ready.committed.is_empty(), "nothing can be read");
+            raft.persisted(ready.number);
+        }
+        raft.tick();
+    }
+    assert!(has_led && raft.is_stuck() && !raft.is_leader());
+}
+
+#[test]
 fn election_timeouts_of_three_voters_never_overlap() {
     for term in 0..50 {
         let mut seen: Vec<usize> = (1..=3)

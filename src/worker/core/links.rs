@@ -115,11 +115,12 @@ impl<D: Disk> WorkerCore<D> {
         let level = self.view.map().map_or(0, |map| map.feature_level);
         // The meta group's operations are no commands of clients.
         let is_command = kind == OpKind::Command && id != GroupId::META;
+        let is_full = self.is_full();
         match self.groups.get_mut(&id.0) {
             Some(group) if group.raft().is_leader() && is_command && level < level_of(submission.body) => {
                 self.ports.reply(submission.origin, Status::Refused(LEVEL_TOO_LOW));
             }
-            Some(group) if group.raft().is_leader() && (self.is_disk_low || self.is_write_failing) => {
+            Some(group) if group.raft().is_leader() && is_full => {
                 self.ports.reply(submission.origin, Status::Refused(DISK_FULL));
             }
             Some(group) => group.write(kind, submission, &mut self.ports),

@@ -1,7 +1,7 @@
 //! Snapshots: written for compaction, sent to followers, received from leaders, installed.
 
 use super::start::machine_index;
-use super::{Job, WorkerCore, no_room};
+use super::{HOUSEKEEPING_TICKS, Job, WorkerCore, no_room};
 use crate::failpoint::{self, Point};
 use crate::log::{Disk, IncomingSnapshot, LogError, Mark, SnapshotHeader, SnapshotReader, SnapshotWriter};
 use crate::meta::MetaMachine;
@@ -107,17 +107,31 @@ impl<D: Disk> WorkerCore<D> {
         if machine_index(&self.snapshots, group.0) != index {
             return; // another one has replaced it meanwhile
         }
-        // That a damaged file ends a node is for its start, when it has nothing else.
-        let error = match error {
-            LogError::Damaged { file, offset, what } => format!("{file} is damaged at byte {offset}: {what}"),
-            LogError::Io { action, file, source } => format!("cannot {action} {file}: {source}"),
-            other => other.to_string(),
-        };
+        let error = cause(error);
         tracing::error!(%group, index, error, "a snapshot on disk is of no use: it is made anew");
         state.snapshot_lost();
         if !self.snapshots_wanted.contains(&group.0) {
             self.snapshots_wanted.push_back(group.0);
         }
+    }
+
+    /// Old segments of the log were not freed. An entry that cannot be read back is not moved: once it is applied a snapshot of
+    /// the state takes its place.
+    pub(super) fn not_maintained(&mut self, error: LogError) -> Result<(), LogError> {
+        let LogError::Unreadable { group, index, source } = error else { return no_room(error) };
+        self.maintain_at = self.ticks + HOUSEKEEPING_TICKS;
+        let is_applied = self.groups.get(&group).is_some_and(|state| index <= state.raft().applied_index());
+        if is_applied && !self.snapshots_wanted.contains(&group) {
+            self.snapshots_wanted.push_back(group);
+        }
+        if self.unreadable.replace((group, index)) != Some((group, index)) {
+            let error = cause(&source);
+            tracing::error!(
+                group = %GroupId(group), index, error,
+                "an entry cannot be read back from the log: its segment is kept until a snapshot has taken its place"
+            );
+        }
+        Ok(())
     }
 
     /// Starts to receive a snapshot; `None` when it is not for a replica that is here.
@@ -282,6 +296,15 @@ impl<D: Disk> WorkerCore<D> {
         self.log.borrow_mut().stage_mark(id, &Mark { index, term, conf }, false)?;
         failpoint::pass(Point::SnapshotInstalled);
         Ok(())
+    }
+}
+
+/// What is wrong with a file. That a damaged one ends a node is for its start, when it has nothing else.
+pub(super) fn cause(error: &LogError) -> String {
+    match error {
+        LogError::Damaged { file, offset, what } => format!("{file} is damaged at byte {offset}: {what}"),
+        LogError::Io { action, file, source } => format!("cannot {action} {file}: {source}"),
+        other => other.to_string(),
     }
 }
 

@@ -73,6 +73,8 @@ impl<D: Disk> WorkerCore<D> {
             is_disk_low: false,
             is_write_failing: false,
             write_again_at: 0,
+            maintain_at: 0,
+            unreadable: None,
             is_leaving: false,
             scratch: Vec::new(),
             batch: ReadBatch::default(),

@@ -281,7 +281,8 @@ impl World {
         self.line(|| format!("n{} refuses to start: {error:#}", node + 1));
         self.report.damages += 1;
         self.nodes[node].stop(Death::Kill, self.now, 0);
-        self.wipe(node);
+        // That it may be lost was judged while the node's own map counted as well.
+        self.lose_folder(node);
         Ok(())
     }
 }

@@ -139,6 +139,11 @@ impl World {
         if self.nodes[node].is_up {
             self.die(node, Death::Kill);
         }
+        self.lose_folder(node);
+    }
+
+    /// A node that does not run loses its data folder.
+    pub(super) fn lose_folder(&mut self, node: usize) {
         self.line(|| format!("n{} has lost its data folder", node + 1));
         self.report.wipes += 1;
         self.last_wiped = Some(node);

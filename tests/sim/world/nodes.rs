@@ -126,9 +126,8 @@ impl World {
         }
         let late = self.rng.below(300);
         self.after(tick_us + late, Event::Tick { node, worker, life });
-        if wants_turn {
-            self.want_turn(node, worker);
-        }
+        // As the real shell: a turn also sees what came without a message, such as another worker's map.
+        self.want_turn(node, worker);
         self.want_flush(node, worker);
         Ok(())
     }
