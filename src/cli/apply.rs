@@ -20,8 +20,8 @@ use crate::meta::plan::{Plan, Wanted};
 pub(super) const PLAN_AGAIN: &str = "plan again";
 /// Attempts: each from a new plan, when the members change at the same time.
 const ATTEMPTS: usize = 3;
-/// Looks at one node's map for each look at everything.
-const GLANCES: u32 = 4;
+/// Looks at one node's map for each look at everything: on a terminal, and where the progress goes to a file.
+const GLANCES: (u32, u32) = (4, 20);
 
 /// What is read of a map between two looks at everything.
 #[derive(Debug, serde::Deserialize)]
@@ -182,16 +182,16 @@ fn wait(config: &Config, target: &Target, epoch: u64, is_new: bool) -> anyhow::R
             }
             last = line;
         }
-        pause(&map);
+        pause(&map, if is_terminal { GLANCES.0 } else { GLANCES.1 });
     }
 }
 
 /// Waits until it is time to look at everything again, which takes every node and proxy some time that their clients miss.
 /// Meanwhile one node's map alone tells whether the change is still under way.
-fn pause(map: &ClusterMap) {
+fn pause(map: &ClusterMap, glances: u32) {
     let mut members = map.nodes.iter().filter(|node| !node.is_leaving);
     let mut client = members.find_map(|node| connect(&node.client).ok());
-    for _ in 0..GLANCES {
+    for _ in 0..glances {
         Looks::pause();
         let seen: Option<Glance> = client.as_mut().and_then(|client| ask_by(client, "MAP").ok());
         if seen.is_none_or(|seen| seen.change.is_none()) {
