@@ -11,7 +11,7 @@ use super::ports::{PEER_BYTES_MAX, WorkerMessage};
 use super::shared::{LinkPlace, Shared};
 use crate::clock::{Clock as _, SystemClock};
 use crate::failpoint::{self, Point};
-use crate::log::FsDisk;
+use crate::log::{FsDisk, LogError};
 use crate::shard::raft::TICK_MS;
 use crossbeam::queue::SegQueue;
 use ringfort_proxy::clients::{Address, Place};
@@ -158,15 +158,29 @@ pub fn run(options: ShellOptions, ready: impl FnOnce()) -> anyhow::Result<()> {
     ready();
     let result = tokio::task::LocalSet::new().block_on(&runtime, Rc::clone(&shell).main());
     let last_sync = shell.core.borrow_mut().take_last_sync();
+    let inbox = Arc::clone(&shell.inbox);
     drop(shell);
     drop(runtime);
     let _ = (sync_thread.join(), snapshot_thread.join());
-    result?;
+    result.map_err(|error| first_cause(error, &inbox))?;
     failpoint::hit(Point::StopSync)?;
     if let Some(job) = last_sync {
         job.run()?;
     }
     Ok(())
+}
+
+/// Once a sync has failed the log refuses everything; why it has may still be on its way from the log's thread.
+fn first_cause(error: anyhow::Error, inbox: &Inbox) -> anyhow::Error {
+    if !matches!(error.downcast_ref(), Some(LogError::Failed)) {
+        return error;
+    }
+    while let Some(input) = inbox.queue.pop() {
+        if let Input::Job(JobDone::Synced(Err(cause)), _) = input {
+            return cause.into();
+        }
+    }
+    error
 }
 
 /// Starts a thread that runs jobs, in order, until their sender is gone. Their number is bounded: one sync and a few
@@ -783,5 +797,22 @@ async fn serve_peer(stream: &TcpStream, link: &PeerLink) -> io::Result<()> {
                 Err(e) => return Err(e),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_ends_for_a_failed_sync_says_why_it_failed() {
+        let inbox = Inbox::default();
+        assert_eq!(first_cause(LogError::Failed.into(), &inbox).to_string(), LogError::Failed.to_string());
+        let cause = LogError::Full { file: "log-1".into() };
+        let said = cause.to_string();
+        inbox.push(Input::Leave);
+        inbox.push(Input::Job(JobDone::Synced(Err(cause)), 7));
+        assert_eq!(first_cause(anyhow::anyhow!("another"), &inbox).to_string(), "another");
+        assert_eq!(first_cause(LogError::Failed.into(), &inbox).to_string(), said);
     }
 }
