@@ -325,6 +325,11 @@ impl Raft {
         if (self.silent_ticks > 0 || self.installing.is_some()) && kind == MessageType::MsgTimeoutNow {
             return;
         }
+        if message.0.term > self.term() && is_answer(kind) && self.is_loyal() {
+            // An answer to what it asked before it heard of its leader, as a vote that is refused. It would forget that leader,
+            // who counts on it, and then vote for another.
+            return;
+        }
         if kind == MessageType::MsgHeartbeat && message.0.commit > self.last_index() {
             // The leader believes that this log holds more than it does: it lost a part of what it had acknowledged.
             return;
@@ -355,6 +360,14 @@ impl Raft {
     /// Whether this node's disk lacks room.
     pub fn is_full(&self) -> bool {
         self.is_full
+    }
+
+    /// Whether it follows a leader of whom it has heard so lately that the leader may count on it.
+    fn is_loyal(&self) -> bool {
+        let raft = &self.raw.raft;
+        raft.state == StateRole::Follower
+            && raft.leader_id != raft::INVALID_ID
+            && raft.election_elapsed < ELECTION_TICKS_MIN
     }
 
     /// Starts an election now.
@@ -723,6 +736,17 @@ impl Raft {
     pub fn mark_index(&self) -> u64 {
         self.raw.store().mark_index
     }
+}
+
+/// Whether a message answers one of a leader or of a candidate.
+fn is_answer(kind: MessageType) -> bool {
+    matches!(
+        kind,
+        MessageType::MsgAppendResponse
+            | MessageType::MsgHeartbeatResponse
+            | MessageType::MsgRequestVoteResponse
+            | MessageType::MsgRequestPreVoteResponse
+    )
 }
 
 #[cfg(test)]

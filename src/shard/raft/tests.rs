@@ -166,6 +166,35 @@ fn a_joint_configuration_survives_a_restart() {
 }
 
 #[test]
+fn a_late_answer_does_not_make_a_voter_forget_the_leader_that_counts_on_it() {
+    let answers = [
+        MessageType::MsgRequestPreVoteResponse,
+        MessageType::MsgRequestVoteResponse,
+        MessageType::MsgAppendResponse,
+        MessageType::MsgHeartbeatResponse,
+    ];
+    for kind in answers {
+        let mut raft = Raft::new(start(1, &[1, 2, 3]), Rc::new(NoDisk)).unwrap();
+        let mut heartbeat = eraftpb::Message::default();
+        heartbeat.set_msg_type(MessageType::MsgHeartbeat);
+        (heartbeat.to, heartbeat.from, heartbeat.term) = (1, 2, 5);
+        raft.step(Message(heartbeat));
+        // Replica 3 campaigned while the leader was away.
+        let mut answer = eraftpb::Message::default();
+        answer.set_msg_type(kind);
+        (answer.to, answer.from, answer.term, answer.reject) = (1, 3, 6, true);
+        for _ in 0..ELECTION_TICKS_MIN - 1 {
+            raft.step(Message(answer.clone()));
+            assert_eq!((raft.term(), raft.leader()), (5, Some(2)), "{kind:?}");
+            raft.tick();
+        }
+        raft.tick();
+        raft.step(Message(answer));
+        assert_eq!((raft.term(), raft.leader()), (6, None), "{kind:?}: nobody counts on it any more");
+    }
+}
+
+#[test]
 fn a_leader_that_learns_that_it_has_left_is_none_any_more() {
     let joint =
         start_at_9(Membership { epoch: 4, voters: vec![2, 3, 4], outgoing: vec![1, 2, 3], learners: vec![] });
