@@ -23,7 +23,6 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, spawn_local};
-use tokio::time::Instant;
 
 /// Time in which a link must say who it is.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -42,8 +41,6 @@ const META_WRITE_BYTES_MAX: usize = 1 << 20;
 /// How long another node may hold a question for a newer map; also the wait after it did not answer.
 const MAP_WAIT: Duration = Duration::from_secs(1);
 const _: () = assert!(MAP_WAIT.as_millis() <= MAP_WAIT_MS_MAX as u128);
-/// Most time for which a newer map is not on disk, unless it changes what a start goes by.
-const KEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// Wait between two requests to be taken in anew.
 const REJOIN_INTERVAL: Duration = Duration::from_millis(200);
 /// Pause after a failed accept (no file descriptors left), so that it does not spin.
@@ -442,33 +439,21 @@ impl Control {
         Ok(())
     }
 
-    /// Keeps the newest map on disk. While members change there are dozens of maps a second: who is where with what address,
-    /// and who is in the meta group, is kept at once, as a start goes by it; the rest within [`KEEP_INTERVAL`], as a start
-    /// learns it from the others. `kept` is there already.
+    /// Keeps each newer map on disk, at once: a start with an older one may take a replica that has ended for a new one. `kept`
+    /// is there already.
     pub(super) async fn keep_maps(self: Rc<Self>, mut kept: Arc<ClusterMap>) {
-        let mut due = Instant::now();
         loop {
             self.shared.newer_than(kept.epoch).await;
-            let map = loop {
-                let Some(map) = self.shared.map() else { return };
-                if due <= Instant::now() || (&map.nodes, &map.meta) != (&kept.nodes, &kept.meta) {
-                    break map;
-                }
-                tokio::select! {
-                    () = tokio::time::sleep_until(due) => {}
-                    () = self.shared.newer_than(map.epoch) => {}
-                }
-            };
+            let Some(map) = self.shared.map() else { return };
             if map.node(&self.node).is_none() && kept.node(&self.node).is_some() {
                 tracing::info!(node = %self.node, "this node has left the cluster: it can be stopped");
             }
-            due = Instant::now() + KEEP_INTERVAL;
             match self.folder.keep_map(&map) {
                 Ok(()) => kept = map,
                 Err(error) => {
                     let error = format!("{error:#}");
                     tracing::warn!(error, "the cluster map could not be kept; it is tried again");
-                    tokio::time::sleep_until(due).await;
+                    tokio::time::sleep(MAP_WAIT).await;
                 }
             }
         }
