@@ -439,10 +439,10 @@ impl Control {
         Ok(())
     }
 
-    /// Keeps each newer map on disk, at once: a start with an older one may take a replica that has ended for a new one. `kept`
-    /// is there already.
+    /// Keeps each newer map on disk, and says so: replicas that it forgets are removed only then. `kept` is there already.
     pub(super) async fn keep_maps(self: Rc<Self>, mut kept: Arc<ClusterMap>) {
         loop {
+            self.shared.set_kept(kept.epoch);
             self.shared.newer_than(kept.epoch).await;
             let Some(map) = self.shared.map() else { return };
             if map.node(&self.node).is_none() && kept.node(&self.node).is_some() {

@@ -125,6 +125,8 @@ struct Pending {
 #[derive(Debug)]
 struct Ending {
     group: u16,
+    /// The epoch of the map that must be in the data folder before the log goes; `None`: its removal is staged.
+    awaits_epoch: Option<u64>,
     /// The write that must be durable; `None` until it has reached the file.
     write: Option<u64>,
     /// Whether the snapshot is the next replica's; if not, it goes.
@@ -413,7 +415,7 @@ impl<D: Disk> WorkerCore<D> {
                 for pending in &mut self.pending {
                     pending.write.get_or_insert(write);
                 }
-                for ending in &mut self.ending {
+                for ending in self.ending.iter_mut().filter(|ending| ending.awaits_epoch.is_none()) {
                     ending.write.get_or_insert(write);
                 }
                 for standby in self.asides.values_mut() {
@@ -434,7 +436,8 @@ impl<D: Disk> WorkerCore<D> {
         self.release();
         let is_withdrawing =
             self.asides.values().any(|standby| standby.write > Some(self.log.borrow().synced()));
-        if self.pending.iter().any(|p| p.write.is_some()) || !self.ending.is_empty() || is_withdrawing {
+        let is_ending = self.ending.iter().any(|ending| ending.write.is_some());
+        if self.pending.iter().any(|p| p.write.is_some()) || is_ending || is_withdrawing {
             self.sync();
         }
         Ok(())
@@ -579,6 +582,7 @@ impl<D: Disk> WorkerCore<D> {
                 self.touch(id);
             }
         }
+        self.remove_ended()?;
         if self.is_write_failing {
             self.write_log()?;
         }

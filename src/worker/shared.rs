@@ -88,6 +88,8 @@ pub struct Shared {
     epoch: AtomicU64,
     /// Tells of each newer epoch.
     epochs: watch::Sender<u64>,
+    /// Epoch of the map in the data folder: the next start knows no older one.
+    kept_epoch: AtomicU64,
     leaders: Vec<AtomicU16>,
     statuses: Vec<Mutex<Vec<GroupStatus>>>,
     worker_statuses: Vec<Mutex<WorkerStatus>>,
@@ -157,6 +159,7 @@ impl Shared {
             map: RwLock::new(None),
             epoch: AtomicU64::new(0),
             epochs: watch::Sender::new(0),
+            kept_epoch: AtomicU64::new(0),
             leaders: (0..1024).map(|_| AtomicU16::new(NOT_HERE)).collect(),
             statuses: (0..workers).map(|_| Mutex::new(Vec::new())).collect(),
             worker_statuses: (0..workers).map(|_| Mutex::default()).collect(),
@@ -208,6 +211,16 @@ impl Shared {
         drop(current);
         self.epochs.send_replace(map.epoch);
         true
+    }
+
+    /// Says that the map of `epoch` is durable in the data folder.
+    pub fn set_kept(&self, epoch: u64) {
+        self.kept_epoch.fetch_max(epoch, Ordering::Release);
+    }
+
+    /// The epoch that the next start knows at least, 0 = none.
+    pub fn kept_epoch(&self) -> u64 {
+        self.kept_epoch.load(Ordering::Acquire)
     }
 
     /// Waits until there is a map newer than `epoch`.

@@ -171,6 +171,7 @@ impl Node {
             1000,
         ));
         shared.set_map(map);
+        shared.set_kept(map.epoch);
         // As a node judges: without a sync before every acknowledgement the last ones may be missing.
         let is_suspect = !map.fsync && self.has_lived && self.last_stop == LastStop::Machine;
         for (number, worker) in self.workers.iter_mut().enumerate() {

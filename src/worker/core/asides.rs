@@ -222,7 +222,7 @@ impl<D: Disk> WorkerCore<D> {
         }
         self.heirs.pop_front();
         self.asides.remove(&id);
-        self.ending.push(super::Ending { group: id, write: None, keeps_snapshot: true });
+        self.ending.push(super::Ending { group: id, awaits_epoch: None, write: None, keeps_snapshot: true });
         self.write_log()
     }
 

@@ -66,8 +66,21 @@ impl<D: Disk> WorkerCore<D> {
 
     /// The map has forgotten a replica that ran here or stood aside: its log and snapshot go.
     pub(super) fn end_replica(&mut self, id: u16) -> anyhow::Result<()> {
-        self.log.borrow_mut().stage_remove_group(id)?;
-        self.ending.push(Ending { group: id, write: None, keeps_snapshot: false });
+        let epoch = self.ports.map.as_ref().map_or(0, |map| map.epoch);
+        self.ending.push(Ending { group: id, awaits_epoch: Some(epoch), write: None, keeps_snapshot: false });
+        self.remove_ended()
+    }
+
+    /// Removes the logs of replicas that have ended, as soon as no start can have a map that still seats them: without its
+    /// log such a replica would be taken for a new one, and would vote again under its old id.
+    pub(super) fn remove_ended(&mut self) -> anyhow::Result<()> {
+        let kept = self.shared.kept_epoch();
+        for ending in &mut self.ending {
+            if ending.awaits_epoch.is_some_and(|epoch| epoch <= kept) {
+                self.log.borrow_mut().stage_remove_group(ending.group)?;
+                ending.awaits_epoch = None;
+            }
+        }
         Ok(())
     }
 
@@ -280,8 +293,14 @@ mod tests {
         crate::worker::core::tests::start(1, map, disk, has_run)
     }
 
-    /// Lets the worker follow a map and its log thread do all it has to.
+    /// Lets the worker follow a map that its node keeps, and its log thread do all it has to.
     fn follow(core: &mut WorkerCore<MemDisk>, map: &ClusterMap) {
+        core.shared.set_kept(map.epoch);
+        hear(core, map);
+    }
+
+    /// The same with a map that is not kept yet.
+    fn hear(core: &mut WorkerCore<MemDisk>, map: &ClusterMap) {
         core.shared.set_map(map);
         for _ in 0..3 {
             core.turn(&Still).unwrap();
@@ -538,6 +557,30 @@ mod tests {
         assert_eq!(replica(&core), None, "it has forgotten what it promised");
         follow(&mut core, &later(&without, Some(fresh + 1)));
         assert_eq!(replica(&core), Some(fresh + 1));
+    }
+
+    #[test]
+    fn the_log_of_a_replica_that_ended_stays_until_no_start_can_take_it_for_a_new_one() {
+        let disk = MemDisk::new();
+        let first = without_n1();
+        let seated = later(&first, Some(first.next_replica));
+        let mut without = later(&seated, None);
+        without.groups[4].leaving.clear();
+        let mut core = start(&first, &disk, false);
+        hear(&mut core, &seated);
+        let promise = crate::log::HardState { term: 7, vote: seated.next_replica, commit: 0 };
+        core.log.borrow_mut().stage_hard_state(GROUP.0, &promise).unwrap();
+        hear(&mut core, &without);
+        assert_eq!(replica(&core), None);
+        // It starts with a map from before the replica, and a node that is behind tells it of the one that seats it.
+        let mut core = again(core, &first, &disk, false);
+        hear(&mut core, &seated);
+        let term = core.group(GROUP).expect("it goes on").raft().term();
+        assert_eq!((replica(&core), term), (Some(first.next_replica), 7), "it knows what it promised");
+        hear(&mut core, &without);
+        assert!(core.log.borrow().group(GROUP.0).is_some());
+        follow(&mut core, &without);
+        assert!(core.log.borrow().group(GROUP.0).is_none(), "nobody can take it for a new one now");
     }
 
     #[test]

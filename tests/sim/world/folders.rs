@@ -29,6 +29,9 @@ impl World {
             return;
         }
         self.nodes[node].kept = Some((*own).clone());
+        if let Some(core) = &self.nodes[node].workers[0].core {
+            core.shared().set_kept(own.epoch);
+        }
         if own.node(&self.nodes[node].id).is_some_and(|member| member.store_id == 0) {
             let others = self.others_in_touch(node);
             self.ask_to_be_taken_in(node, 0, &others);
