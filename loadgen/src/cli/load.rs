@@ -54,6 +54,9 @@ pub(super) struct Load {
     /// Requests a second over all clients (open loop; the pipeline does not matter)
     #[arg(long, value_name = "OPS")]
     rate: Option<f64>,
+    /// Requests of an open loop that are due together, for one client
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "rate")]
+    burst: u32,
     /// The target is a node of a cluster: each client talks straight to one of its nodes, about that node's keys
     #[arg(long)]
     cluster: bool,
@@ -176,6 +179,7 @@ impl Clients {
             pipeline: self.pipeline,
             duration: Duration::ZERO,
             rate: None,
+            burst: 1,
             is_cluster: false,
             workload: Workload {
                 commands: Commands::Mix(Mix::only(Verb::Set)),
@@ -197,6 +201,7 @@ impl Load {
         let mut options = self.clients.into_options(target);
         options.duration = self.duration;
         options.rate = self.rate;
+        options.burst = self.burst;
         options.is_cluster = self.cluster;
         options.workload.commands = match self.workload {
             Some(letter) => Commands::Ycsb(Ycsb { letter, form }),

@@ -48,6 +48,8 @@ pub struct Options {
     pub duration: Duration,
     /// Requests a second over all clients: an open loop. `None`: a closed loop.
     pub rate: Option<f64>,
+    /// Requests of an open loop that are due together and go to one client.
+    pub burst: u32,
     /// The target is a node of a cluster: each client talks straight to one of its nodes, about that node's keys (commands
     /// with one key); `fill` writes each key to its node.
     pub is_cluster: bool,
@@ -149,6 +151,8 @@ impl Options {
             "MGET and MSET need at least one key"
         } else if self.rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
             "the rate must be above 0"
+        } else if self.burst == 0 {
+            "a burst is one request at least"
         } else if self.interval < INTERVAL_MIN {
             "an interval of the timeline is 10 ms at least"
         } else if self.is_cluster && !self.workload.commands.suits_a_cluster() {
@@ -183,7 +187,10 @@ impl Part {
         let deadline = start + self.options.duration;
         if let (Some(open), Some(rate)) = (open, self.options.rate) {
             let rate = rate * self.clients.len() as f64 / self.options.clients as f64;
-            return open.run(rate, &self.counts, start, deadline).await.map_err(LoadError::Start);
+            return open
+                .run((rate, self.options.burst), &self.counts, start, deadline)
+                .await
+                .map_err(LoadError::Start);
         }
         let clients: Vec<_> = self
             .clients

@@ -2,7 +2,7 @@
 //!
 //! A closed loop slows down with the server, so it never sees the requests that users would have sent meanwhile
 //! ("coordinated omission", Tene 2013). Here request k of a thread is due at `start + k / rate` and goes to client k
-//! modulo their number. A timer of the kernel (the runtime's have a precision of a millisecond) wakes the sender, which
+//! modulo their number; in bursts of B it is due when the first of its B is, and they go to one client. A timer of the kernel (the runtime's have a precision of a millisecond) wakes the sender, which
 //! sends all that is due. While a connection is broken its requests wait, and their latency goes on counting.
 
 use std::cell::RefCell;
@@ -75,13 +75,14 @@ impl Clients {
         Self { target, clients }
     }
 
-    /// Sends `rate` requests a second from `start` to `deadline`, then waits a little for the last answers.
+    /// Sends so many requests a second, so many at a time, from `start` to `deadline`, then waits a little for the last
+    /// answers.
     ///
     /// # Errors
     /// The kernel gave no timer.
     pub(super) async fn run(
         self,
-        rate: f64,
+        pace: (f64, u32),
         counts: &Arc<SharedCounts>,
         start: Instant,
         deadline: Instant,
@@ -93,7 +94,7 @@ impl Clients {
                 tokio::task::spawn_local(read(Rc::clone(client), target.clone(), start, Arc::clone(counts)))
             })
             .collect();
-        send(&clients, rate, counts, start, deadline).await?;
+        send(&clients, pace, counts, start, deadline).await?;
         let end = Instant::now() + DRAIN_MAX;
         while Instant::now() < end && clients.iter().any(|client| !client.borrow().flight.is_empty()) {
             for client in &clients {
@@ -109,33 +110,35 @@ impl Clients {
     }
 }
 
-/// Sends each request when it is due.
+/// Sends each burst of requests when it is due.
 async fn send(
     clients: &[Rc<RefCell<Client>>],
-    rate: f64,
+    (rate, burst): (f64, u32),
     counts: &SharedCounts,
     start: Instant,
     deadline: Instant,
 ) -> io::Result<()> {
+    let burst = u64::from(burst);
+    let rate = rate / burst as f64;
     let pacer = Pacer::new(rate)?;
     let interval_ns = 1e9 / rate;
     let end_ns = deadline.saturating_duration_since(start).as_nanos() as u64;
-    let mut request: u64 = 0;
+    let mut number: u64 = 0;
     loop {
         let now_ns = start.elapsed().as_nanos() as u64;
         let mut touched = 0..0;
         let mut not_sent = 0;
-        let (mut due_ns, first) = ((request as f64 * interval_ns) as u64, request);
+        let (mut due_ns, first) = ((number as f64 * interval_ns) as u64, number);
         while due_ns <= now_ns && due_ns < end_ns {
-            let at = (request % clients.len() as u64) as usize;
-            not_sent += u64::from(!clients[at].borrow_mut().add(due_ns));
-            request += 1;
-            due_ns = (request as f64 * interval_ns) as u64;
-            touched = first as usize..request as usize;
+            let client = &mut *clients[(number % clients.len() as u64) as usize].borrow_mut();
+            not_sent += (0..burst).map(|_| u64::from(!client.add(due_ns))).sum::<u64>();
+            number += 1;
+            due_ns = (number as f64 * interval_ns) as u64;
+            touched = first as usize..number as usize;
         }
-        if request > first {
+        if number > first {
             let mut counts = counts.lock();
-            counts.due += request - first;
+            counts.due += (number - first) * burst;
             counts.not_sent += not_sent;
         }
         // A socket that was full is tried again when its turn comes round.

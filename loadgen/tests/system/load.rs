@@ -19,6 +19,7 @@ pub(crate) fn options(target: String) -> Options {
         pipeline: 16,
         duration: Duration::from_millis(500),
         rate: None,
+        burst: 1,
         is_cluster: false,
         workload: Workload {
             commands: mix("get=1,set=1"),
@@ -190,9 +191,29 @@ fn open_loop_keeps_its_schedule_and_counts_a_stall_in_full() {
 }
 
 #[test]
+fn bursts_of_an_open_loop_are_whole_and_keep_its_rate() {
+    let (target, data) = start(Fault::None);
+    let options = Options {
+        rate: Some(1_000.0),
+        burst: 50,
+        threads: 1,
+        workload: Workload { commands: mix("incr=1"), ..options(String::new()).workload },
+        ..options(target)
+    };
+    let summary = load::run(&options).expect("the server runs");
+    // One is due every 50 ms, the first at once.
+    assert_eq!((summary.operations, summary.errors, summary.not_sent), (500, 0, 0), "{summary:?}");
+    assert!(!data.lock().expect("no thread panicked").values.is_empty());
+}
+
+#[test]
 fn wrong_options_and_no_server_are_refused() {
     let good = options("127.0.0.1:1".to_owned());
-    for wrong in [Options { clients: 0, ..good.clone() }, Options { rate: Some(-1.0), ..good.clone() }] {
+    for wrong in [
+        Options { clients: 0, ..good.clone() },
+        Options { rate: Some(-1.0), ..good.clone() },
+        Options { rate: Some(1.0), burst: 0, ..good.clone() },
+    ] {
         assert!(matches!(load::run(&wrong), Err(LoadError::Usage(_))), "{wrong:?}");
     }
     assert!(matches!(load::run(&good), Err(LoadError::Connect { .. })));
