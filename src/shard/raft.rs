@@ -20,6 +20,7 @@ use crate::log::{HardState, LogEntry};
 use bytes::Bytes;
 use raft::eraftpb::{self, MessageType};
 use raft::{Config, GetEntriesContext, RawNode, StateRole};
+use ringfort_wire::GroupId;
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -201,6 +202,8 @@ impl Raft {
             check_quorum: true,
             pre_vote: true,
             batch_append: false,
+            // The meta group's followers wait for each map; see `Raft::tell_commit` for the others.
+            skip_bcast_commit: GroupId(start.group) != GroupId::META,
             max_committed_size_per_ready: start.limits.committed_bytes,
             max_uncommitted_size: u64::MAX,
             ..Config::default()
@@ -487,6 +490,18 @@ impl Raft {
     /// The leader's answer to `round` of `replica`.
     pub fn read_answer(&self, replica: u64, round: u64, index: u64) -> Message {
         self.read_message(MessageType::MsgReadIndexResp, replica, round, index)
+    }
+
+    /// Tells a follower at once what is committed, if it is not known to know. Else that goes with the next entry or heartbeat:
+    /// a message of its own, and its answer, would double the messages of a write.
+    pub fn tell_commit(&mut self, replica: u64) {
+        let raft = &mut self.raw.raft;
+        let committed = raft.raft_log.committed;
+        if raft.state == StateRole::Leader
+            && raft.prs().get(replica).is_some_and(|follower| follower.committed_index < committed)
+        {
+            raft.send_append(replica);
+        }
     }
 
     fn read_message(&self, kind: MessageType, to: u64, round: u64, index: u64) -> Message {

@@ -384,7 +384,8 @@ impl Group {
         let scratch = &mut self.reads.scratch;
         let start = scratch.len();
         let outcome = match read.origin {
-            Origin::Follower { .. } => {
+            Origin::Follower { replica, .. } => {
+                self.raft.tell_commit(replica);
                 scratch.extend_from_slice(&self.raft.applied_index().to_le_bytes());
                 ReadOutcome::Done
             }

@@ -275,6 +275,21 @@ fn a_follower_acknowledges_nothing_before_it_is_persisted() {
 }
 
 #[test]
+fn a_follower_hears_of_a_commit_with_the_next_entry_or_heartbeat() {
+    let mut trio = Trio::new();
+    let applied = |trio: &Trio| trio.groups.iter().map(|g| g.raft().applied_index()).collect::<Vec<_>>();
+    let start = applied(&trio)[0];
+    for id in 1..=2 {
+        trio.write(1, id, &[b"k", b"v"], Command::Set);
+        trio.settle();
+        assert_eq!(trio.answers(id), ["+OK"]);
+    }
+    assert_eq!(applied(&trio), [start + 2, start + 1, start + 1]);
+    trio.tick(HEARTBEAT_TICKS);
+    assert_eq!(applied(&trio), [start + 2; 3]);
+}
+
+#[test]
 fn a_read_sees_the_write_queued_before_it() {
     let mut trio = Trio::new();
     trio.write(1, 1, &[b"k", b"v"], Command::Set);
@@ -413,6 +428,7 @@ fn an_expired_key_is_deleted_by_the_log_before_a_read_says_so() {
     trio.read(1, 2, b"k");
     trio.tick(2);
     assert_eq!(trio.answers(2), ["$-1"]);
+    trio.tick(HEARTBEAT_TICKS);
     for group in &trio.groups {
         let Machine::Partition(m) = group.machine() else { panic!("a partition") };
         assert_eq!(m.store().len(), 0, "the deletion is an entry that every replica applies");
