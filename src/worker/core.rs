@@ -17,6 +17,7 @@
 
 mod asides;
 mod clients;
+mod groups;
 mod jobs;
 mod links;
 mod members;
@@ -26,6 +27,7 @@ mod snapshots;
 mod start;
 mod watch;
 
+use groups::Groups;
 pub use jobs::{Job, JobDone};
 use reads::ReadBatch;
 use snapshots::Received;
@@ -141,7 +143,7 @@ pub struct WorkerCore<D: Disk> {
     clients: WorkerClients,
     /// Clients whose next command waits for the end of CLIENT PAUSE.
     paused_clients: Vec<u64>,
-    groups: BTreeMap<u16, Group>,
+    groups: Groups,
     log: Rc<RefCell<Log<D>>>,
     snapshots: SnapshotFiles<D>,
     ports: PortTable,
@@ -218,12 +220,12 @@ impl<D: Disk> WorkerCore<D> {
 
     /// The replica of a group that is here.
     pub fn group(&self, id: GroupId) -> Option<&Group> {
-        self.groups.get(&id.0)
+        self.groups.get(id.0)
     }
 
     /// All replicas that are here.
     pub fn groups(&self) -> impl Iterator<Item = &Group> {
-        self.groups.values()
+        self.groups.iter()
     }
 
     fn touch(&mut self, group: u16) {
@@ -235,18 +237,18 @@ impl<D: Disk> WorkerCore<D> {
     }
     /// Number of workers of a node, 1 while it is not known.
     pub fn peer_workers(&self, node: &NodeId) -> u16 {
-        self.ports.peer_workers.get(node).copied().unwrap_or(1)
+        self.ports.peer_workers(node).max(1)
     }
 
     /// A node is reachable and has so many workers.
     pub fn peer_up(&mut self, node: NodeId, workers: u16) {
-        self.ports.peer_workers.insert(node, workers);
+        self.ports.peer_up(node, workers);
     }
 
     /// The link to a node broke: what was on its way may be lost.
     pub fn peer_down(&mut self, node: &NodeId) {
         self.ports.forget_peer(node);
-        for group in self.groups.values_mut() {
+        for group in self.groups.iter_mut() {
             group.unreachable(node);
         }
     }
@@ -273,7 +275,7 @@ impl<D: Disk> WorkerCore<D> {
         if self.is_write_failing && message.is_append() {
             return Ok(()); // there is no room for it; Raft sends again
         }
-        if let Some(group) = self.groups.get_mut(&id)
+        if let Some(group) = self.groups.get_mut(id)
             && group.incarnation() == incarnation
             && group.raft().replica() == message.to()
         {
@@ -323,7 +325,7 @@ impl<D: Disk> WorkerCore<D> {
         touched.sort_unstable();
         touched.dedup();
         for &id in &touched {
-            if let Some(group) = self.groups.get_mut(&id) {
+            if let Some(group) = self.groups.get_mut(id) {
                 group.serve_reads(now, &mut self.ports);
                 if group.take_snapshot_wanted() && !self.snapshots_wanted.contains(&id) {
                     self.snapshots_wanted.push_back(id);
@@ -336,13 +338,13 @@ impl<D: Disk> WorkerCore<D> {
         // One reading of the clock after all reads were executed serves them all.
         let after = clock.now();
         for &id in &touched {
-            for proposed_us in self.groups.get_mut(&id).into_iter().flat_map(Group::take_proposed) {
+            for proposed_us in self.groups.get_mut(id).into_iter().flat_map(Group::take_proposed) {
                 self.status.commits.record(after.boot_us.saturating_sub(proposed_us));
             }
         }
         self.clients.set_now(after.boot_us);
         for &id in &touched {
-            if let Some(group) = self.groups.get_mut(&id)
+            if let Some(group) = self.groups.get_mut(id)
                 && group.has_done_reads()
             {
                 group.finish_reads(after, &mut self.ports);
@@ -363,7 +365,7 @@ impl<D: Disk> WorkerCore<D> {
     }
 
     fn drive(&mut self, id: u16, now: Now) -> anyhow::Result<()> {
-        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
+        let Some(group) = self.groups.get_mut(id) else { return Ok(()) };
         group.propose(now, &mut self.ports);
         let ready = group.take_ready(&mut self.ports).map_err(anyhow::Error::msg)?;
         if let Some((index, term)) = ready.as_ref().and_then(|(_, work)| work.install) {
@@ -390,7 +392,7 @@ impl<D: Disk> WorkerCore<D> {
         match ahead.filter(|_| work.is_empty()) {
             Some(write) => self.pending.push_back(Pending { group: id, number, write }),
             None if work.is_empty() => {
-                if let Some(group) = self.groups.get_mut(&id) {
+                if let Some(group) = self.groups.get_mut(id) {
                     group.persisted(number, &mut self.ports);
                 }
             }
@@ -457,7 +459,7 @@ impl<D: Disk> WorkerCore<D> {
                 self.pending.push_back(pending);
                 continue;
             }
-            if let Some(group) = self.groups.get_mut(&pending.group) {
+            if let Some(group) = self.groups.get_mut(pending.group) {
                 group.persisted(pending.number, &mut self.ports);
                 self.touch(pending.group);
             }
@@ -500,7 +502,7 @@ impl<D: Disk> WorkerCore<D> {
             }
             JobDone::Written(result) => self.piece_written(result)?,
             JobDone::Snapshot(id, header, result) => {
-                let Some(group) = self.groups.get_mut(&id) else {
+                let Some(group) = self.groups.get_mut(id) else {
                     self.snapshots.discard(id, header.index)?;
                     return Ok(());
                 };
@@ -540,7 +542,7 @@ impl<D: Disk> WorkerCore<D> {
                     }
                 };
                 // It becomes the current one when Raft accepts it; until then the older one stays.
-                if let Some(group) = self.groups.get_mut(&id) {
+                if let Some(group) = self.groups.get_mut(id) {
                     group.step(message);
                     self.received.insert(id, Some(Received { header, machine }));
                     self.touch(id);
@@ -559,11 +561,11 @@ impl<D: Disk> WorkerCore<D> {
     pub fn tick(&mut self, now: Now) -> anyhow::Result<()> {
         self.ticks += 1;
         self.unpark_all(now);
-        let ids: Vec<u16> = self.groups.keys().copied().collect();
+        let ids: Vec<u16> = self.groups.iter().map(|group| group.id().0).collect();
         let limit = self.view.cluster_map().map(|map| memory::share(map)).unwrap_or_default();
         let is_full = self.is_full();
         for &id in &ids {
-            let Some(group) = self.groups.get_mut(&id) else { continue };
+            let Some(group) = self.groups.get_mut(id) else { continue };
             group.set_full(is_full);
             let mut is_busy = group.tick();
             if self.ticks.is_multiple_of(FIRST_CAMPAIGN_TICKS) && group.awaits_first_leader() {
@@ -591,9 +593,8 @@ impl<D: Disk> WorkerCore<D> {
         }
         if !self.is_leaving && self.ticks.is_multiple_of(PUBLISH_TICKS) {
             // One at a time: a return of leadership costs its partition a few milliseconds.
-            if let Some(group) =
-                self.groups.values_mut().find_map(|g| g.transfer_to_preferred().then(|| g.id().0))
-            {
+            let handed = self.groups.iter_mut().find_map(|g| g.transfer_to_preferred().then(|| g.id().0));
+            if let Some(group) = handed {
                 self.touch(group);
             }
         }
@@ -652,7 +653,8 @@ impl<D: Disk> WorkerCore<D> {
         }
         self.attend_idle_clients();
         self.watch_nodes();
-        for (&id, group) in &self.groups {
+        for group in self.groups.iter() {
+            let id = group.id().0;
             let bytes = self.log.borrow().group_bytes(id);
             if group.is_compaction_due(bytes, self.options.compact_bytes_min)
                 && !self.snapshots_wanted.contains(&id)
@@ -686,12 +688,12 @@ impl<D: Disk> WorkerCore<D> {
     }
 
     fn publish(&mut self) {
-        self.shared.publish(self.options.worker, self.groups.values().map(Group::status).collect());
+        self.shared.publish(self.options.worker, self.groups.iter().map(Group::status).collect());
         let round = self.shared.digests_asked.load(Ordering::Relaxed);
         if round != self.digests_round {
             self.digests_round = round;
             let digests =
-                self.groups.values().map(|g| (g.id(), g.raft().applied_index(), g.digest())).collect();
+                self.groups.iter().map(|g| (g.id(), g.raft().applied_index(), g.digest())).collect();
             self.shared.publish_digests(self.options.worker, digests);
         }
     }
@@ -703,9 +705,9 @@ impl<D: Disk> WorkerCore<D> {
     }
 
     fn hand_over(&mut self) {
-        let ids: Vec<u16> = self.groups.keys().copied().collect();
+        let ids: Vec<u16> = self.groups.iter().map(|group| group.id().0).collect();
         for id in ids {
-            if self.groups.get_mut(&id).is_some_and(Group::hand_over) {
+            if self.groups.get_mut(id).is_some_and(Group::hand_over) {
                 self.touch(id);
             }
         }
@@ -713,7 +715,7 @@ impl<D: Disk> WorkerCore<D> {
 
     /// Whether no group is led here that somebody else could lead.
     pub fn has_left(&self) -> bool {
-        !self.groups.values().any(|g| g.raft().is_leader() && !g.raft().is_singleton())
+        !self.groups.iter().any(|g| g.raft().is_leader() && !g.raft().is_singleton())
     }
 }
 

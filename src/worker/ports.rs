@@ -121,6 +121,25 @@ struct Gathering {
     parent: Origin,
 }
 
+/// A node, as this worker sends to it.
+#[derive(Debug, Default)]
+struct Peer {
+    /// Number of its workers; 0 while that is not known.
+    workers: u16,
+    /// Raft frames for each of them. The buffers stay from turn to turn.
+    buffers: Vec<Vec<u8>>,
+}
+
+impl Peer {
+    fn buffer(&mut self, worker: u16) -> &mut Vec<u8> {
+        let worker = usize::from(worker);
+        if self.buffers.len() <= worker {
+            self.buffers.resize_with(worker + 1, Vec::new);
+        }
+        &mut self.buffers[worker]
+    }
+}
+
 /// Buffers towards everyone else.
 #[derive(Debug)]
 pub(super) struct PortTable {
@@ -130,10 +149,7 @@ pub(super) struct PortTable {
     pub(super) links: Slab<Link>,
     pub(super) clients: Slab<Client>,
     gathers: Slab<Gathering>,
-    /// Raft frames for each worker of each node. The buffers stay from turn to turn.
-    peers: BTreeMap<NodeId, Vec<Vec<u8>>>,
-    /// Number of workers of each node that is reachable.
-    pub(super) peer_workers: BTreeMap<NodeId, u16>,
+    peers: BTreeMap<NodeId, Peer>,
     /// Snapshots to be sent.
     pub(super) snapshots: Vec<(NodeId, GroupId, Message)>,
     /// Answers to changes of the cluster map, by their numbers.
@@ -162,7 +178,6 @@ impl PortTable {
             clients: Slab::default(),
             gathers: Slab::default(),
             peers: BTreeMap::new(),
-            peer_workers: BTreeMap::new(),
             snapshots: Vec::new(),
             meta_answers: Vec::new(),
             workers: Vec::new(),
@@ -200,22 +215,20 @@ impl PortTable {
         }
     }
 
-    fn peer_buffer(&mut self, to: &NodeId, worker: u16) -> &mut Vec<u8> {
-        if !self.peers.contains_key(to) {
-            self.peers.insert(to.clone(), Vec::new());
-        }
-        let buffers = self.peers.get_mut(to).expect("it was inserted when it was not there");
-        let worker = usize::from(worker);
-        if buffers.len() <= worker {
-            buffers.resize_with(worker + 1, Vec::new);
-        }
-        &mut buffers[worker]
+    /// Number of workers of a node; 0 while it was never reachable.
+    pub(super) fn peer_workers(&self, node: &NodeId) -> u16 {
+        self.peers.get(node).map_or(0, |peer| peer.workers)
+    }
+
+    /// A node is reachable and has so many workers.
+    pub(super) fn peer_up(&mut self, node: NodeId, workers: u16) {
+        self.peers.entry(node).or_default().workers = workers.max(1);
     }
 
     /// Hands the frames for each worker of each node to `send`.
     pub(super) fn send_to_peers(&mut self, mut send: impl FnMut(&NodeId, u16, &[u8])) {
-        for (node, buffers) in &mut self.peers {
-            for (worker, buffer) in (0..).zip(buffers).filter(|(_, buffer)| !buffer.is_empty()) {
+        for (node, peer) in &mut self.peers {
+            for (worker, buffer) in (0..).zip(&mut peer.buffers).filter(|(_, buffer)| !buffer.is_empty()) {
                 send(node, worker, buffer);
                 buffer.clear();
                 buffer.shrink_to(PEER_BYTES_KEPT);
@@ -225,12 +238,15 @@ impl PortTable {
 
     /// What was to be sent to a node is dropped.
     pub(super) fn forget_peer(&mut self, node: &NodeId) {
-        self.peers.remove(node);
+        if let Some(peer) = self.peers.get_mut(node) {
+            peer.buffers.clear();
+        }
     }
 
     /// Sends a report to the node that may lead the meta group.
     pub(super) fn send_meta(&mut self, to: &NodeId, body: &[u8]) {
-        let buffer = self.peer_buffer(to, worker_of(GroupId::META, 1));
+        let peer = self.peers.entry(to.clone()).or_default();
+        let buffer = peer.buffer(worker_of(GroupId::META, 1));
         if buffer.len() < PEER_BYTES_MAX {
             frame::put(buffer, Kind::MetaReport, |out| out.extend_from_slice(body));
         }
@@ -446,8 +462,8 @@ impl Ports for PortTable {
             self.snapshots.push((to.clone(), group, message.clone()));
             return;
         }
-        let Some(&workers) = self.peer_workers.get(to) else { return };
-        let buffer = self.peer_buffer(to, worker_of(group, workers));
+        let Some(peer) = self.peers.get_mut(to).filter(|peer| peer.workers > 0) else { return };
+        let buffer = peer.buffer(worker_of(group, peer.workers));
         if buffer.len() < PEER_BYTES_MAX {
             frame::put(buffer, Kind::Raft, |out| {
                 out.extend_from_slice(&group.0.to_le_bytes());

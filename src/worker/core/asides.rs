@@ -127,7 +127,8 @@ impl<D: Disk> WorkerCore<D> {
         let ticks = self.ticks;
         let mut withdrawn = Vec::new();
         let mut reseats = Vec::new();
-        for (&id, group) in &self.groups {
+        for group in self.groups.iter() {
+            let id = group.id().0;
             let Some(spec) = map.group(GroupId(id)).filter(|_| id != GroupId::META.0) else { continue };
             if group.raft().is_leader() && group.raft().is_own_term_applied() {
                 reseats.extend(spec.asides.iter().map(|aside| (id, aside.replica)));
@@ -180,7 +181,7 @@ impl<D: Disk> WorkerCore<D> {
 
     /// The meta group's leader has a group start anew of which a majority stands aside, when the others stay unheard.
     fn lose_patience(&mut self, map: &ClusterMap) {
-        let leads = self.groups.get(&GroupId::META.0).is_some_and(|meta| meta.raft().is_leader());
+        let leads = self.groups.get(GroupId::META.0).is_some_and(|meta| meta.raft().is_leader());
         let waiting: Vec<(u16, u32, bool)> = map
             .all_groups()
             .filter(|(_, group)| leads && !group.asides.is_empty())

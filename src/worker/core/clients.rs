@@ -212,7 +212,7 @@ impl<D: Disk> WorkerCore<D> {
     ) {
         let led: Vec<GroupId> = self
             .groups
-            .values()
+            .iter()
             .filter(|g| g.id() != GroupId::META && g.raft().is_leader())
             .map(Group::id)
             .collect();

@@ -100,7 +100,7 @@ impl<D: Disk> WorkerCore<D> {
         is_replicas: bool,
         now: Now,
     ) {
-        match self.groups.get_mut(&id.0) {
+        match self.groups.get_mut(id.0) {
             Some(group) if is_replicas => {
                 group.set_read_age_max(self.read_age_us_max);
                 group.read_as_replica(submission, now, &mut self.ports);
@@ -116,7 +116,7 @@ impl<D: Disk> WorkerCore<D> {
         // The meta group's operations are no commands of clients.
         let is_command = kind == OpKind::Command && id != GroupId::META;
         let is_full = self.is_full();
-        match self.groups.get_mut(&id.0) {
+        match self.groups.get_mut(id.0) {
             Some(group) if group.raft().is_leader() && is_command && level < level_of(submission.body) => {
                 self.ports.reply(submission.origin, Status::Refused(LEVEL_TOO_LOW));
             }

@@ -29,7 +29,8 @@ impl<D: Disk> WorkerCore<D> {
             self.options.node
         );
         let mut gone = Vec::new();
-        for (&id, group) in &mut self.groups {
+        for group in self.groups.iter_mut() {
+            let id = group.id().0;
             let replica = group.raft().replica();
             match map.group(GroupId(id)) {
                 Some(spec) if spec.node_of(replica).is_some() => {
@@ -55,7 +56,7 @@ impl<D: Disk> WorkerCore<D> {
 
     /// Ends a replica; its log stays.
     pub(super) fn forget_group(&mut self, id: u16) -> Option<Group> {
-        let group = self.groups.remove(&id)?;
+        let group = self.groups.remove(id)?;
         self.pending.retain(|p| p.group != id);
         self.snapshots_wanted.retain(|&wanted| wanted != id);
         // One that the disk still makes durable is judged when that is done.
@@ -87,7 +88,7 @@ impl<D: Disk> WorkerCore<D> {
     /// Begins the replicas that the map seats here and that are not here yet.
     fn start_missing(&mut self, map: &ClusterMap) -> anyhow::Result<()> {
         for (id, _) in map.all_groups() {
-            let is_here = self.groups.contains_key(&id.0) || self.asides.contains_key(&id.0);
+            let is_here = self.groups.get(id.0).is_some() || self.asides.contains_key(&id.0);
             if !is_here && !self.ending.iter().any(|ending| ending.group == id.0) {
                 let recovered = self.log.borrow().group(id.0);
                 // When this process started, its map did not know the replica yet; now none does any more.
@@ -122,9 +123,10 @@ impl<D: Disk> WorkerCore<D> {
 
     /// Every led group does its next step towards the members that the map wants.
     pub(super) fn reconcile(&mut self) {
-        let mut seeding = self.groups.values().filter(|g| g.is_seeding()).count();
+        let mut seeding = self.groups.iter().filter(|g| g.is_seeding()).count();
         let (mut arrived, mut gone, mut moved) = (Vec::new(), Vec::new(), Vec::new());
-        for (&id, group) in &mut self.groups {
+        for group in self.groups.iter_mut() {
+            let id = group.id().0;
             let spec = self.ports.map.as_ref().and_then(|m| m.group(GroupId(id)));
             // A group of which one replica is seeded may begin with its next: it would never be done else.
             match group.reconcile(seeding >= SEEDING_MAX && !group.is_seeding()) {
@@ -202,7 +204,7 @@ impl<D: Disk> WorkerCore<D> {
 
     /// Puts a [`MetaWrite`] into the meta group's log, if this worker leads it; nobody is answered.
     pub fn meta_told(&mut self, body: &[u8]) {
-        let Some(group) = self.groups.get_mut(&GroupId::META.0) else { return };
+        let Some(group) = self.groups.get_mut(GroupId::META.0) else { return };
         let is_known = matches!(group.machine(), Machine::Meta(m) if m.map().is_some());
         if group.raft().is_leader() && is_known && !group.has_proposable() {
             let submission = Submission {
@@ -429,7 +431,7 @@ mod tests {
             group.leader = group.seats[0].node.clone();
         }
         follow(&mut core, &without);
-        assert!(core.groups.is_empty());
+        assert_eq!(core.groups().count(), 0);
         assert!(core.log.borrow().group(GROUP.0).is_none(), "its logs are gone");
     }
 

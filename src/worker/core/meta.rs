@@ -57,7 +57,7 @@ impl<D: Disk> WorkerCore<D> {
 
     /// Follows the meta group's map, and gives it its first one.
     pub(super) fn follow_meta(&mut self) {
-        let Some(group) = self.groups.get_mut(&GroupId::META.0) else { return };
+        let Some(group) = self.groups.get_mut(GroupId::META.0) else { return };
         let Machine::Meta(machine) = group.machine() else { return };
         if let Some(map) = machine.map() {
             self.shared.set_map(map);

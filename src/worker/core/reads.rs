@@ -38,7 +38,7 @@ impl<D: Disk> WorkerCore<D> {
     /// Takes a read of a partition of this worker, to be executed by [`Self::execute_reads`] at the latest. `is_replicas`: a
     /// follower may answer.
     pub(super) fn queue_read(&mut self, group: GroupId, read: Submission<'_>, is_replicas: bool, now: Now) {
-        let store = self.groups.get(&group.0).and_then(Group::store);
+        let store = self.groups.get(group.0).and_then(Group::store);
         let spot = store.and_then(|store| prefetch_bucket(store, read.body));
         let start = self.batch.bodies.len();
         self.batch.bodies.extend_from_slice(read.body);
@@ -62,7 +62,7 @@ impl<D: Disk> WorkerCore<D> {
         let mut batch = std::mem::take(&mut self.batch);
         for read in &batch.reads {
             if let Some(spot) = read.spot
-                && let Some(store) = self.groups.get(&read.group.0).and_then(Group::store)
+                && let Some(store) = self.groups.get(read.group.0).and_then(Group::store)
             {
                 store.prefetch_record(spot);
             }

@@ -71,7 +71,7 @@ impl<D: Disk> WorkerCore<D> {
     pub fn take_snapshot_sends(&mut self) -> Vec<SnapshotSend<D>> {
         let mut out = Vec::new();
         for (to, group, message) in std::mem::take(&mut self.ports.snapshots) {
-            let incarnation = self.groups.get(&group.0).map_or(0, Group::incarnation);
+            let incarnation = self.groups.get(group.0).map_or(0, Group::incarnation);
             match self.snapshots.open(group.0) {
                 Ok(Some(reader)) if Some(reader.header().index) == message.snapshot_index() => {
                     out.push(SnapshotSend { to, group, incarnation, message, reader });
@@ -95,7 +95,7 @@ impl<D: Disk> WorkerCore<D> {
     /// A snapshot was delivered, or could not be.
     pub fn snapshot_sent(&mut self, group: GroupId, replica: u64, is_delivered: bool) {
         self.status.snapshots_sent += u64::from(is_delivered);
-        if let Some(state) = self.groups.get_mut(&group.0) {
+        if let Some(state) = self.groups.get_mut(group.0) {
             state.snapshot_sent(replica, is_delivered);
             self.touch(group.0);
         }
@@ -103,7 +103,7 @@ impl<D: Disk> WorkerCore<D> {
 
     /// The snapshot of a group at `index` cannot be read from the disk, or is not what was written: makes another one.
     pub fn snapshot_unreadable(&mut self, group: GroupId, index: u64, error: &LogError) {
-        let Some(state) = self.groups.get_mut(&group.0) else { return };
+        let Some(state) = self.groups.get_mut(group.0) else { return };
         if machine_index(&self.snapshots, group.0) != index {
             return; // another one has replaced it meanwhile
         }
@@ -120,7 +120,7 @@ impl<D: Disk> WorkerCore<D> {
     pub(super) fn not_maintained(&mut self, error: LogError) -> Result<(), LogError> {
         let LogError::Unreadable { group, index, source } = error else { return no_room(error) };
         self.maintain_at = self.ticks + HOUSEKEEPING_TICKS;
-        let is_applied = self.groups.get(&group).is_some_and(|state| index <= state.raft().applied_index());
+        let is_applied = self.groups.get(group).is_some_and(|state| index <= state.raft().applied_index());
         if is_applied && !self.snapshots_wanted.contains(&group) {
             self.snapshots_wanted.push_back(group);
         }
@@ -147,7 +147,7 @@ impl<D: Disk> WorkerCore<D> {
         let message = Message::decode(message)?;
         let is_ours = self
             .groups
-            .get(&group)
+            .get(group)
             .is_some_and(|g| g.incarnation() == incarnation && g.raft().replica() == message.to());
         if !is_ours || message.snapshot_index().is_none() {
             return Ok(None);
@@ -175,7 +175,7 @@ impl<D: Disk> WorkerCore<D> {
         if self.received.contains_key(&group) {
             return Ok(None);
         }
-        let Some(state) = self.groups.get(&group) else { return Ok(None) };
+        let Some(state) = self.groups.get(group) else { return Ok(None) };
         self.received.insert(group, None);
         let index = job.header().index;
         self.jobs.push(Job::Received { job, message, group, restore: Restore::of(state.machine()) });
@@ -188,7 +188,7 @@ impl<D: Disk> WorkerCore<D> {
             return Ok(());
         }
         let Some(building) = &mut self.building else { return Ok(()) };
-        let (Some(_), Some(group)) = (&building.writer, self.groups.get_mut(&building.group)) else {
+        let (Some(_), Some(group)) = (&building.writer, self.groups.get_mut(building.group)) else {
             return Ok(());
         };
         let step_bytes = self.options.limits.snapshot_step_bytes;
@@ -202,7 +202,7 @@ impl<D: Disk> WorkerCore<D> {
     /// Begins a snapshot of the next group that wants one; whether there was one.
     fn begin_snapshot(&mut self) -> Result<bool, LogError> {
         let Some(id) = self.snapshots_wanted.pop_front() else { return Ok(false) };
-        let Some(group) = self.groups.get_mut(&id) else { return Ok(false) };
+        let Some(group) = self.groups.get_mut(id) else { return Ok(false) };
         let incarnation = group.incarnation();
         let Some((index, term)) = group.snapshot_begin() else { return Ok(false) };
         let conf = group.raft().membership().encode().into();
@@ -251,7 +251,7 @@ impl<D: Disk> WorkerCore<D> {
             Ok(Some(job)) => self.jobs.push(Job::Snapshot { job, group: building.group }),
             Ok(None) => self.building = Some(building),
             Err(error) => {
-                if let Some(group) = self.groups.get_mut(&building.group) {
+                if let Some(group) = self.groups.get_mut(building.group) {
                     group.snapshot_abort();
                 }
                 return no_room(error);
@@ -290,7 +290,7 @@ impl<D: Disk> WorkerCore<D> {
             })?;
         let conf = header.conf;
         self.give_up_building(id);
-        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
+        let Some(group) = self.groups.get_mut(id) else { return Ok(()) };
         group.snapshot_abort();
         self.jobs.push(Job::Free(Box::new(group.install(machine))));
         self.log.borrow_mut().stage_mark(id, &Mark { index, term, conf }, false)?;
@@ -509,7 +509,7 @@ mod tests {
                     body: &body,
                 };
                 let core = &mut self.cores[leader];
-                let group = core.groups.get_mut(&GROUP.0).expect("it leads");
+                let group = core.groups.get_mut(GROUP.0).expect("it leads");
                 group.write(OpKind::Command, write, &mut core.ports);
                 core.touch(GROUP.0);
                 self.tick();
@@ -593,7 +593,7 @@ mod tests {
         assert!(jobs.iter().any(|job| matches!(job, Job::Write { .. })));
         assert!(!core.has_background_work(), "turns go on when the piece is in the file");
         core.give_up_building(GROUP.0);
-        core.groups.get_mut(&GROUP.0).unwrap().snapshot_abort();
+        core.groups.get_mut(GROUP.0).unwrap().snapshot_abort();
         for job in jobs {
             core.job_done(job.run()).unwrap();
         }

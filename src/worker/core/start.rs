@@ -1,6 +1,7 @@
 //! A worker's start: its log, its snapshots, and a replica of every group that is its own.
 
 use super::asides::Standby;
+use super::groups::Groups;
 use super::members::{Found, has_left, judge};
 use super::reads::ReadBatch;
 use super::{LogReader, WorkerCore, WorkerOptions, read_age_us_max, snapshots::Restore};
@@ -43,7 +44,7 @@ impl<D: Disk> WorkerCore<D> {
             view: View::new(Arc::clone(&shared)),
             clients: shared.clients.worker(usize::from(options.worker)),
             paused_clients: Vec::new(),
-            groups: BTreeMap::new(),
+            groups: Groups::default(),
             log,
             snapshots,
             ports,
@@ -281,7 +282,7 @@ impl<D: Disk> WorkerCore<D> {
         if group.awaits_first_leader() || is_first {
             group.campaign();
         }
-        self.groups.insert(id.0, group);
+        self.groups.insert(group);
         self.touch(id.0);
         Ok(())
     }

@@ -72,7 +72,7 @@ impl<D: Disk> WorkerCore<D> {
 
     fn judge_nodes(&mut self) {
         let own = self.options.node.clone();
-        let Some(group) = self.groups.get(&GroupId::META.0) else { return };
+        let Some(group) = self.groups.get(GroupId::META.0) else { return };
         let map = match group.machine() {
             Machine::Meta(meta) if group.raft().is_leader() && group.raft().is_own_term_applied() => {
                 meta.map()
