@@ -914,6 +914,11 @@ impl Group {
         }
     }
 
+    /// Whether a turn has something to do for it, or reads wait, for which something may have come.
+    pub fn has_work(&self) -> bool {
+        self.raft.has_ready() || self.has_proposable() || self.reads.is_waiting()
+    }
+
     /// Whether queued writes could be proposed now.
     pub fn has_proposable(&self) -> bool {
         !self.queue.is_empty()

@@ -388,17 +388,18 @@ impl<D: Disk> WorkerCore<D> {
         }
         drop(log);
         // An empty piece of work waits only for what is ahead of it: there may be no further write for long.
-        let ahead = self.pending.iter().rfind(|p| p.group == id).map(|p| p.write);
-        match ahead.filter(|_| work.is_empty()) {
+        let write = match work.is_empty() {
+            true => self.pending.iter().rfind(|p| p.group == id).map(|p| p.write),
+            false => Some(None),
+        };
+        let Some(group) = self.groups.get_mut(id) else { return Ok(()) };
+        match write {
             Some(write) => self.pending.push_back(Pending { group: id, number, write }),
-            None if work.is_empty() => {
-                if let Some(group) = self.groups.get_mut(id) {
-                    group.persisted(number, &mut self.ports);
-                }
-            }
-            None => self.pending.push_back(Pending { group: id, number, write: None }),
+            None => group.persisted(number, &mut self.ports),
         }
-        self.touch(id);
+        if group.has_work() {
+            self.touch(id);
+        }
         if id == GroupId::META.0 {
             self.follow_meta();
         }
@@ -461,7 +462,9 @@ impl<D: Disk> WorkerCore<D> {
             }
             if let Some(group) = self.groups.get_mut(pending.group) {
                 group.persisted(pending.number, &mut self.ports);
-                self.touch(pending.group);
+                if group.has_work() {
+                    self.touch(pending.group);
+                }
             }
         }
     }
