@@ -771,7 +771,9 @@ impl Group {
             panic!("{violation}");
         }
         self.notice_role(ports);
-        self.send(&ready.messages, ports);
+        for message in &ready.messages {
+            self.send(message, ports);
+        }
         self.apply(ready.committed, ports)?;
         for (round, index) in ready.reads {
             if let Some(issued_us) = self.reads.confirm(round, index) {
@@ -786,21 +788,18 @@ impl Group {
         let mut messages = ready.persisted_messages;
         if !waits_for_disk {
             // An answer to a heartbeat promises nothing that the log must hold: it never waits for a disk.
-            let (heartbeats, rest): (Vec<_>, Vec<_>) =
-                messages.into_iter().partition(Message::is_heartbeat_response);
-            self.send(&heartbeats, ports);
-            messages = rest;
+            for heartbeat in messages.extract_if(.., |message| message.is_heartbeat_response()) {
+                self.send(&heartbeat, ports);
+            }
         }
         self.unpersisted.push_back(Unpersisted { number: ready.number, has_hard_state, messages });
         let work = Work { entries: ready.entries, hard_state: ready.hard_state, install: ready.snapshot };
         Ok(Some((ready.number, work)))
     }
 
-    fn send(&self, messages: &[Message], ports: &mut impl Ports) {
-        for message in messages {
-            if let Some(node) = self.node_of(message.to()) {
-                ports.send(self.id, self.incarnation, node, message);
-            }
+    fn send(&self, message: &Message, ports: &mut impl Ports) {
+        if let Some(node) = self.node_of(message.to()) {
+            ports.send(self.id, self.incarnation, node, message);
         }
     }
 
@@ -808,7 +807,9 @@ impl Group {
     pub fn persisted(&mut self, number: u64, ports: &mut impl Ports) {
         while self.unpersisted.front().is_some_and(|u| u.number <= number) {
             let done = self.unpersisted.pop_front().expect("the loop saw one");
-            self.send(&done.messages, ports);
+            for message in &done.messages {
+                self.send(message, ports);
+            }
         }
         self.raft.persisted(number);
         if let Some((of, index)) = self.installing

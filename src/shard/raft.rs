@@ -154,6 +154,8 @@ pub struct Raft {
     raw: RawNode<GroupStorage>,
     seed: u64,
     rank: usize,
+    /// The election timeout of this replica in its term, and that term.
+    timeout: (usize, u64),
     silent_ticks: usize,
     /// Who takes part at the applied index.
     membership: Membership,
@@ -246,6 +248,7 @@ impl Raft {
             raw,
             seed: start.seed,
             rank: start.rank,
+            timeout: (0, 0),
             silent_ticks,
             membership: start.membership,
             changed_at: 0,
@@ -256,16 +259,26 @@ impl Raft {
             roomy: BTreeMap::new(),
             installing: None,
         };
-        raft.set_timeout();
+        raft.draw_timeout();
         Ok(raft)
     }
 
     /// Overrides the crate's random timeout; to be called after whatever may have drawn a new one.
+    fn set_timeout(&mut self) {
+        let (timeout, term) = self.timeout;
+        if term == self.raw.raft.term {
+            self.raw.raft.set_randomized_election_timeout(timeout);
+        } else {
+            self.draw_timeout();
+        }
+    }
+
+    /// Draws the timeout anew.
     ///
     /// The time is drawn from (seed, replica, term) within the window of the replica's rank: windows do not overlap, so
     /// that the first campaigner usually is the only one. One that cannot win holds nobody up: a pre-vote that is
     /// asked for does not move the others' clocks.
-    fn set_timeout(&mut self) {
+    fn draw_timeout(&mut self) {
         let mut key = [0u8; 24];
         key[..8].copy_from_slice(&self.seed.to_le_bytes());
         key[8..16].copy_from_slice(&self.raw.raft.id.to_le_bytes());
@@ -277,13 +290,14 @@ impl Raft {
             _ => 63 + draw % 8,
         };
         debug_assert!((ELECTION_TICKS_MIN..ELECTION_TICKS_MAX).contains(&timeout));
+        self.timeout = (timeout, self.raw.raft.term);
         self.raw.raft.set_randomized_election_timeout(timeout);
     }
 
     /// Takes another place in the order in which the voters campaign.
     pub fn set_rank(&mut self, rank: usize) {
         self.rank = rank;
-        self.set_timeout();
+        self.draw_timeout();
     }
 
     /// Advances the clock by one tick.
@@ -393,8 +407,20 @@ impl Raft {
         if self.raw.raft.lead_transferee.is_some() {
             return Err(ProposeError::Transferring);
         }
-        self.raw.propose(Vec::new(), data).map_err(|_| ProposeError::NotLeader)?;
-        Ok(self.raw.raft.raft_log.last_index())
+        let entry = eraftpb::Entry { data: data.into(), ..eraftpb::Entry::default() };
+        self.append(entry).ok_or(ProposeError::NotLeader)
+    }
+
+    /// Appends an entry to the leader's log, sends it, and returns its index; `None`: the leader is no member any more.
+    ///
+    /// The crate's own way in makes a message of it, and would parse a change of the members as protobuf.
+    fn append(&mut self, entry: eraftpb::Entry) -> Option<u64> {
+        let raft = &mut self.raw.raft;
+        if raft.prs().get(raft.id).is_none() || !raft.append_entry(&mut [entry]) {
+            return None;
+        }
+        raft.bcast_append();
+        Some(raft.raft_log.last_index())
     }
 
     /// Who takes part, at the applied index.
@@ -404,7 +430,7 @@ impl Raft {
 
     /// Appends a change of the membership, made from the map at `epoch`, to the leader's log and returns its index.
     ///
-    /// It goes past the crate's own way in, which would parse the entry as protobuf; the checks are the crate's and ours.
+    /// The checks are the crate's and ours.
     ///
     /// # Errors
     /// Another change may be under way, this leader has not applied an entry of its own term, or see [`ProposeError`].
@@ -423,12 +449,8 @@ impl Raft {
         let mut entry = eraftpb::Entry::default();
         entry.set_entry_type(eraftpb::EntryType::EntryConfChangeV2);
         entry.data = change.encode(epoch).into();
-        if !self.raw.raft.append_entry(&mut [entry]) {
-            return Err(ProposeError::Changing);
-        }
-        let index = self.raw.raft.raft_log.last_index();
+        let index = self.append(entry).ok_or(ProposeError::Changing)?;
         self.raw.raft.pending_conf_index = index;
-        self.raw.raft.bcast_append();
         Ok(index)
     }
 
@@ -659,9 +681,9 @@ impl Raft {
             return None;
         }
         let mut ready = self.raw.ready();
-        let snapshot = ready.snapshot().clone();
-        let snapshot =
-            (!snapshot.is_empty()).then(|| (snapshot.get_metadata().index, snapshot.get_metadata().term));
+        let snapshot = (!ready.snapshot().is_empty())
+            .then(|| ready.snapshot().get_metadata())
+            .map(|metadata| (metadata.index, metadata.term));
         if let Some((index, term)) = snapshot {
             // Whoever decoded the message has checked it.
             let epoch = Membership::decode(&ready.snapshot().data).ok().flatten().map_or(0, |m| m.epoch);
@@ -678,14 +700,17 @@ impl Raft {
         let state = HardState { term: hs.term, vote: hs.vote, commit: hs.commit };
         let hard_state = (ready.must_sync() && state != self.hard_state).then_some(state);
         self.hard_state = hard_state.unwrap_or(self.hard_state);
-        let outgoing = |message| Message(message).with_room(!self.is_full);
+        let (mut messages, mut persisted_messages) = (ready.take_messages(), ready.take_persisted_messages());
+        for message in messages.iter_mut().chain(&mut persisted_messages) {
+            message::set_room(message, !self.is_full);
+        }
         let out = Ready {
             number: ready.number(),
-            messages: ready.take_messages().into_iter().map(outgoing).collect(),
+            messages: messages.into_iter().map(Message).collect(),
             snapshot,
             entries: entries.into_iter().map(from_raft).collect(),
             hard_state,
-            persisted_messages: ready.take_persisted_messages().into_iter().map(outgoing).collect(),
+            persisted_messages: persisted_messages.into_iter().map(Message).collect(),
             committed: ready.take_committed_entries().into_iter().map(from_raft).collect(),
             reads: ready
                 .take_read_states()

@@ -70,14 +70,6 @@ impl Message {
         self.0.get_msg_type() == MessageType::MsgHeartbeatResponse
     }
 
-    /// Says whether its sender's disk has room, if it answers a heartbeat: in the field that such an answer does not use.
-    pub(super) fn with_room(mut self, has_room: bool) -> Self {
-        if self.is_heartbeat_response() {
-            self.0.reject = !has_room;
-        }
-        self
-    }
-
     /// What it says of that; `None`: nothing.
     pub(super) fn take_room(&mut self) -> Option<bool> {
         self.is_heartbeat_response().then(|| !std::mem::take(&mut self.0.reject))
@@ -106,8 +98,7 @@ impl Message {
     /// Appends the message.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let m = &self.0;
-        out.push(m.get_msg_type() as u8);
-        for n in [
+        let numbers = [
             m.to,
             m.from,
             m.term,
@@ -117,11 +108,15 @@ impl Message {
             m.commit_term,
             m.reject_hint,
             m.request_snapshot,
-        ] {
-            out.extend_from_slice(&n.to_le_bytes());
-        }
+        ];
         let has_snapshot = m.get_msg_type() == MessageType::MsgSnapshot;
-        out.push(u8::from(m.reject) | u8::from(has_snapshot) << 1);
+        let mut fixed = [0; 1 + 8 * 9 + 1];
+        fixed[0] = m.get_msg_type() as u8;
+        for (at, n) in fixed[1..].chunks_exact_mut(8).zip(numbers) {
+            at.copy_from_slice(&n.to_le_bytes());
+        }
+        fixed[73] = u8::from(m.reject) | u8::from(has_snapshot) << 1;
+        out.extend_from_slice(&fixed);
         put_bytes(out, &m.context);
         if has_snapshot {
             let meta = m.get_snapshot().get_metadata();
@@ -189,6 +184,13 @@ impl Message {
             m.entries.push(to_raft(LogEntry { index, term, kind, data }));
         }
         if r.is_empty() { Ok(Self(m)) } else { Err(r.malformed()) }
+    }
+}
+
+/// Says whether its sender's disk has room, if a message answers a heartbeat: in the field that such an answer does not use.
+pub(super) fn set_room(message: &mut eraftpb::Message, has_room: bool) {
+    if message.get_msg_type() == MessageType::MsgHeartbeatResponse {
+        message.reject = !has_room;
     }
 }
 
