@@ -129,8 +129,10 @@ impl PartitionMachine {
             return Ok(()); // a new leader's first entry
         }
         let entry = Entry::decode(entry)?;
+        let mut ops = 0;
         for op in entry.ops() {
             let op = op?;
+            ops += 1;
             if op.kind == OpKind::Limit && MemoryLimit::decode(op.body).is_none() {
                 return Err(WireError::Malformed("memory limit"));
             }
@@ -140,7 +142,8 @@ impl PartitionMachine {
         let mut seed = entry.seed;
         let mut ahead = entry.ops();
         for (position, op) in entry.ops().enumerate() {
-            if position % PREFETCH_OPS == 0 {
+            // One that is alone would only wait for itself.
+            if position % PREFETCH_OPS == 0 && ops > 1 {
                 self.prefetch(ahead.by_ref().take(PREFETCH_OPS));
             }
             let op = op?;
