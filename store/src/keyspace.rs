@@ -255,19 +255,39 @@ impl Store {
 
     /// The record of a key that is about to be written; removes it when it is past its expiry.
     pub(crate) fn touch(&mut self, place: Place, key: &[u8], now_ms: u64) -> Option<Record<'_>> {
+        self.touch_at(place, key, now_ms).map(|at| self.tables.record(at))
+    }
+
+    /// Where that record stands.
+    pub(crate) fn touch_at(&mut self, place: Place, key: &[u8], now_ms: u64) -> Option<At> {
         let at = self.find_at(place, key)?;
         if self.tables.record(at).is_expired(now_ms) {
             self.remove(place, key);
             return None;
         }
-        Some(self.tables.record(at))
+        Some(at)
+    }
+
+    /// The record that stands there.
+    pub(crate) fn record(&self, at: At) -> Record<'_> {
+        self.tables.record(at)
     }
 
     /// Inserts a record or replaces the one of its key.
     pub(crate) fn put(&mut self, place: Place, content: Content<'_>) {
+        self.put_at(place, self.find_at(place, content.key), content);
+    }
+
+    /// The same where the record of its key was just found, or none.
+    pub(crate) fn put_at(&mut self, place: Place, at: Option<At>, content: Content<'_>) {
+        debug_assert_eq!(
+            at,
+            self.find_at(place, content.key),
+            "the key is looked up once, before the change"
+        );
         self.before_write(place.table);
         self.totals.add(content.logical_bytes(), content.expires_at_ms);
-        if let Some(at) = self.find_at(place, content.key) {
+        if let Some(at) = at {
             let old = self.tables.record(at);
             let mark = old.mark();
             self.totals.sub(old.logical_bytes(), old.expires_at_ms());
@@ -357,7 +377,7 @@ impl Store {
 
     /// The record at a place that was packed, if it is still there.
     pub(crate) fn record_at(&self, packed: u64) -> Option<Record<'_>> {
-        self.tables.with_hash((packed >> 8) as u16 as usize, packed, Place::PACKED).next()
+        self.tables.with_hash((packed >> 8) as u16 as usize, packed, Place::PACKED)
     }
 
     /// The records of a slot in no particular order; none for a slot of another partition.

@@ -107,7 +107,7 @@ pub(crate) struct Expiring<'a> {
 }
 
 /// Where a record stands, until the next change of its tables.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct At {
     segment: u32,
     bucket: u32,
@@ -162,13 +162,13 @@ impl SlotTables {
     /// Where a key stands.
     #[inline]
     pub(crate) fn find(&self, slot: usize, hash: u64, key: &[u8]) -> Option<At> {
-        self.probe(slot, hash).find(|at| self.record(*at).key() == key)
+        self.probe(slot, hash, |at| self.record(at).key() == key)
     }
 
-    /// The records of keys with this hash, as far as the bits in `mask` go: the first 40 and the last 8 at least.
-    pub(crate) fn with_hash(&self, slot: usize, hash: u64, mask: u64) -> impl Iterator<Item = Record<'_>> {
-        let records = self.probe(slot, hash).map(|at| self.record(at));
-        records.filter(move |record| ((self.hash)(record.key()) ^ hash) & mask == 0)
+    /// A record of a key with this hash, as far as the bits in `mask` go: the first 40 and the last 8 at least.
+    pub(crate) fn with_hash(&self, slot: usize, hash: u64, mask: u64) -> Option<Record<'_>> {
+        let hash_at = |at| (self.hash)(self.record(at).key());
+        self.probe(slot, hash, |at| (hash_at(at) ^ hash) & mask == 0).map(|at| self.record(at))
     }
 
     /// A record.
@@ -343,7 +343,7 @@ impl SlotTables {
     /// Has the processor fetch the first record that a search for a hash would look at.
     #[inline]
     pub(crate) fn prefetch_record(&self, slot: usize, hash: u64) {
-        if let Some(at) = self.probe(slot, hash).next()
+        if let Some(at) = self.probe(slot, hash, |_| true)
             && at.item & BOXED == 0
         {
             self.arena.prefetch_record(Ref::from_number(at.item));
@@ -562,26 +562,28 @@ impl SlotTables {
         boxed
     }
 
-    /// The cells that may hold a key with this hash.
+    /// The first of the cells that may hold a key with this hash that is the wanted one.
     #[inline]
-    fn probe(&self, slot: usize, hash: u64) -> impl Iterator<Item = At> {
-        let segment = self.slots[slot].segment_of(hash).unwrap_or(NONE);
-        let (run, depth) = match self.segments.get(segment as usize) {
-            Some(found) => (self.run(found), found.depth),
-            None => (&[][..], 0),
-        };
+    fn probe(&self, slot: usize, hash: u64, is_wanted: impl Fn(At) -> bool) -> Option<At> {
+        let segment = self.slots[slot].segment_of(hash)?;
+        let Segment { depth, .. } = self.segments[segment as usize];
+        let run = self.run(&self.segments[segment as usize]);
         let (tag, position) = (tag(hash), position(hash, depth));
-        let mut next = Some(home(position, run.len()));
-        let buckets = core::iter::from_fn(move || {
-            let i = next?;
-            let bucket = run.get(i)?;
-            next = bucket.overflows().then(|| if i + 1 == run.len() { 0 } else { i + 1 });
-            Some((i, bucket))
-        });
-        buckets.take(run.len()).flat_map(move |(b, bucket)| {
-            let at = move |cell| At { segment, bucket: b as u32, cell: cell as u32, item: bucket.item(cell) };
-            bucket.matches(tag, position).map(at)
-        })
+        let mut next = home(position, run.len());
+        for _ in 0..run.len() {
+            let bucket = &run[next];
+            for cell in bucket.matches(tag, position) {
+                let at = At { segment, bucket: next as u32, cell: cell as u32, item: bucket.item(cell) };
+                if is_wanted(at) {
+                    return Some(at);
+                }
+            }
+            if !bucket.overflows() {
+                break;
+            }
+            next = if next + 1 == run.len() { 0 } else { next + 1 };
+        }
+        None
     }
 
     #[inline]

@@ -22,7 +22,8 @@ pub(super) fn set(store: &mut Store, now_ms: u64, args: &[&[u8]], reply: &mut Re
     check_value_len(value.len())?;
     let place = store.place_for_write(key)?;
 
-    let old = store.touch(place, key, now_ms);
+    let at = store.touch_at(place, key, now_ms);
+    let old = at.map(|at| store.record(at));
     let is_allowed = match options.condition {
         Condition::None => true,
         Condition::Nx => old.is_none(),
@@ -43,7 +44,7 @@ pub(super) fn set(store: &mut Store, now_ms: u64, args: &[&[u8]], reply: &mut Re
             Some(at) if at <= now_ms => {
                 store.remove(place, key);
             }
-            _ => store.put(place, Content::new(key, value, expiry.or(kept))),
+            _ => store.put_at(place, at, Content::new(key, value, expiry.or(kept))),
         }
     }
     Ok(())

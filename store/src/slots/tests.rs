@@ -76,8 +76,8 @@ impl World {
         for ((slot, key), (value, expiry)) in &self.model {
             let record = self.tables.record(self.find(*slot, key).expect("a key that was put is there"));
             assert_eq!((record.value(), record.expires_at_ms()), (&value[..], *expiry));
-            let mut found = self.tables.with_hash(*slot, self.hash(key), u64::MAX);
-            assert!(found.any(|record| record.key() == key));
+            let found = self.tables.with_hash(*slot, self.hash(key), u64::MAX);
+            assert!(found.is_some_and(|record| self.hash(record.key()) == self.hash(key)));
         }
         for of_expiring in [false, true] {
             let expected = self.model.iter().filter(|(_, (_, expiry))| !of_expiring || expiry.is_some());
