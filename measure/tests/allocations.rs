@@ -23,7 +23,7 @@ fn check(path: &str, spread: Spread, mut ask: impl FnMut(&[u8], usize), most: [f
 
 #[test]
 fn of_a_node() {
-    for (spread, most) in [(Spread::One, [1.01, 0.07]), (Spread::Many, [6.1, 0.07])] {
+    for (spread, most) in [(Spread::One, [0.95, 0.07]), (Spread::Many, [5.4, 0.07])] {
         let mut client = Direct::new(1);
         check("on a node", spread, |p, n| client.ask(p, n), most);
     }
@@ -31,7 +31,7 @@ fn of_a_node() {
 
 #[test]
 fn of_a_node_behind_a_proxy() {
-    for (spread, most) in [(Spread::One, [1.25, 0.52]), (Spread::Many, [6.5, 0.46])] {
+    for (spread, most) in [(Spread::One, [1.14, 0.52]), (Spread::Many, [5.75, 0.46])] {
         let mut client = Proxied::new(1);
         check(
             "on a node behind a proxy, and on the proxy",
