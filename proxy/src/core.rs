@@ -171,6 +171,11 @@ impl Proxy {
         self.clients.get(id.0).map_or(&[], |client| client.session.output())
     }
 
+    /// Whether the client's output leaves at the [pace](crate::pace) of large replies.
+    pub fn client_is_bulk(&self, id: ClientId) -> bool {
+        self.clients.get(id.0).is_some_and(|client| client.session.is_bulk())
+    }
+
     /// Forgets `count` bytes of the client's output, which have been sent. More may be decoded after it: run a turn when
     /// [`Proxy::has_work`].
     pub fn client_sent(&mut self, id: ClientId, count: usize) {

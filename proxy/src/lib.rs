@@ -10,6 +10,7 @@
 //! - `lane`: the requests for one partition, exactly once.
 //! - `upstream`: which node a lane talks to, and what it makes of the replies.
 //! - [`random`]: randomness from a seed.
+//! - [`pace`]: how large replies leave a worker.
 //! - [`server`]: threads, sockets and time; [`process`]: what the process uses of the machine.
 
 pub mod clients;
@@ -21,6 +22,7 @@ mod lane;
 pub mod limits;
 pub mod logging;
 pub mod metrics;
+pub mod pace;
 pub mod process;
 pub mod random;
 pub mod route;

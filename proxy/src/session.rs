@@ -29,6 +29,7 @@ mod slow_log;
 mod transfer;
 
 use crate::clients::{Address, HELD_STEP, Held, Place, WorkerClients};
+use crate::pace::BULK_BYTES;
 use connection::{Connection, Silence};
 use recent_args::RecentArgs;
 use replies::{Asked, ReplyQueue};
@@ -650,6 +651,11 @@ impl Session {
     /// Bytes to send to the client; there may be more when they are sent.
     pub fn output(&self) -> &[u8] {
         if self.is_cut { &[] } else { self.replies.output() }
+    }
+
+    /// Whether so much is to be sent that it leaves at the [pace](crate::pace) of large replies.
+    pub fn is_bulk(&self) -> bool {
+        !self.is_cut && BULK_BYTES <= self.replies.output_bytes()
     }
 
     /// Forgets `count` bytes of the output, which have been sent.

@@ -8,6 +8,8 @@
 //!  park --------> parked: reads whose replies find no room; taken again by `take_parked` when there is
 //! ```
 //!
+//! A large reply of many parts is a bulk reply: each of its parts leaves when the caller says so (`with_bulk`).
+//!
 //! # Invariants
 //! - Replies to reads have at most `reply_room_bytes` and one small reply more, and one large reply.
 //! - What is parked is within the link's credit. Replies to writes find room always: they cannot be had again later.
@@ -25,6 +27,8 @@ pub(super) const PARKED_LARGE_MAX: usize = 1024;
 const PARKED_MAX_US: u64 = 5_000_000;
 /// Capacity of a buffer that is kept when it is empty, bytes.
 const KEPT_BYTES: usize = 1 << 20;
+/// Parts of a reply from which on it is a bulk reply.
+const BULK_PARTS: usize = 16;
 
 /// A read that waits for room for its reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +66,10 @@ impl LargeReply {
     pub(super) fn new(id: u64, pieces: impl Into<VecDeque<Bytes>>) -> Self {
         let pieces: VecDeque<Bytes> = pieces.into();
         Self { id, whole_len: pieces.iter().map(Bytes::len).sum(), pieces }
+    }
+
+    fn is_bulk(&self, limits: &Limits) -> bool {
+        BULK_PARTS * limits.large_reply_bytes <= self.whole_len
     }
 
     /// Moves the next part to `out`; `false`: it was the last one.
@@ -180,29 +188,33 @@ impl LinkReplies {
         self.sent == self.current.len() && self.small.is_empty() && self.large.is_empty()
     }
 
-    /// The next bytes to send.
-    pub(super) fn output(&self) -> &[u8] {
+    /// Whether a part of a bulk reply waits for [`LinkReplies::output`] with `with_bulk`.
+    pub(super) fn has_bulk(&self, limits: &Limits) -> bool {
+        self.large.front().is_some_and(|reply| reply.is_bulk(limits))
+    }
+
+    /// The next bytes to send; none of a bulk reply's next part without `with_bulk`.
+    pub(super) fn output(&mut self, with_bulk: bool, limits: &Limits) -> &[u8] {
+        if self.sent == self.current.len() {
+            self.refill(with_bulk, limits);
+        }
         &self.current[self.sent..]
     }
 
     /// Forgets `count` bytes of the output, which have been sent.
-    pub(super) fn sent(&mut self, count: usize, limits: &Limits) {
+    pub(super) fn sent(&mut self, count: usize) {
         self.sent += count;
         debug_assert!(self.sent <= self.current.len(), "more was sent than there was");
-        self.refill(limits);
     }
 
-    /// When all of `current` is sent: parts of large replies and small ones take turns.
-    pub(super) fn refill(&mut self, limits: &Limits) {
-        if self.sent < self.current.len() {
-            return;
-        }
+    /// All of `current` is sent: parts of large replies and small ones take turns.
+    fn refill(&mut self, with_bulk: bool, limits: &Limits) {
         self.sent = 0;
         self.current.clear();
         self.current.shrink_to(KEPT_BYTES);
         let was_large = std::mem::replace(&mut self.is_current_large, false);
         if (!was_large || self.small.is_empty())
-            && let Some(reply) = self.large.front_mut()
+            && let Some(reply) = self.large.front_mut().filter(|reply| with_bulk || !reply.is_bulk(limits))
         {
             self.is_current_large = true;
             if !reply.put_part(limits.large_reply_bytes, &mut self.current) {
@@ -223,7 +235,6 @@ mod tests {
 
     fn put(replies: &mut LinkReplies, id: u64, bytes: usize) {
         replies.put(&Reply { id, status: Status::Done(&vec![b'x'; bytes]) }, &LIMITS);
-        replies.refill(&LIMITS);
     }
 
     fn parked(id: u64, reply_bytes: usize) -> ParkedRead {
@@ -234,9 +245,9 @@ mod tests {
     /// Sends everything, `step` bytes at a time; the ids in the order in which their replies are whole.
     fn send_all(replies: &mut LinkReplies, step: usize) -> Vec<u64> {
         let mut bytes = Vec::new();
-        while !replies.output().is_empty() {
-            let piece = replies.output()[..step.min(replies.output().len())].to_vec();
-            replies.sent(piece.len(), &LIMITS);
+        while let output @ [_, ..] = replies.output(true, &LIMITS) {
+            let piece = output[..step.min(output.len())].to_vec();
+            replies.sent(piece.len());
             bytes.extend(piece);
         }
         let (mut ids, mut rest, mut come) = (Vec::new(), &bytes[..], 0);
@@ -271,6 +282,26 @@ mod tests {
             }
             assert_eq!(send_all(&mut replies, step), [1, 2, 3, 10, 11, 12]);
         }
+    }
+
+    #[test]
+    fn a_bulk_reply_leaves_part_by_part_when_it_is_told_to() {
+        let mut replies = LinkReplies::default();
+        put(&mut replies, 10, 10 * BULK_PARTS);
+        put(&mut replies, 1, 5);
+        let small = replies.output(false, &LIMITS).len();
+        replies.sent(small);
+        assert!(replies.output(false, &LIMITS).is_empty() && !replies.is_empty());
+        for parts_left in (0..BULK_PARTS).rev() {
+            assert!(replies.has_bulk(&LIMITS));
+            let part = replies.output(true, &LIMITS).len();
+            assert_eq!(replies.output(false, &LIMITS).len(), part, "one that has begun goes on");
+            replies.sent(part);
+            assert_eq!(replies.is_empty(), parts_left == 0);
+        }
+        assert!(!replies.has_bulk(&LIMITS));
+        put(&mut replies, 11, 10 * BULK_PARTS - 1);
+        assert!(!replies.output(false, &LIMITS).is_empty(), "this one is large, and not bulk");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::shard::raft::TICK_MS;
 use crossbeam::queue::SegQueue;
 use ringfort_proxy::clients::{Address, Place};
 use ringfort_proxy::errands::TOO_MANY;
+use ringfort_proxy::pace::{BulkPace, Pass};
 use ringfort_proxy::server::{meta, peer};
 use ringfort_proxy::stream::{self, ClientSocket, ClientStream};
 use ringfort_ring::NodeId;
@@ -24,11 +25,14 @@ use ringfort_wire::hello::{Channel, Hello, HelloAck};
 use ringfort_wire::{ClusterMap, FEATURE_LEVEL, MetaAnswer, MetaWrite, PeerSecret};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::io;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -150,6 +154,7 @@ pub fn run(options: ShellOptions, ready: impl FnOnce()) -> anyhow::Result<()> {
         node: options.core.node,
         worker,
         peers: RefCell::new(BTreeMap::new()),
+        pace: Rc::default(),
         links: RefCell::new(BTreeMap::new()),
         clients: RefCell::new(BTreeMap::new()),
         is_leaving: Cell::new(false),
@@ -249,6 +254,8 @@ struct Shell {
     links: RefCell<BTreeMap<u64, Rc<Connection>>>,
     clients: RefCell<BTreeMap<u64, Rc<ClientConnection>>>,
     is_leaving: Cell<bool>,
+    /// For replies of megabytes to clients and proxies.
+    pace: Rc<BulkPace>,
     /// What every client's task reads into; nobody holds it across an await.
     client_buffer: RefCell<Box<[u8]>>,
 }
@@ -359,11 +366,11 @@ impl Shell {
             }
         }
         for id in links {
-            self.flush_link(id);
+            self.flush_link(id, None);
         }
         let clients = self.core.borrow_mut().take_touched_clients(now);
         for id in clients {
-            self.flush_client(id);
+            self.flush_client(id, None);
         }
         for (number, answer) in self.core.borrow_mut().take_meta_answers() {
             if let Some(sender) = self.meta_writes.borrow_mut().remove(&number) {
@@ -532,12 +539,15 @@ impl Shell {
             if stream.readable().await.is_err() {
                 return;
             }
-            match stream.try_read(&mut buffer) {
+            let is_full = match stream.try_read(&mut buffer) {
                 Ok(0) => return,
-                Ok(n) => input.extend_from_slice(&buffer[..n]),
+                Ok(n) => {
+                    input.extend_from_slice(&buffer[..n]);
+                    n == buffer.len()
+                }
                 Err(e) if !stream::is_fatal(&e) => continue,
                 Err(_) => return,
-            }
+            };
             failpoint::pass(Point::PeerReceive);
             let mut start = 0;
             loop {
@@ -560,6 +570,10 @@ impl Shell {
             input.drain(..start);
             failpoint::pass(Point::PeerReceived);
             self.inbox.wake.notify_one();
+            if is_full {
+                // There is more, perhaps for long: others have their turn.
+                tokio::task::yield_now().await;
+            }
         }
     }
 
@@ -573,15 +587,28 @@ impl Shell {
         let connection = Rc::new(Connection { stream, is_broken: Cell::new(false), wake: Notify::new() });
         self.links.borrow_mut().insert(id, Rc::clone(&connection));
         let mut buffer = vec![0; READ_BYTES];
+        // While a bulk reply waits for its pass.
+        let mut next_pass = None;
         while !connection.is_broken.get() {
-            let (wants_input, has_output) = {
+            let (wants_input, has_output, has_bulk) = {
                 let mut core = self.core.borrow_mut();
-                (core.link_wants_input(id), !core.link_output(id).is_empty())
+                (core.link_wants_input(id), !core.link_output(id, false).is_empty(), core.link_has_bulk(id))
             };
-            let ready = ready(&connection, wants_input, has_output).await;
+            if has_bulk && !has_output && next_pass.is_none() {
+                next_pass = Some(Box::pin(Rc::clone(&self.pace).pass()));
+            }
+            let ready = tokio::select! {
+                ready = ready(&connection, wants_input, has_output) => ready,
+                pass = poll_fn(|cx| poll_pass(&mut next_pass, cx)) => {
+                    self.flush_link(id, Some(&pass));
+                    drop(pass);
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+            };
             let Ok(ready) = ready else { break };
             if ready.is_writable() {
-                self.flush_link(id);
+                self.flush_link(id, None);
                 tokio::task::yield_now().await;
             }
             if ready.is_readable() {
@@ -595,6 +622,9 @@ impl Shell {
                             break;
                         }
                         self.inbox.wake.notify_one();
+                        if n == buffer.len() {
+                            tokio::task::yield_now().await;
+                        }
                     }
                     Err(e) if !stream::is_fatal(&e) => {}
                     Err(_) => break,
@@ -605,14 +635,14 @@ impl Shell {
         self.core.borrow_mut().link_close(id);
     }
 
-    /// Sends the next bytes of a link's output; its task sends the rest.
-    fn flush_link(&self, id: u64) {
+    /// Sends the next bytes of a link's output, those of bulk replies only with a pass; its task sends the rest.
+    fn flush_link(&self, id: u64, pass: Option<&Pass>) {
         let Some(connection) = self.links.borrow().get(&id).cloned() else { return };
         let now = self.clock.now();
         let mut core = self.core.borrow_mut();
         let mut budget = WRITE_BYTES;
         while !connection.is_broken.get()
-            && let output @ [_, ..] = core.link_output(id)
+            && let output @ [_, ..] = core.link_output(id, pass.is_some())
         {
             let output = &output[..output.len().min(budget)];
             let send = |bytes: &[u8]| connection.stream.try_write(bytes);
@@ -628,12 +658,18 @@ impl Shell {
                 Ok(count) => {
                     budget -= count;
                     core.link_sent(id, count, now);
+                    if pass.is_none() {
+                        self.pace.serves_others();
+                    }
                 }
                 Err(_) => {
                     connection.is_broken.set(true);
                     connection.wake.notify_one();
                 }
             }
+        }
+        if pass.is_none() && core.link_has_bulk(id) {
+            connection.wake.notify_one();
         }
         if core.wants_turn() {
             self.inbox.wake.notify_one();
@@ -674,7 +710,9 @@ impl Shell {
             };
             let Ok(ready) = ready else { break };
             if ready.is_writable() {
-                self.flush_client(client);
+                let is_bulk = self.core.borrow().client_is_bulk(client);
+                let pass = if is_bulk { Some(Rc::clone(&self.pace).pass().await) } else { None };
+                self.flush_client(client, pass);
                 tokio::task::yield_now().await;
             }
             if ready.is_readable() {
@@ -698,15 +736,18 @@ impl Shell {
         self.core.borrow_mut().client_close(client);
     }
 
-    fn flush_client(&self, client: u64) {
+    /// Sends the next bytes to a client, large replies only with a pass; its task sends the rest.
+    fn flush_client(&self, client: u64, pass: Option<Pass>) {
         let Some(connection) = self.clients.borrow().get(&client).cloned() else { return };
         let mut core = self.core.borrow_mut();
+        let is_held = pass.is_none() && core.client_is_bulk(client);
         let Some((output, is_over)) = core.client_output(client) else { return };
         if connection.is_broken.get() {
             return;
         }
         let send = |bytes: &[u8]| connection.stream.try_write(bytes);
-        let sent = match &output[..output.len().min(WRITE_BYTES)] {
+        let budget = if is_held { 0 } else { WRITE_BYTES };
+        let sent = match &output[..output.len().min(budget)] {
             [] => Ok(0),
             output => sent(failpoint::torn(Point::ClientReplyTorn, output, send)),
         };
@@ -717,6 +758,9 @@ impl Shell {
         let is_left = sent < output.len();
         if sent > 0 {
             core.client_sent(client, sent, self.clock.now());
+            if pass.is_none() {
+                self.pace.serves_others();
+            }
             if core.wants_turn() {
                 self.inbox.wake.notify_one();
             }
@@ -738,9 +782,20 @@ fn yield_to_turns() {
     }
 }
 
+/// The pass that a task waits for, if it waits for one.
+fn poll_pass<F: Future<Output = Pass>>(
+    next_pass: &mut Option<Pin<Box<F>>>,
+    context: &mut Context<'_>,
+) -> Poll<Pass> {
+    let Some(waiting) = next_pass else { return Poll::Pending };
+    let pass = std::task::ready!(waiting.as_mut().poll(context));
+    *next_pass = None;
+    Poll::Ready(pass)
+}
+
 /// Whether the interval has passed a tick that nobody has taken yet; it is taken then.
 fn futures_ready(ticks: &mut tokio::time::Interval) -> bool {
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut context = Context::from_waker(std::task::Waker::noop());
     ticks.poll_tick(&mut context).is_ready()
 }
 

@@ -4,6 +4,7 @@ use super::Accepted;
 use super::worker::Worker;
 use crate::ClientId;
 use crate::clients::Address;
+use crate::pace::Pass;
 use crate::stream::{self, ClientStream};
 use core::cell::{Cell, RefCell};
 use core::future::poll_fn;
@@ -15,6 +16,14 @@ const READ_BYTES: usize = 64 << 10;
 const _: () = assert!(READ_BYTES >= ClientStream::READ_BYTES_MIN);
 /// Most bytes that are written to one client before the others have their turn.
 const WRITE_BYTES: usize = 64 << 10;
+
+/// What a client's task does next.
+enum Step {
+    /// It waits for a pass to write a piece of a large reply.
+    Bulk,
+    /// It closes the connection.
+    Over,
+}
 
 /// What the client's task and the turn share.
 pub(super) struct ClientShell {
@@ -54,7 +63,13 @@ impl ClientShell {
     }
 
     async fn serve(self: Rc<Self>, worker: Rc<Worker>) {
-        poll_fn(|cx| self.poll(cx, &worker)).await;
+        let mut pass = None;
+        while let Step::Bulk = poll_fn(|cx| self.poll(cx, &worker, &mut pass)).await {
+            // Whoever has come meanwhile is read first.
+            tokio::task::yield_now().await;
+            pass = Some(Rc::clone(&worker.pace).pass().await);
+        }
+        drop(pass);
         self.stream.finish().await;
         worker.clients.borrow_mut().remove(&self.id);
         worker.core.borrow_mut().client_close(self.id);
@@ -62,14 +77,19 @@ impl ClientShell {
         worker.turn.notify_one();
     }
 
-    /// Writes and reads what it can; ready when the connection is to be closed.
-    fn poll(&self, cx: &mut Context<'_>, worker: &Worker) -> Poll<()> {
+    /// Writes and reads what it can; ready when it needs a pass to write on, or when the connection is to be closed. A pass
+    /// is used up.
+    fn poll(&self, cx: &mut Context<'_>, worker: &Worker, pass: &mut Option<Pass>) -> Poll<Step> {
         let mut waker = self.waker.borrow_mut();
         if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             *waker = Some(cx.waker().clone());
         }
         drop(waker);
         let core = &mut *worker.core.borrow_mut();
+        let pass = pass.take();
+        if pass.is_none() && core.client_is_bulk(self.id) && !self.is_broken.get() {
+            return Poll::Ready(Step::Bulk);
+        }
         let mut budget = WRITE_BYTES;
         while let output @ [_, ..] = core.client_output(self.id) {
             if budget == 0 {
@@ -82,15 +102,16 @@ impl ClientShell {
                     budget -= count;
                     core.client_sent(self.id, count);
                 }
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Step::Over),
             }
         }
+        drop(pass);
         if core.has_work() {
             worker.turn.notify_one();
         }
         let is_lost = matches!(self.stream.poll_flush(cx), Poll::Ready(Err(_)));
         if is_lost || self.is_broken.get() || core.client_is_over(self.id) {
-            return Poll::Ready(());
+            return Poll::Ready(Step::Over);
         }
         self.is_parked.set(true);
         if !core.client_wants_input(self.id) {
@@ -99,7 +120,7 @@ impl ClientShell {
         let buffer = &mut worker.read_buffer.borrow_mut()[..READ_BYTES];
         match self.stream.poll_read(cx, buffer) {
             Poll::Pending => self.is_parked.set(false),
-            Poll::Ready(Err(_)) => return Poll::Ready(()),
+            Poll::Ready(Err(_)) => return Poll::Ready(Step::Over),
             Poll::Ready(Ok(count)) => {
                 if count == 0 {
                     core.client_end_input(self.id);
@@ -114,10 +135,10 @@ impl ClientShell {
         Poll::Pending
     }
 
-    /// Writes the client's replies, and wakes its task if there is something to do for it.
+    /// Writes the client's replies unless they are large, and wakes its task if there is something to do for it.
     pub(super) fn after_turn(&self, worker: &Worker) {
         let core = &mut *worker.core.borrow_mut();
-        let mut budget = WRITE_BYTES;
+        let mut budget = if core.client_is_bulk(self.id) { 0 } else { WRITE_BYTES };
         while let output @ [_, ..] = core.client_output(self.id)
             && budget > 0
         {
@@ -125,6 +146,7 @@ impl ClientShell {
                 Ok(count) => {
                     budget -= count;
                     core.client_sent(self.id, count);
+                    worker.pace.serves_others();
                 }
                 Err(error) => {
                     self.is_broken.set(stream::is_fatal(&error));

@@ -30,6 +30,8 @@ const RECONNECT_PAUSE_MAX: Duration = Duration::from_millis(500);
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(3);
 /// What the system keeps of replies that are not read: what a small one finds before it.
 const REPLY_BUFFER_BYTES: usize = 256 << 10;
+/// Bytes of one read after which others have their turn before the next.
+const LARGE_READ_BYTES: usize = 64 << 10;
 /// Capacity of the buffers that is kept when they are empty, bytes.
 const KEPT_BYTES: usize = 1 << 20;
 
@@ -173,7 +175,13 @@ async fn serve(worker: &Worker, link: &LinkShell, mut read: OwnedReadHalf) -> io
         let has_output = link.has_output();
         tokio::select! {
             result = poll_fn(|cx| poll_read(cx, worker, link, &mut read, &mut input)) => match result {
-                Ok(()) => worker.turn.notify_one(),
+                Ok(count) => {
+                    worker.turn.notify_one();
+                    if LARGE_READ_BYTES <= count {
+                        // There is more, perhaps for long: others have their turn.
+                        tokio::task::yield_now().await;
+                    }
+                }
                 Err(error) => return error,
             },
             result = poll_fn(|cx| poll_flush(cx, link)), if has_output => if let Err(error) = result {
@@ -187,14 +195,14 @@ async fn serve(worker: &Worker, link: &LinkShell, mut read: OwnedReadHalf) -> io
     }
 }
 
-/// Reads once and hands whole frames to the core; what is left of the last one goes to `input`.
+/// Reads once and hands whole frames to the core; what is left of the last one goes to `input`. Returns how much came.
 fn poll_read(
     cx: &mut Context<'_>,
     worker: &Worker,
     link: &LinkShell,
     read: &mut OwnedReadHalf,
     input: &mut Vec<u8>,
-) -> Poll<io::Result<()>> {
+) -> Poll<io::Result<usize>> {
     let mut buffer = worker.read_buffer.borrow_mut();
     let mut buffer = ReadBuf::new(&mut buffer);
     core::task::ready!(Pin::new(read).poll_read(cx, &mut buffer))?;
@@ -213,7 +221,7 @@ fn poll_read(
     if input.is_empty() {
         input.shrink_to(KEPT_BYTES);
     }
-    Poll::Ready(Ok(()))
+    Poll::Ready(Ok(buffer.filled().len()))
 }
 
 /// Handles the whole frames at the start of `bytes`; returns how many bytes they are.

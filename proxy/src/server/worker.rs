@@ -3,6 +3,7 @@
 use super::client::ClientShell;
 use super::link::{self, LinkShell};
 use super::{Accepted, STOP_GRACE, Shared, control, meta, random, wall_us};
+use crate::pace::BulkPace;
 use crate::session::Facts;
 use crate::{ClientId, LinkId, Proxy};
 use core::cell::{Cell, RefCell};
@@ -33,6 +34,8 @@ pub(super) struct Worker {
     pub(super) links: RefCell<BTreeMap<LinkId, Rc<LinkShell>>>,
     /// What every task reads into; nobody holds it across an await.
     pub(super) read_buffer: RefCell<Box<[u8]>>,
+    /// For replies of megabytes to clients.
+    pub(super) pace: Rc<BulkPace>,
     facts_due_us: Cell<u64>,
 }
 
@@ -59,6 +62,7 @@ pub(super) fn run(
         clients: RefCell::default(),
         links: RefCell::default(),
         read_buffer: RefCell::new(vec![0; READ_BYTES].into_boxed_slice()),
+        pace: Rc::default(),
         facts_due_us: Cell::new(0),
         shared,
     });

@@ -237,6 +237,11 @@ impl<D: Disk> WorkerCore<D> {
         Some((state.session.output(), is_over))
     }
 
+    /// Whether the client's output leaves at the [pace](ringfort_proxy::pace) of large replies.
+    pub fn client_is_bulk(&self, client: u64) -> bool {
+        self.ports.clients.get(client).is_some_and(|state| state.session.is_bulk())
+    }
+
     /// So much was sent to a client, which may let it go on.
     pub fn client_sent(&mut self, client: u64, count: usize, now: Now) {
         let Some(state) = self.ports.clients.get_mut(client) else { return };

@@ -129,17 +129,22 @@ impl<D: Disk> WorkerCore<D> {
         self.touch(id.0);
     }
 
-    /// Bytes to be sent on a link. Call [`WorkerCore::link_sent`] with what was sent; there may be more then.
-    pub fn link_output(&mut self, link: u64) -> &[u8] {
+    /// Bytes to be sent on a link. Call [`WorkerCore::link_sent`] with what was sent; there may be more then. Parts of bulk
+    /// replies only `with_bulk`.
+    pub fn link_output(&mut self, link: u64, with_bulk: bool) -> &[u8] {
         let Some(state) = self.ports.links.get_mut(link) else { return &[] };
-        state.replies.refill(&self.options.limits);
-        state.replies.output()
+        state.replies.output(with_bulk, &self.options.limits)
+    }
+
+    /// Whether a part of a bulk reply waits until it may be sent.
+    pub fn link_has_bulk(&self, link: u64) -> bool {
+        self.ports.links.get(link).is_some_and(|state| state.replies.has_bulk(&self.options.limits))
     }
 
     /// So much was sent on a link: reads that waited for room are executed.
     pub fn link_sent(&mut self, link: u64, count: usize, now: Now) {
         if let Some(state) = self.ports.links.get_mut(link) {
-            state.replies.sent(count, &self.options.limits);
+            state.replies.sent(count);
         }
         self.unpark(link, now);
     }

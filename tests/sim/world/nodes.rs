@@ -245,7 +245,7 @@ impl World {
         let mut out = Vec::new();
         for link in core.take_touched_links(now) {
             let mut bytes = Vec::new();
-            while let piece @ [_, ..] = core.link_output(link) {
+            while let piece @ [_, ..] = core.link_output(link, true) {
                 let count = piece.len();
                 bytes.extend_from_slice(piece);
                 core.link_sent(link, count, now);
