@@ -201,7 +201,7 @@ impl Proxied {
         self.cluster.run();
         let node = &mut self.cluster.nodes[0];
         for link in node.take_touched_links(NOW) {
-            while let output @ [_, ..] = node.link_output(link, true) {
+            while let (output @ [_, ..], _) = node.link_output(link) {
                 let count = output.len();
                 self.to_proxy.extend_from_slice(output);
                 node.link_sent(link, count, NOW);

@@ -172,8 +172,8 @@ impl Proxy {
     }
 
     /// Whether the client's output leaves at the [pace](crate::pace) of large replies.
-    pub fn client_is_bulk(&self, id: ClientId) -> bool {
-        self.clients.get(id.0).is_some_and(|client| client.session.is_bulk())
+    pub fn client_is_bulk(&mut self, id: ClientId) -> bool {
+        self.clients.get_mut(id.0).is_some_and(|client| client.session.is_bulk())
     }
 
     /// Forgets `count` bytes of the client's output, which have been sent. More may be decoded after it: run a turn when

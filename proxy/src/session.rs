@@ -216,6 +216,8 @@ pub struct Session {
     is_silent: bool,
     /// Whether somebody ended it.
     is_cut: bool,
+    /// See [`Session::is_bulk`].
+    is_bulk: bool,
     /// Bytes that are counted for it in [`Clients::held`](crate::clients::Clients::held).
     counted: usize,
     /// Most unanswered commands.
@@ -246,6 +248,7 @@ impl Session {
             is_put_back: false,
             is_silent: false,
             is_cut: false,
+            is_bulk: false,
             counted: 0,
             pipeline_max: PIPELINE_MAX,
             buffers: Buffers::GivenBack,
@@ -653,9 +656,11 @@ impl Session {
         if self.is_cut { &[] } else { self.replies.output() }
     }
 
-    /// Whether so much is to be sent that it leaves at the [pace](crate::pace) of large replies.
-    pub fn is_bulk(&self) -> bool {
-        !self.is_cut && BULK_BYTES <= self.replies.output_bytes()
+    /// Whether so much is to be sent, or was when it began, that it leaves at the [pace](crate::pace) of large replies.
+    pub fn is_bulk(&mut self) -> bool {
+        let bytes = self.replies.output_bytes();
+        self.is_bulk = BULK_BYTES <= bytes || self.is_bulk && bytes > 0;
+        self.is_bulk && !self.is_cut
     }
 
     /// Forgets `count` bytes of the output, which have been sent.

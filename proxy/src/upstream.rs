@@ -11,9 +11,9 @@ use bytes::Bytes;
 use core::cell::Cell;
 use ringfort_resp::{Command, Scope};
 use ringfort_ring::{NodeId, PartitionId};
-use ringfort_wire::frame::FRAME_HEADER_BYTES;
+use ringfort_wire::frame::{self, FRAME_HEADER_BYTES};
 use ringfort_wire::request::ReplyPart;
-use ringfort_wire::{ClusterMap, Reply, Request, Status, WireError};
+use ringfort_wire::{ClusterMap, Kind, Reply, Request, Status, WireError};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// First pause of a lane after a failed round, µs; it doubles with each further one.
@@ -390,7 +390,7 @@ impl Upstream {
         starved.into_iter().for_each(|p| self.make_ready(p));
     }
 
-    /// Takes a part of a large reply, and returns it when it is whole.
+    /// Takes a part of a large reply, says so to the node, and returns the reply when it is whole.
     ///
     /// # Errors
     /// It does not fit the parts before it.
@@ -404,6 +404,7 @@ impl Upstream {
         if !large.take(part) {
             return Err(WireError::Malformed("part of a reply"));
         }
+        frame::put(&mut link.output, Kind::PartTaken, |_| ());
         let is_whole = large.bytes.len() == part.whole_len as usize;
         Ok(link.large.take_if(|_| is_whole).map(|large| large.bytes.into()))
     }

@@ -281,7 +281,7 @@ impl PortTable {
 
     fn link_reply_large(&mut self, link: u64, id: u64, pieces: [Bytes; 3]) {
         let Some(state) = self.links.get_mut(link) else { return };
-        if state.replies.is_empty() {
+        if state.replies.is_flushed() {
             self.touched_links.push(link);
         }
         state.replies.put_large(LargeReply::new(id, pieces));
@@ -290,7 +290,7 @@ impl PortTable {
 
     fn link_reply(&mut self, link: u64, reply: &Reply<'_>) {
         let Some(state) = self.links.get_mut(link) else { return };
-        if state.replies.is_empty() {
+        if state.replies.is_flushed() {
             self.touched_links.push(link);
         }
         match reply.status {
@@ -302,6 +302,14 @@ impl PortTable {
             _ => state.replies.put(reply, &self.limits),
         }
         state.unanswered = state.unanswered.saturating_sub(1);
+    }
+
+    /// The proxy has taken a part of a large reply: the next may follow.
+    pub(super) fn part_taken(&mut self, link: u64) {
+        if let Some(state) = self.links.get_mut(link) {
+            state.replies.part_taken();
+            self.touched_links.push(link);
+        }
     }
 
     /// The largest reply to a read for which this worker has time.

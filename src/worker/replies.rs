@@ -8,7 +8,8 @@
 //!  park --------> parked: reads whose replies find no room; taken again by `take_parked` when there is
 //! ```
 //!
-//! A large reply of many parts is a bulk reply: each of its parts leaves when the caller says so (`with_bulk`).
+//! Few parts are ahead of what the proxy has taken, so that a small reply never finds many before it in the sockets.
+//! A large reply of many parts is a bulk reply: each of its parts leaves when the caller lets it (`let_bulk`).
 //!
 //! # Invariants
 //! - Replies to reads have at most `reply_room_bytes` and one small reply more, and one large reply.
@@ -17,7 +18,7 @@
 use crate::shard::limits::Limits;
 use bytes::Bytes;
 use ringfort_wire::GroupId;
-use ringfort_wire::request::{Reply, ReplyPart, Status};
+use ringfort_wire::request::{PARTS_MAX, Reply, ReplyPart, Status};
 use std::collections::VecDeque;
 
 /// Most reads with large replies that wait on one link, an eighth of its credit: who asks for values of megabytes leaves
@@ -96,6 +97,10 @@ pub(super) struct LinkReplies {
     small: Vec<u8>,
     /// Large ones: of reads one at most.
     large: VecDeque<LargeReply>,
+    /// Parts of them that were sent, and that the proxy has not said to have taken.
+    parts_ahead: usize,
+    /// Whether the next part of a bulk reply may be sent.
+    is_bulk_let: bool,
     /// Room for the replies of reads that are executed in this turn.
     reserved_bytes: usize,
     is_large_reserved: bool,
@@ -183,22 +188,35 @@ impl LinkReplies {
         current + self.small.len()
     }
 
-    /// Whether nothing is left to be sent.
-    pub(super) fn is_empty(&self) -> bool {
-        self.sent == self.current.len() && self.small.is_empty() && self.large.is_empty()
+    /// Whether nothing waits for the socket: what comes next must be told to whoever sends. Parts of large replies may wait
+    /// for something else.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.sent == self.current.len() && self.small.is_empty()
     }
 
-    /// Whether a part of a bulk reply waits for [`LinkReplies::output`] with `with_bulk`.
+    /// The proxy has taken a part. One that says so too often may have more ahead of it: that is its own loss.
+    pub(super) fn part_taken(&mut self) {
+        self.parts_ahead = self.parts_ahead.saturating_sub(1);
+    }
+
+    /// Whether a part of a bulk reply waits for [`LinkReplies::let_bulk`].
     pub(super) fn has_bulk(&self, limits: &Limits) -> bool {
-        self.large.front().is_some_and(|reply| reply.is_bulk(limits))
+        !self.is_bulk_let
+            && self.parts_ahead < PARTS_MAX
+            && self.large.front().is_some_and(|reply| reply.is_bulk(limits))
     }
 
-    /// The next bytes to send; none of a bulk reply's next part without `with_bulk`.
-    pub(super) fn output(&mut self, with_bulk: bool, limits: &Limits) -> &[u8] {
+    /// Lets the next part of a bulk reply be sent, in its turn.
+    pub(super) fn let_bulk(&mut self) {
+        self.is_bulk_let = true;
+    }
+
+    /// The next bytes to send, and whether they are of a large reply.
+    pub(super) fn output(&mut self, limits: &Limits) -> (&[u8], bool) {
         if self.sent == self.current.len() {
-            self.refill(with_bulk, limits);
+            self.refill(limits);
         }
-        &self.current[self.sent..]
+        (&self.current[self.sent..], self.is_current_large)
     }
 
     /// Forgets `count` bytes of the output, which have been sent.
@@ -208,15 +226,19 @@ impl LinkReplies {
     }
 
     /// All of `current` is sent: parts of large replies and small ones take turns.
-    fn refill(&mut self, with_bulk: bool, limits: &Limits) {
+    fn refill(&mut self, limits: &Limits) {
         self.sent = 0;
         self.current.clear();
         self.current.shrink_to(KEPT_BYTES);
         let was_large = std::mem::replace(&mut self.is_current_large, false);
         if (!was_large || self.small.is_empty())
-            && let Some(reply) = self.large.front_mut().filter(|reply| with_bulk || !reply.is_bulk(limits))
+            && self.parts_ahead < PARTS_MAX
+            && let Some(reply) =
+                self.large.front_mut().filter(|reply| self.is_bulk_let || !reply.is_bulk(limits))
         {
+            self.is_bulk_let &= !reply.is_bulk(limits);
             self.is_current_large = true;
+            self.parts_ahead += 1;
             if !reply.put_part(limits.large_reply_bytes, &mut self.current) {
                 self.large.pop_front();
             }
@@ -245,10 +267,18 @@ mod tests {
     /// Sends everything, `step` bytes at a time; the ids in the order in which their replies are whole.
     fn send_all(replies: &mut LinkReplies, step: usize) -> Vec<u64> {
         let mut bytes = Vec::new();
-        while let output @ [_, ..] = replies.output(true, &LIMITS) {
-            let piece = output[..step.min(output.len())].to_vec();
-            replies.sent(piece.len());
-            bytes.extend(piece);
+        loop {
+            replies.let_bulk();
+            while let (output @ [_, ..], _) = replies.output(&LIMITS) {
+                let piece = output[..step.min(output.len())].to_vec();
+                replies.sent(piece.len());
+                bytes.extend(piece);
+                replies.let_bulk();
+            }
+            if replies.parts_ahead == 0 {
+                break;
+            }
+            replies.part_taken();
         }
         let (mut ids, mut rest, mut come) = (Vec::new(), &bytes[..], 0);
         while let Some(frame) = frame::next(rest).unwrap() {
@@ -265,7 +295,7 @@ mod tests {
             }
             rest = &rest[frame.consumed..];
         }
-        assert!(rest.is_empty() && replies.is_empty());
+        assert!(rest.is_empty() && replies.is_flushed() && replies.large.is_empty());
         ids
     }
 
@@ -289,19 +319,45 @@ mod tests {
         let mut replies = LinkReplies::default();
         put(&mut replies, 10, 10 * BULK_PARTS);
         put(&mut replies, 1, 5);
-        let small = replies.output(false, &LIMITS).len();
+        let small = replies.output(&LIMITS).0.len();
         replies.sent(small);
-        assert!(replies.output(false, &LIMITS).is_empty() && !replies.is_empty());
-        for parts_left in (0..BULK_PARTS).rev() {
-            assert!(replies.has_bulk(&LIMITS));
-            let part = replies.output(true, &LIMITS).len();
-            assert_eq!(replies.output(false, &LIMITS).len(), part, "one that has begun goes on");
+        assert!(replies.is_flushed() && replies.output(&LIMITS).0.is_empty());
+        for _ in 0..BULK_PARTS {
+            assert!(replies.has_bulk(&LIMITS) && replies.output(&LIMITS).0.is_empty());
+            replies.let_bulk();
+            assert!(!replies.has_bulk(&LIMITS), "it need not be let twice");
+            let part = replies.output(&LIMITS).0.len();
             replies.sent(part);
-            assert_eq!(replies.is_empty(), parts_left == 0);
+            replies.part_taken();
         }
-        assert!(!replies.has_bulk(&LIMITS));
+        assert!(!replies.has_bulk(&LIMITS) && replies.output(&LIMITS).0.is_empty());
         put(&mut replies, 11, 10 * BULK_PARTS - 1);
-        assert!(!replies.output(false, &LIMITS).is_empty(), "this one is large, and not bulk");
+        assert!(!replies.output(&LIMITS).0.is_empty(), "this one is large, and not bulk");
+    }
+
+    #[test]
+    fn few_parts_are_ahead_of_the_proxy_and_small_replies_pass_them() {
+        for bytes in [100, 10 * BULK_PARTS] {
+            let mut replies = LinkReplies::default();
+            put(&mut replies, 10, bytes);
+            let mut parts = 0;
+            replies.let_bulk();
+            while let (part @ [_, ..], true) = replies.output(&LIMITS) {
+                parts += 1;
+                let part = part.len();
+                replies.sent(part);
+                replies.let_bulk();
+            }
+            assert_eq!(parts, PARTS_MAX);
+            assert!(replies.is_flushed());
+            put(&mut replies, 1, 5);
+            let small = replies.output(&LIMITS).0.len();
+            assert_ne!(small, 0);
+            replies.sent(small);
+            assert!(replies.output(&LIMITS).0.is_empty());
+            replies.part_taken();
+            assert!(!replies.output(&LIMITS).0.is_empty());
+        }
     }
 
     #[test]

@@ -592,9 +592,9 @@ impl Shell {
         while !connection.is_broken.get() {
             let (wants_input, has_output, has_bulk) = {
                 let mut core = self.core.borrow_mut();
-                (core.link_wants_input(id), !core.link_output(id, false).is_empty(), core.link_has_bulk(id))
+                (core.link_wants_input(id), !core.link_output(id).0.is_empty(), core.link_has_bulk(id))
             };
-            if has_bulk && !has_output && next_pass.is_none() {
+            if has_bulk && next_pass.is_none() {
                 next_pass = Some(Box::pin(Rc::clone(&self.pace).pass()));
             }
             let ready = tokio::select! {
@@ -640,9 +640,12 @@ impl Shell {
         let Some(connection) = self.links.borrow().get(&id).cloned() else { return };
         let now = self.clock.now();
         let mut core = self.core.borrow_mut();
+        if pass.is_some() {
+            core.link_let_bulk(id);
+        }
         let mut budget = WRITE_BYTES;
         while !connection.is_broken.get()
-            && let output @ [_, ..] = core.link_output(id, pass.is_some())
+            && let (output @ [_, ..], is_large) = core.link_output(id)
         {
             let output = &output[..output.len().min(budget)];
             let send = |bytes: &[u8]| connection.stream.try_write(bytes);
@@ -658,7 +661,7 @@ impl Shell {
                 Ok(count) => {
                     budget -= count;
                     core.link_sent(id, count, now);
-                    if pass.is_none() {
+                    if !is_large {
                         self.pace.serves_others();
                     }
                 }
@@ -710,7 +713,7 @@ impl Shell {
             };
             let Ok(ready) = ready else { break };
             if ready.is_writable() {
-                let is_bulk = self.core.borrow().client_is_bulk(client);
+                let is_bulk = self.core.borrow_mut().client_is_bulk(client);
                 let pass = if is_bulk { Some(Rc::clone(&self.pace).pass().await) } else { None };
                 self.flush_client(client, pass);
                 tokio::task::yield_now().await;
@@ -740,33 +743,41 @@ impl Shell {
     fn flush_client(&self, client: u64, pass: Option<Pass>) {
         let Some(connection) = self.clients.borrow().get(&client).cloned() else { return };
         let mut core = self.core.borrow_mut();
-        let is_held = pass.is_none() && core.client_is_bulk(client);
-        let Some((output, is_over)) = core.client_output(client) else { return };
         if connection.is_broken.get() {
             return;
         }
+        let mut budget = if pass.is_none() && core.client_is_bulk(client) { 0 } else { WRITE_BYTES };
+        let mut has_sent = false;
         let send = |bytes: &[u8]| connection.stream.try_write(bytes);
-        let budget = if is_held { 0 } else { WRITE_BYTES };
-        let sent = match &output[..output.len().min(budget)] {
-            [] => Ok(0),
-            output => sent(failpoint::torn(Point::ClientReplyTorn, output, send)),
-        };
-        let Ok(sent) = sent else {
-            connection.is_broken.set(true);
-            return connection.wake.notify_one();
-        };
-        let is_left = sent < output.len();
-        if sent > 0 {
-            core.client_sent(client, sent, self.clock.now());
-            if pass.is_none() {
-                self.pace.serves_others();
+        while budget > 0
+            && let Some((output @ [_, ..], _)) = core.client_output(client)
+        {
+            let output = &output[..output.len().min(budget)];
+            match sent(failpoint::torn(Point::ClientReplyTorn, output, send)) {
+                Ok(0) => break,
+                Ok(count) => {
+                    core.client_sent(client, count, self.clock.now());
+                    budget -= count;
+                    has_sent = true;
+                }
+                Err(_) => {
+                    connection.is_broken.set(true);
+                    return connection.wake.notify_one();
+                }
             }
+        }
+        if has_sent {
             if core.wants_turn() {
                 self.inbox.wake.notify_one();
             }
+            if pass.is_none() {
+                self.pace.serves_others();
+            }
         }
         // The task looks again: at what is left, at whether it may read on, at the end of the session.
-        if is_left || is_over || core.client_output(client).is_none_or(|(_, over)| over) || sent > 0 {
+        if has_sent
+            || core.client_output(client).is_none_or(|(output, is_over)| is_over || !output.is_empty())
+        {
             connection.wake.notify_one();
         }
     }

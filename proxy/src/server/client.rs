@@ -101,6 +101,9 @@ impl ClientShell {
                 Poll::Ready(Ok(count @ 1..)) => {
                     budget -= count;
                     core.client_sent(self.id, count);
+                    if pass.is_none() {
+                        worker.pace.serves_others();
+                    }
                 }
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Step::Over),
             }

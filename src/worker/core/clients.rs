@@ -238,8 +238,8 @@ impl<D: Disk> WorkerCore<D> {
     }
 
     /// Whether the client's output leaves at the [pace](ringfort_proxy::pace) of large replies.
-    pub fn client_is_bulk(&self, client: u64) -> bool {
-        self.ports.clients.get(client).is_some_and(|state| state.session.is_bulk())
+    pub fn client_is_bulk(&mut self, client: u64) -> bool {
+        self.ports.clients.get_mut(client).is_some_and(|state| state.session.is_bulk())
     }
 
     /// So much was sent to a client, which may let it go on.

@@ -53,8 +53,10 @@ impl<D: Disk> WorkerCore<D> {
     fn requests(&mut self, link: u64, input: &[u8], now: Now) -> Result<usize, WireError> {
         let mut start = 0;
         while let Some(frame) = frame::next(&input[start..])? {
-            if frame.kind == Kind::Request {
-                self.request(link, &Request::decode(frame.body)?, now)?;
+            match frame.kind {
+                Kind::Request => self.request(link, &Request::decode(frame.body)?, now)?,
+                Kind::PartTaken => self.ports.part_taken(link),
+                _ => {}
             }
             start += frame.consumed;
         }
@@ -129,14 +131,21 @@ impl<D: Disk> WorkerCore<D> {
         self.touch(id.0);
     }
 
-    /// Bytes to be sent on a link. Call [`WorkerCore::link_sent`] with what was sent; there may be more then. Parts of bulk
-    /// replies only `with_bulk`.
-    pub fn link_output(&mut self, link: u64, with_bulk: bool) -> &[u8] {
-        let Some(state) = self.ports.links.get_mut(link) else { return &[] };
-        state.replies.output(with_bulk, &self.options.limits)
+    /// Bytes to be sent on a link, and whether they are of a large reply. Call [`WorkerCore::link_sent`] with what was sent; there may be more then. Of a
+    /// bulk reply there is a part for each [`WorkerCore::link_let_bulk`].
+    pub fn link_output(&mut self, link: u64) -> (&[u8], bool) {
+        let Some(state) = self.ports.links.get_mut(link) else { return (&[], false) };
+        state.replies.output(&self.options.limits)
     }
 
-    /// Whether a part of a bulk reply waits until it may be sent.
+    /// Lets one part of a bulk reply be sent.
+    pub fn link_let_bulk(&mut self, link: u64) {
+        if let Some(state) = self.ports.links.get_mut(link) {
+            state.replies.let_bulk();
+        }
+    }
+
+    /// Whether a part of a bulk reply waits for [`WorkerCore::link_let_bulk`].
     pub fn link_has_bulk(&self, link: u64) -> bool {
         self.ports.links.get(link).is_some_and(|state| state.replies.has_bulk(&self.options.limits))
     }

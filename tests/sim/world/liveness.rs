@@ -55,8 +55,11 @@ impl World {
             |(_, group)| {
                 let proven = group.seats.iter().filter(|seat| !group.is_unproven(seat.replica));
                 let before: Vec<&MapSeat> = proven.chain(&group.leaving).collect();
-                let is_left =
-                    |seat: &&&MapSeat| !is_spared(&seat.node) && !group.lost.contains(&seat.replica);
+                // One that stands aside votes no more.
+                let is_aside = |seat: &MapSeat| group.asides.iter().any(|a| a.replica == seat.replica);
+                let is_left = |seat: &&&MapSeat| {
+                    !is_spared(&seat.node) && !group.lost.contains(&seat.replica) && !is_aside(seat)
+                };
                 let left = before.iter().filter(is_left).count();
                 let after = group.seats.iter().filter(|seat| !is_spared(&seat.node)).count();
                 let is_first = group.seats.len() > 2 && left < 2;

@@ -245,10 +245,12 @@ impl World {
         let mut out = Vec::new();
         for link in core.take_touched_links(now) {
             let mut bytes = Vec::new();
-            while let piece @ [_, ..] = core.link_output(link, true) {
+            core.link_let_bulk(link);
+            while let (piece @ [_, ..], _) = core.link_output(link) {
                 let count = piece.len();
                 bytes.extend_from_slice(piece);
                 core.link_sent(link, count, now);
+                core.link_let_bulk(link);
             }
             out.push((false, link, bytes));
         }
