@@ -34,6 +34,8 @@ pub struct Limits {
     pub reply_room_bytes: usize,
     /// Size from which on a reply is large: of those to reads one at a time is on its way on a link.
     pub large_reply_bytes: usize,
+    /// Most parts of large replies on a link that the proxy has not said to have taken: what a small reply finds before it.
+    pub parts_ahead: usize,
 }
 
 impl Limits {
@@ -52,6 +54,7 @@ impl Limits {
         snapshot_step_bytes: 64 << 10,
         reply_room_bytes: 8 << 20,
         large_reply_bytes: 64 << 10,
+        parts_ahead: 3,
     };
 }
 

@@ -18,7 +18,7 @@
 use crate::shard::limits::Limits;
 use bytes::Bytes;
 use ringfort_wire::GroupId;
-use ringfort_wire::request::{PARTS_MAX, Reply, ReplyPart, Status};
+use ringfort_wire::request::{Reply, ReplyPart, Status};
 use std::collections::VecDeque;
 
 /// Most reads with large replies that wait on one link, an eighth of its credit: who asks for values of megabytes leaves
@@ -202,7 +202,7 @@ impl LinkReplies {
     /// Whether a part of a bulk reply waits for [`LinkReplies::let_bulk`].
     pub(super) fn has_bulk(&self, limits: &Limits) -> bool {
         !self.is_bulk_let
-            && self.parts_ahead < PARTS_MAX
+            && self.parts_ahead < limits.parts_ahead
             && self.large.front().is_some_and(|reply| reply.is_bulk(limits))
     }
 
@@ -232,7 +232,7 @@ impl LinkReplies {
         self.current.shrink_to(KEPT_BYTES);
         let was_large = std::mem::replace(&mut self.is_current_large, false);
         if (!was_large || self.small.is_empty())
-            && self.parts_ahead < PARTS_MAX
+            && self.parts_ahead < limits.parts_ahead
             && let Some(reply) =
                 self.large.front_mut().filter(|reply| self.is_bulk_let || !reply.is_bulk(limits))
         {
@@ -348,7 +348,7 @@ mod tests {
                 replies.sent(part);
                 replies.let_bulk();
             }
-            assert_eq!(parts, PARTS_MAX);
+            assert_eq!(parts, LIMITS.parts_ahead);
             assert!(replies.is_flushed());
             put(&mut replies, 1, 5);
             let small = replies.output(&LIMITS).0.len();

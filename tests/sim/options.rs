@@ -331,6 +331,8 @@ impl Options {
         let mut tiny = |most: u64, usual: u64| if rng.one_in(3) { rng.spread(1, most) } else { usual };
         let mut tiny_later =
             |most: u64, usual: u64| if later.one_in(3) { later.spread(1, most) } else { usual };
+        let reply_room_bytes = tiny_later(100, usual.reply_room_bytes as u64) as usize;
+        let large_reply_bytes = tiny_later(10, usual.large_reply_bytes as u64) as usize;
         Limits {
             inflight_entries: tiny(2, usual.inflight_entries as u64) as usize,
             entry_bytes: tiny(200, usual.entry_bytes as u64) as usize,
@@ -342,8 +344,10 @@ impl Options {
             committed_bytes: tiny(200, usual.committed_bytes),
             cache_bytes: tiny(1_000, usual.cache_bytes as u64) as usize,
             snapshot_step_bytes: tiny(100, usual.snapshot_step_bytes as u64) as usize,
-            reply_room_bytes: tiny_later(100, usual.reply_room_bytes as u64) as usize,
-            large_reply_bytes: tiny_later(10, usual.large_reply_bytes as u64) as usize,
+            reply_room_bytes,
+            large_reply_bytes,
+            // A list in parts of a few bytes: each round of question and answer must bring some of it.
+            parts_ahead: usual.parts_ahead + 512 / large_reply_bytes,
             seed_log_bytes: usual.seed_log_bytes,
         }
     }
@@ -375,7 +379,8 @@ impl Options {
             seed_log_bytes: 0,
             snapshot_step_bytes: 1,
             reply_room_bytes: 1,
-            large_reply_bytes: 1,
+            large_reply_bytes: 64,
+            parts_ahead: 1,
             ..Limits::default()
         };
         self.proxy_limits = ProxyLimits {

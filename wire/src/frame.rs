@@ -29,7 +29,7 @@ pub enum Kind {
     Reply = 11,
     /// A part of a large one ([`crate::request::ReplyPart`]).
     ReplyPart = 12,
-    /// The proxy has taken one of those, and no body: at most [`crate::request::PARTS_MAX`] are sent ahead of that.
+    /// The proxy has taken one of those, and no body: few are sent ahead of that.
     PartTaken = 13,
     /// Asks for the cluster map if its epoch is above the one in the body (8 bytes); the answer may wait for such a map
     /// for so many milliseconds (4 bytes, at most [`MAP_WAIT_MS_MAX`]).

@@ -209,9 +209,6 @@ impl<'a> Reply<'a> {
     }
 }
 
-/// Most parts of large replies on a link that the proxy has not said to have taken: what a small reply finds before it.
-pub const PARTS_MAX: usize = 3;
-
 /// A part of a reply that is too large to hold up the others on its link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReplyPart<'a> {
