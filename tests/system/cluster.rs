@@ -383,6 +383,19 @@ impl Cluster {
         Ok(replicas(&self.node_json(n)?)?.values().map(|replica| replica.keys).sum())
     }
 
+    /// Waits until a load has left keys on a node. Its replicas may be an entry behind all the while.
+    #[track_caller]
+    pub(crate) fn wait_for_load(&self, n: usize) {
+        eventually("load", START, || {
+            let node = self.node_json(n)?;
+            let groups = node["groups"].as_array().ok_or("no groups")?;
+            match groups.iter().filter_map(|group| group["keys"].as_u64()).sum() {
+                0..50 => Err("too few keys".to_owned()),
+                _ => Ok(()),
+            }
+        });
+    }
+
     /// Waits until all replicas of every group have applied the same entries and hold the same keys.
     #[track_caller]
     pub(crate) fn wait_until_equal(&self) {

@@ -44,12 +44,7 @@ fn wait_until_healthy(cluster: &Cluster) {
 fn load(cluster: &Cluster, seconds: u64) -> JoinHandle<Report> {
     let options = cluster.check_options(Duration::from_secs(seconds));
     let checking = std::thread::spawn(move || check::run(&options).expect("the check can run"));
-    // A follower is an entry behind all the while.
-    let keys = || cluster.client().call("DBSIZE").trim().trim_start_matches(':').parse::<u64>().unwrap_or(0);
-    eventually("load", START, || match keys() {
-        0..50 => Err("too few keys".to_owned()),
-        _ => Ok(()),
-    });
+    cluster.wait_for_load(0);
     checking
 }
 

@@ -66,10 +66,7 @@ fn a_node_comes_and_goes_under_load() {
     });
     let options = cluster.check_options(Duration::from_secs(10));
     let checking = std::thread::spawn(move || check::run(&options));
-    eventually("load", START, || match cluster.keys_on(0)? {
-        0..50 => Err("too few keys".to_owned()),
-        _ => Ok(()),
-    });
+    cluster.wait_for_load(0);
     let said = apply(&cluster, &[]);
     assert!(said.contains("12 of 48 move, the minimum") && said.contains("done in "), "{said}");
     eventually("a fair share of the leaders", START, || match shares(&cluster) {
@@ -204,10 +201,7 @@ fn a_node_that_stays_away_is_replaced_until_it_is_back() {
     });
     let options = cluster.check_options(Duration::from_secs(20));
     let checking = std::thread::spawn(move || check::run(&options));
-    eventually("load", START, || match cluster.keys_on(3)? {
-        0..50 => Err("too few keys".to_owned()),
-        _ => Ok(()),
-    });
+    cluster.wait_for_load(3);
     cluster.kill(3);
     eventually("three live replicas of every partition", 2 * START, || {
         let status = cluster.status();

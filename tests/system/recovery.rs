@@ -17,10 +17,7 @@ fn a_lost_data_folder_is_seeded_from_the_others_under_load() {
     let mut cluster = Cluster::start(Options::default());
     let options = cluster.check_options(Duration::from_secs(8));
     let checking = std::thread::spawn(move || check::run(&options));
-    eventually("load", START, || match cluster.keys_on(0)? {
-        0..50 => Err("too few keys".to_owned()),
-        _ => Ok(()),
-    });
+    cluster.wait_for_load(0);
     lose_folder(&mut cluster, 2);
     cluster.start_node(2);
     cluster.wait_until_whole();
