@@ -7,7 +7,7 @@ use super::raft::tests::{NoDisk, start};
 use super::raft::{ELECTION_TICKS_MAX, HEARTBEAT_TICKS, Message, ProposeError, TICK_MS};
 use super::*;
 use ringfort_resp::{Command, Protocol};
-use ringfort_store::{LargeValue, Policy};
+use ringfort_store::{LargeValue, MemoryLimit, Policy};
 use ringfort_wire::request::CommandBody;
 
 /// What a replica has sent and answered.
