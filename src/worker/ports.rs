@@ -486,3 +486,38 @@ impl Ports for PortTable {
 pub fn worker_of(group: GroupId, workers: u16) -> u16 {
     group.partition().map_or(0, |p| p.0 % workers.max(1))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sends what a link has, and returns how much that was.
+    fn flush(ports: &mut PortTable, link: u64) -> usize {
+        let replies = &mut ports.links.get_mut(link).unwrap().replies;
+        let mut sent = 0;
+        while let (output @ [_, ..], _) = replies.output(&Limits::USUAL) {
+            let count = output.len();
+            replies.sent(count);
+            sent += count;
+        }
+        sent
+    }
+
+    #[test]
+    fn a_small_reply_is_sent_by_the_turn_while_a_part_of_a_bulk_reply_waits() {
+        let mut ports = PortTable::new(0, Limits::USUAL);
+        let link = ports.links.insert(Link::default());
+        let value = Bytes::from(vec![b'v'; 32 * Limits::USUAL.large_reply_bytes]);
+        ports.link_reply_large(link, 1, [Bytes::from_static(b"head"), value, Bytes::from_static(b"\r\n")]);
+        assert_eq!(std::mem::take(&mut ports.touched_links), [link]);
+        assert_eq!(flush(&mut ports, link), 0, "it waits until it is let");
+        for id in 2..4 {
+            ports.link_reply(link, &Reply { id, status: Status::Done(b"+OK\r\n") });
+            assert_eq!(std::mem::take(&mut ports.touched_links), [link]);
+            assert_ne!(flush(&mut ports, link), 0);
+        }
+        // What the proxy has taken makes room for the next part.
+        ports.part_taken(link);
+        assert_eq!(ports.touched_links, [link]);
+    }
+}

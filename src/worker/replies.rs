@@ -17,6 +17,7 @@
 
 use crate::shard::limits::Limits;
 use bytes::Bytes;
+use ringfort_proxy::pace::BULK_BYTES;
 use ringfort_wire::GroupId;
 use ringfort_wire::request::{Reply, ReplyPart, Status};
 use std::collections::VecDeque;
@@ -28,8 +29,9 @@ pub(super) const PARKED_LARGE_MAX: usize = 1024;
 const PARKED_MAX_US: u64 = 5_000_000;
 /// Capacity of a buffer that is kept when it is empty, bytes.
 const KEPT_BYTES: usize = 1 << 20;
-/// Parts of a reply from which on it is a bulk reply.
+/// Parts of a reply from which on it is a bulk reply: as many bytes as for a client, with the limits of a process.
 const BULK_PARTS: usize = 16;
+const _: () = assert!(BULK_PARTS * Limits::USUAL.large_reply_bytes == BULK_BYTES);
 
 /// A read that waits for room for its reply.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -29,7 +29,8 @@ pub enum Kind {
     Reply = 11,
     /// A part of a large one ([`crate::request::ReplyPart`]).
     ReplyPart = 12,
-    /// The proxy has taken one of those, and no body: few are sent ahead of that.
+    /// The proxy has taken one of those; no body. A node sends so few ahead of that (its limit `parts_ahead`) that a small
+    /// reply never finds many bytes before it.
     PartTaken = 13,
     /// Asks for the cluster map if its epoch is above the one in the body (8 bytes); the answer may wait for such a map
     /// for so many milliseconds (4 bytes, at most [`MAP_WAIT_MS_MAX`]).
