@@ -248,7 +248,7 @@ impl Raft {
             raw,
             seed: start.seed,
             rank: start.rank,
-            timeout: (0, 0),
+            timeout: (0, 0), // drawn below, whatever the term
             silent_ticks,
             membership: start.membership,
             changed_at: 0,

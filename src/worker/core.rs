@@ -235,6 +235,7 @@ impl<D: Disk> WorkerCore<D> {
             self.dirty.push(group);
         }
     }
+
     /// Number of workers of a node, 1 while it is not known.
     pub fn peer_workers(&self, node: &NodeId) -> u16 {
         self.ports.peer_workers(node).max(1)

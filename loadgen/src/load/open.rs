@@ -2,8 +2,9 @@
 //!
 //! A closed loop slows down with the server, so it never sees the requests that users would have sent meanwhile
 //! ("coordinated omission", Tene 2013). Here request k of a thread is due at `start + k / rate` and goes to client k
-//! modulo their number; in bursts of B it is due when the first of its B is, and they go to one client. A timer of the kernel (the runtime's have a precision of a millisecond) wakes the sender, which
-//! sends all that is due. While a connection is broken its requests wait, and their latency goes on counting.
+//! modulo their number; in bursts of B it is due when the first of its B is, and they go to one client. A timer of the
+//! kernel (the runtime's have a precision of a millisecond) wakes the sender, which sends all that is due. While a
+//! connection is broken its requests wait, and their latency goes on counting.
 
 use std::cell::RefCell;
 use std::io;

@@ -110,13 +110,10 @@ impl Message {
             m.request_snapshot,
         ];
         let has_snapshot = m.get_msg_type() == MessageType::MsgSnapshot;
-        let mut fixed = [0; 1 + 8 * 9 + 1];
-        fixed[0] = m.get_msg_type() as u8;
-        for (at, n) in fixed[1..].chunks_exact_mut(8).zip(numbers) {
-            at.copy_from_slice(&n.to_le_bytes());
-        }
-        fixed[73] = u8::from(m.reject) | u8::from(has_snapshot) << 1;
-        out.extend_from_slice(&fixed);
+        out.reserve(1 + size_of_val(&numbers) + 1);
+        out.push(m.get_msg_type() as u8);
+        out.extend_from_slice(numbers.map(u64::to_le_bytes).as_flattened());
+        out.push(u8::from(m.reject) | u8::from(has_snapshot) << 1);
         put_bytes(out, &m.context);
         if has_snapshot {
             let meta = m.get_snapshot().get_metadata();
