@@ -26,6 +26,8 @@ use std::collections::BTreeMap;
 const SWEEP_US: u64 = 10_000;
 /// Interval at which silent clients and buffers that nobody uses are looked for, µs.
 const IDLE_LOOK_US: u64 = 1_000_000;
+/// What stands for a reply that nobody waits for.
+const UNWANTED: &[u8] = b"-ERR the client is gone\r\n";
 
 /// A client connection of one [`Proxy`]; never used again for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -143,7 +145,7 @@ impl Proxy {
         }
     }
 
-    /// A client is gone. What it asked for is done all the same; the replies are dropped.
+    /// A client is gone. What it asked for is done all the same; the replies are dropped, large ones at their first part.
     pub fn client_close(&mut self, id: ClientId) {
         self.clients.remove(id.0);
     }
@@ -299,7 +301,8 @@ impl Proxy {
         self.upstream.link_heard(link);
     }
 
-    /// A part of a large reply came on a link. Returns the reply when it is whole.
+    /// A part of a large reply came on a link. Returns the pieces of the reply when it is whole; where nobody waits for it any more, the
+    /// node is told to send no more of it.
     ///
     /// # Errors
     /// It does not fit the parts before it: drop the link.
@@ -308,10 +311,21 @@ impl Proxy {
         link: LinkId,
         part: &ReplyPart<'_>,
         now_us: u64,
-    ) -> Result<Option<Bytes>, WireError> {
+    ) -> Result<Option<Vec<Bytes>>, WireError> {
+        let has_client = |origin| match origin {
+            Origin::Whole { client, .. } => self.clients.get(client).is_some(),
+            Origin::Part { gather, .. } => {
+                self.gatherings.get(gather).is_some_and(|g| self.clients.get(g.client).is_some())
+            }
+        };
+        if !self.upstream.is_waited_for(part.id, has_client) {
+            self.upstream.refuse_part(link, part);
+            self.handle_reply(link, &Reply { id: part.id, status: Status::Refused(UNWANTED) }, None, now_us);
+            return Ok(None);
+        }
         let whole = self.upstream.take_part(link, part)?;
-        if let Some(whole) = &whole {
-            self.handle_reply(link, &Reply { id: part.id, status: Status::Done(whole) }, Some(whole), now_us);
+        if let Some(pieces) = &whole {
+            self.handle_reply(link, &Reply { id: part.id, status: Status::Done(&[]) }, Some(pieces), now_us);
         }
         Ok(whole)
     }
@@ -321,15 +335,15 @@ impl Proxy {
         self.handle_reply(link, reply, None, now_us);
     }
 
-    /// `shared`: the bytes of the reply, to be kept as they are.
-    fn handle_reply(&mut self, link: LinkId, reply: &Reply<'_>, shared: Option<&Bytes>, now_us: u64) {
+    /// `pieces`: the bytes of the reply, to be kept as they are, in place of those in it.
+    fn handle_reply(&mut self, link: LinkId, reply: &Reply<'_>, pieces: Option<&[Bytes]>, now_us: u64) {
         self.set_now(now_us);
         let (p, outcome) = self.upstream.handle_reply(link, reply);
         let bytes = match reply.status {
             Status::Done(bytes) | Status::Refused(bytes) => bytes,
             _ => &[],
         };
-        let answer = || shared.map_or(Answer::Copied(bytes), |shared| Answer::Shared(vec![shared.clone()]));
+        let answer = || pieces.map_or(Answer::Copied(bytes), |pieces| Answer::Shared(pieces.to_vec()));
         match outcome {
             Outcome::Nothing => {}
             Outcome::Deliver(origin) => self.deliver(origin, answer()),

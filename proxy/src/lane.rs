@@ -483,6 +483,11 @@ impl<O> Lane<O> {
         self.reads_sent.remove(&number).map(|read| read.call)
     }
 
+    /// Who waits for the reply to a read that was sent.
+    pub(crate) fn reader(&self, number: u64) -> Option<&O> {
+        self.reads_sent.get(&number).map(|read| &read.call.origin)
+    }
+
     /// Ends the round: everything unanswered is to be sent again.
     pub(crate) fn go_back(&mut self, is_failure: bool) {
         self.round += 1;

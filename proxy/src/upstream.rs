@@ -28,8 +28,9 @@ const LANE_QUANTUM: usize = 64;
 /// Most buffers of answered commands that are kept for the next ones, and the capacity up to which one is, bytes.
 const SPARES_MAX: usize = 1024;
 const SPARE_BYTES_MAX: usize = 1 << 10;
-/// Bytes of a large reply after which its length is believed.
-const LARGE_TRUSTED_BYTES: usize = 1 << 20;
+/// Bytes of a large reply that are kept in one piece: megabytes in one would be memory of the system's, filled with zeros
+/// first and given back at once, which takes milliseconds.
+const PIECE_BYTES: usize = 64 << 10;
 /// Most workers of a node; a handshake that tells of more is refused.
 pub const NODE_WORKERS_MAX: u16 = 256;
 
@@ -118,19 +119,36 @@ struct Node {
 struct LargeReply {
     id: u64,
     whole_len: u32,
-    bytes: Vec<u8>,
+    len: usize,
+    pieces: Vec<Bytes>,
+    /// The next of them, not full yet.
+    piece: Vec<u8>,
 }
 
 impl LargeReply {
+    fn new(part: &ReplyPart<'_>) -> Self {
+        Self { id: part.id, whole_len: part.whole_len, len: 0, pieces: Vec::new(), piece: Vec::new() }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.len == self.whole_len as usize
+    }
+
     /// Takes the next part; `false`: it is of another reply, or too long.
     fn take(&mut self, part: &ReplyPart<'_>) -> bool {
-        let len = self.bytes.len() + part.bytes.len();
+        let len = self.len + part.bytes.len();
         let fits = self.id == part.id && self.whole_len == part.whole_len && len <= part.whole_len as usize;
         if fits {
-            // No memory for what only a length speaks of.
-            let wanted = if self.bytes.len() < LARGE_TRUSTED_BYTES { len } else { part.whole_len as usize };
-            self.bytes.reserve_exact(wanted - self.bytes.len());
-            self.bytes.extend_from_slice(part.bytes);
+            self.len = len;
+            let mut rest = part.bytes;
+            while !rest.is_empty() {
+                let (next, after) = rest.split_at(rest.len().min(PIECE_BYTES - self.piece.len()));
+                self.piece.extend_from_slice(next);
+                rest = after;
+                if self.piece.len() == PIECE_BYTES || self.is_whole() && rest.is_empty() {
+                    self.pieces.push(core::mem::take(&mut self.piece).into());
+                }
+            }
         }
         fits
     }
@@ -390,23 +408,44 @@ impl Upstream {
         starved.into_iter().for_each(|p| self.make_ready(p));
     }
 
-    /// Takes a part of a large reply, says so to the node, and returns the reply when it is whole.
+    /// Who waits for the reply to a request: of one that is answered, or of a read that was given up or asked again, nobody.
+    /// What is no read is always waited for, by its lane.
+    pub(crate) fn is_waited_for(&self, request: u64, is_there: impl FnOnce(Origin) -> bool) -> bool {
+        self.flights.get(request).is_some_and(|flight| match flight.what {
+            What::Read(number) => {
+                self.places[usize::from(flight.lane)].lane.reader(number).copied().is_some_and(is_there)
+            }
+            What::Open | What::Write { .. } | What::Skip { .. } => true,
+        })
+    }
+
+    /// Takes a part of a large reply for which nobody waits, and has the node send no more of it.
+    pub(crate) fn refuse_part(&mut self, id: LinkId, part: &ReplyPart<'_>) {
+        let is_under_way = self.flights.get(part.id).is_some_and(|flight| flight.link == id);
+        let Some(link) = self.link_mut(id) else { return };
+        link.large.take_if(|large| large.id == part.id);
+        frame::put(&mut link.output, Kind::PartTaken, |_| ());
+        if is_under_way {
+            frame::put(&mut link.output, Kind::RestUnwanted, |out| out.extend(part.id.to_le_bytes()));
+        }
+    }
+
+    /// Takes a part of a large reply, says so to the node, and returns the pieces of the reply when it is whole.
     ///
     /// # Errors
     /// It does not fit the parts before it.
-    pub(crate) fn take_part(&mut self, id: LinkId, part: &ReplyPart<'_>) -> Result<Option<Bytes>, WireError> {
+    pub(crate) fn take_part(
+        &mut self,
+        id: LinkId,
+        part: &ReplyPart<'_>,
+    ) -> Result<Option<Vec<Bytes>>, WireError> {
         let Some(link) = self.link_mut(id) else { return Ok(None) };
-        let large = link.large.get_or_insert_with(|| LargeReply {
-            id: part.id,
-            whole_len: part.whole_len,
-            bytes: Vec::new(),
-        });
+        let large = link.large.get_or_insert_with(|| LargeReply::new(part));
         if !large.take(part) {
             return Err(WireError::Malformed("part of a reply"));
         }
         frame::put(&mut link.output, Kind::PartTaken, |_| ());
-        let is_whole = large.bytes.len() == part.whole_len as usize;
-        Ok(link.large.take_if(|_| is_whole).map(|large| large.bytes.into()))
+        Ok(link.large.take_if(|large| large.is_whole()).map(|large| large.pieces))
     }
 
     /// The frames to send on a link; the caller takes them out.

@@ -312,6 +312,14 @@ impl PortTable {
         }
     }
 
+    /// Nobody waits for the rest of a large reply: the next one may follow.
+    pub(super) fn drop_rest(&mut self, link: u64, id: u64) {
+        if let Some(state) = self.links.get_mut(link) {
+            state.replies.drop_rest(id);
+            self.touched_links.push(link);
+        }
+    }
+
     /// The largest reply to a read for which this worker has time.
     pub(super) fn large_room(&self) -> usize {
         match self.is_large_taken || self.now_us < self.next_large_us {

@@ -201,6 +201,13 @@ impl LinkReplies {
         self.parts_ahead = self.parts_ahead.saturating_sub(1);
     }
 
+    /// Nobody waits for the rest of a large reply that is under way; one that is all sent already stays so.
+    pub(super) fn drop_rest(&mut self, id: u64) {
+        if self.large.front().is_some_and(|reply| reply.id == id) {
+            self.large.pop_front();
+        }
+    }
+
     /// Whether a part of a bulk reply waits for [`LinkReplies::let_bulk`].
     pub(super) fn has_bulk(&self, limits: &Limits) -> bool {
         !self.is_bulk_let
@@ -335,6 +342,24 @@ mod tests {
         assert!(!replies.has_bulk(&LIMITS) && replies.output(&LIMITS).0.is_empty());
         put(&mut replies, 11, 10 * BULK_PARTS - 1);
         assert!(!replies.output(&LIMITS).0.is_empty(), "this one is large, and not bulk");
+    }
+
+    #[test]
+    fn the_rest_of_a_large_reply_is_dropped_and_the_next_one_follows() {
+        let mut replies = LinkReplies::default();
+        for id in [10, 11] {
+            put(&mut replies, id, 50);
+        }
+        let part = replies.output(&LIMITS).0.len();
+        replies.drop_rest(11);
+        assert_eq!(replies.large.len(), 2, "it is not under way");
+        replies.sent(1);
+        replies.drop_rest(10);
+        assert_eq!(replies.output(&LIMITS).0.len(), part - 1, "a part that was begun is sent whole");
+        replies.sent(part - 1);
+        replies.drop_rest(10);
+        replies.part_taken();
+        assert_eq!(send_all(&mut replies, 7), [11]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::lane::LANE_REQUESTS_MAX;
 use crate::testing::{self, Random};
 use ringfort_resp::{Command, reply};
 use ringfort_ring::{PartitionId, slot_of};
-use ringfort_wire::frame;
+use ringfort_wire::frame::{self, Kind};
 use ringfort_wire::request::{CREDIT_BYTES, CREDIT_REQUESTS, CommandBody, SESSION_WINDOW};
 use ringfort_wire::{Request, RequestKind};
 use std::collections::btree_map::Entry;
@@ -1000,6 +1000,57 @@ fn reads_behind_a_large_reply_wait_for_it_and_are_not_asked_again() {
     // Without them it is asked anew.
     quiet.0.run_until(quiet.0.now_us + 1_500_000);
     assert!(1 < sent(&quiet));
+}
+
+#[test]
+fn of_a_large_reply_no_more_is_sent_when_its_client_is_gone() {
+    for ask in ["GET k1\r\n", "MGET k1\r\n"] {
+        let mut quiet = Quiet::new(2);
+        let proxy = &mut quiet.0.proxy;
+        quiet.0.clients.iter().for_each(|client| proxy.client_data(client.id, ask.as_bytes()));
+        proxy.turn(quiet.0.now_us);
+        let [link] = proxy.links_with_output()[..] else { panic!("they have one key") };
+        let frames = |proxy: &mut Proxy| {
+            let mut bytes = Vec::new();
+            proxy.take_link_output(link, &mut bytes);
+            let (mut frames, mut rest) = (Vec::new(), &bytes[..]);
+            while let Some(frame) = frame::next(rest).unwrap() {
+                frames.push((frame.kind, frame.body.to_vec()));
+                rest = &rest[frame.consumed..];
+            }
+            proxy.check_invariants();
+            frames
+        };
+        let requests = frames(proxy);
+        let ids: Vec<u64> = requests.iter().map(|(_, body)| Request::decode(body).unwrap().id).collect();
+        let [gone, stays] = ids[..] else { panic!("{requests:?}") };
+        let taken = (Kind::PartTaken, Vec::new());
+        let text = format!("*1\r\n$200000\r\n{}\r\n", "v".repeat(200_000));
+        let whole = if ask.starts_with('M') { text.as_bytes() } else { &text.as_bytes()[4..] };
+        let part = |id, bytes| ReplyPart { id, whole_len: whole.len() as u32, bytes };
+        let (first, rest) = whole.split_at(100_000);
+        assert_eq!(proxy.link_part(link, &part(gone, first), quiet.0.now_us), Ok(None));
+        assert_eq!(frames(proxy), [taken.clone()]);
+        proxy.client_close(quiet.0.clients[0].id);
+        let unwanted = (Kind::RestUnwanted, gone.to_le_bytes().to_vec());
+        for expected in [vec![taken.clone(), unwanted], vec![taken.clone()]] {
+            assert_eq!(proxy.link_part(link, &part(gone, &rest[..10]), quiet.0.now_us), Ok(None));
+            assert_eq!(frames(proxy), expected);
+            assert_eq!(proxy.unanswered(), 1);
+        }
+        assert_eq!(proxy.link_part(link, &part(stays, first), quiet.0.now_us), Ok(None));
+        let pieces = proxy.link_part(link, &part(stays, rest), quiet.0.now_us).unwrap().unwrap();
+        assert_eq!(pieces.concat(), whole);
+        assert_eq!(frames(proxy), [taken.clone(), taken]);
+        assert_eq!(proxy.unanswered(), 0);
+        let (client, mut received) = (quiet.0.clients[1].id, Vec::new());
+        while let output @ [_, ..] = proxy.client_output(client) {
+            let count = output.len();
+            received.extend_from_slice(output);
+            proxy.client_sent(client, count);
+        }
+        assert_eq!(received, whole);
+    }
 }
 
 #[test]

@@ -56,6 +56,11 @@ impl<D: Disk> WorkerCore<D> {
             match frame.kind {
                 Kind::Request => self.request(link, &Request::decode(frame.body)?, now)?,
                 Kind::PartTaken => self.ports.part_taken(link),
+                Kind::RestUnwanted => {
+                    let id =
+                        frame.body.try_into().map_err(|_| WireError::Malformed("id of an unwanted reply"))?;
+                    self.ports.drop_rest(link, u64::from_le_bytes(id));
+                }
                 _ => {}
             }
             start += frame.consumed;

@@ -152,7 +152,8 @@ impl World {
                         let bad = |e| format!("a node sent a bad part of a reply: {e}");
                         let part = ReplyPart::decode(f.body).map_err(bad)?;
                         let core = &mut self.proxies[proxy].core;
-                        if let Some(bytes) = core.link_part(link, &part, self.now).map_err(bad)? {
+                        if let Some(pieces) = core.link_part(link, &part, self.now).map_err(bad)? {
+                            let bytes = pieces.concat();
                             let reply = Reply { id: part.id, status: Status::Done(&bytes) };
                             self.invariants.check_reply(conn, self.conns[conn].life, &reply)?;
                         }
