@@ -1030,7 +1030,7 @@ fn of_a_large_reply_no_more_is_sent_when_its_client_is_gone() {
         let part = |id, bytes| ReplyPart { id, whole_len: whole.len() as u32, bytes };
         let (first, rest) = whole.split_at(100_000);
         assert_eq!(proxy.link_part(link, &part(gone, first), quiet.0.now_us), Ok(None));
-        assert_eq!(frames(proxy), [taken.clone()]);
+        assert_eq!(frames(proxy), core::slice::from_ref(&taken));
         proxy.client_close(quiet.0.clients[0].id);
         let unwanted = (Kind::RestUnwanted, gone.to_le_bytes().to_vec());
         for expected in [vec![taken.clone(), unwanted], vec![taken.clone()]] {
