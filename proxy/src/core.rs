@@ -301,8 +301,8 @@ impl Proxy {
         self.upstream.link_heard(link);
     }
 
-    /// A part of a large reply came on a link. Returns the pieces of the reply when it is whole; where nobody waits for it any more, the
-    /// node is told to send no more of it.
+    /// A part of a large reply came on a link. Returns the pieces of the reply when it is whole; where nobody waits for it
+    /// any more, the node is told to send no more of it.
     ///
     /// # Errors
     /// It does not fit the parts before it: drop the link.

@@ -19,6 +19,7 @@ pub mod errands;
 pub mod gather;
 pub mod http;
 mod lane;
+mod large_reply;
 pub mod limits;
 pub mod logging;
 pub mod metrics;

@@ -2,6 +2,7 @@
 
 use crate::gather::Join;
 use crate::lane::{Call, Lane, What, WriteNumber};
+use crate::large_reply::LargeReply;
 use crate::limits::{Holder, Limits, Used};
 use crate::random::Random;
 use crate::route::{Part, Route, encode_part, encode_random_key, encode_whole, route};
@@ -28,9 +29,6 @@ const LANE_QUANTUM: usize = 64;
 /// Most buffers of answered commands that are kept for the next ones, and the capacity up to which one is, bytes.
 const SPARES_MAX: usize = 1024;
 const SPARE_BYTES_MAX: usize = 1 << 10;
-/// Bytes of a large reply that are kept in one piece: megabytes in one would be memory of the system's, filled with zeros
-/// first and given back at once, which takes milliseconds.
-const PIECE_BYTES: usize = 64 << 10;
 /// Most workers of a node; a handshake that tells of more is refused.
 pub const NODE_WORKERS_MAX: u16 = 256;
 
@@ -112,46 +110,6 @@ struct Node {
     is_member: bool,
     /// One for each of its workers; only one until a handshake tells how many there are.
     links: Vec<Link>,
-}
-
-/// What has come of a large reply.
-#[derive(Debug)]
-struct LargeReply {
-    id: u64,
-    whole_len: u32,
-    len: usize,
-    pieces: Vec<Bytes>,
-    /// The next of them, not full yet.
-    piece: Vec<u8>,
-}
-
-impl LargeReply {
-    fn new(part: &ReplyPart<'_>) -> Self {
-        Self { id: part.id, whole_len: part.whole_len, len: 0, pieces: Vec::new(), piece: Vec::new() }
-    }
-
-    fn is_whole(&self) -> bool {
-        self.len == self.whole_len as usize
-    }
-
-    /// Takes the next part; `false`: it is of another reply, or too long.
-    fn take(&mut self, part: &ReplyPart<'_>) -> bool {
-        let len = self.len + part.bytes.len();
-        let fits = self.id == part.id && self.whole_len == part.whole_len && len <= part.whole_len as usize;
-        if fits {
-            self.len = len;
-            let mut rest = part.bytes;
-            while !rest.is_empty() {
-                let (next, after) = rest.split_at(rest.len().min(PIECE_BYTES - self.piece.len()));
-                self.piece.extend_from_slice(next);
-                rest = after;
-                if self.piece.len() == PIECE_BYTES || self.is_whole() && rest.is_empty() {
-                    self.pieces.push(core::mem::take(&mut self.piece).into());
-                }
-            }
-        }
-        fits
-    }
 }
 
 /// One link. Its output is bounded by the credit.
@@ -408,8 +366,8 @@ impl Upstream {
         starved.into_iter().for_each(|p| self.make_ready(p));
     }
 
-    /// Who waits for the reply to a request: of one that is answered, or of a read that was given up or asked again, nobody.
-    /// What is no read is always waited for, by its lane.
+    /// Whether anybody waits for the reply to a request: not for one that is answered, nor for a read that was given up or
+    /// asked again, or whose client is not there. What is no read is always waited for, by its lane.
     pub(crate) fn is_waited_for(&self, request: u64, is_there: impl FnOnce(Origin) -> bool) -> bool {
         self.flights.get(request).is_some_and(|flight| match flight.what {
             What::Read(number) => {
@@ -423,7 +381,7 @@ impl Upstream {
     pub(crate) fn refuse_part(&mut self, id: LinkId, part: &ReplyPart<'_>) {
         let is_under_way = self.flights.get(part.id).is_some_and(|flight| flight.link == id);
         let Some(link) = self.link_mut(id) else { return };
-        link.large.take_if(|large| large.id == part.id);
+        link.large.take_if(|large| large.id() == part.id);
         frame::put(&mut link.output, Kind::PartTaken, |_| ());
         if is_under_way {
             frame::put(&mut link.output, Kind::RestUnwanted, |out| out.extend(part.id.to_le_bytes()));
@@ -445,7 +403,7 @@ impl Upstream {
             return Err(WireError::Malformed("part of a reply"));
         }
         frame::put(&mut link.output, Kind::PartTaken, |_| ());
-        Ok(link.large.take_if(|large| large.is_whole()).map(|large| large.pieces))
+        Ok(link.large.take_if(|large| large.is_whole()).map(LargeReply::into_pieces))
     }
 
     /// The frames to send on a link; the caller takes them out.

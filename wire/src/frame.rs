@@ -32,8 +32,8 @@ pub enum Kind {
     /// The proxy has taken one of those; no body. A node sends so few ahead of that (its limit `parts_ahead`) that a small
     /// reply never finds many bytes before it.
     PartTaken = 13,
-    /// The proxy's client is gone: nobody waits for the rest of the large reply to this request (id, 8 bytes), whose first
-    /// parts have come. The request is answered for both sides; parts that are on their way are taken as any others.
+    /// Nobody waits for the rest of the large reply to this request (id, 8 bytes), some parts of which have come: its client
+    /// is gone, or it was given up. The request is answered for both sides; parts on their way are taken as any others.
     RestUnwanted = 14,
     /// Asks for the cluster map if its epoch is above the one in the body (8 bytes); the answer may wait for such a map
     /// for so many milliseconds (4 bytes, at most [`MAP_WAIT_MS_MAX`]).

@@ -136,8 +136,8 @@ impl<D: Disk> WorkerCore<D> {
         self.touch(id.0);
     }
 
-    /// Bytes to be sent on a link, and whether they are of a large reply. Call [`WorkerCore::link_sent`] with what was sent; there may be more then. Of a
-    /// bulk reply there is a part for each [`WorkerCore::link_let_bulk`].
+    /// Bytes to be sent on a link, and whether they are of a large reply. Call [`WorkerCore::link_sent`] with what was
+    /// sent; there may be more then. Of a bulk reply there is a part for each [`WorkerCore::link_let_bulk`].
     pub fn link_output(&mut self, link: u64) -> (&[u8], bool) {
         let Some(state) = self.ports.links.get_mut(link) else { return (&[], false) };
         state.replies.output(&self.options.limits)
