@@ -19,6 +19,25 @@ pub fn is_fatal(error: &io::Error) -> bool {
     !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
+/// Reads what is there now, as [`TcpStream::try_read`]. A read that leaves room in the buffer has emptied the socket: whoever
+/// waits for more is not told that there is some, only to ask in vain. (`AsyncRead` does the same, `try_read` does not.)
+///
+/// # Errors
+/// `WouldBlock`: nothing is there now. Others: see [`is_fatal`].
+pub fn read_some(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut last = None;
+    let result = stream.try_io(Interest::READABLE, || {
+        let count = rustix::io::read(stream, &mut *buffer)?;
+        if (1..buffer.len()).contains(&count) {
+            // What the runtime takes for "nothing is there" makes it wait for the system's next word.
+            last = Some(count);
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(count)
+    });
+    last.map_or(result, Ok)
+}
+
 /// A connection on its way to the worker that will serve it; its handshake, if there is one, is done.
 #[derive(Debug)]
 pub struct ClientSocket {
@@ -95,10 +114,10 @@ impl ClientStream {
     /// `buffer` is shorter than [`ClientStream::READ_BYTES_MIN`] and there is TLS.
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match &self.tls {
-            None => self.tcp.try_read(buffer),
+            None => read_some(&self.tcp, buffer),
             Some(tls) => {
                 let tls = &mut *tls.borrow_mut();
-                let result = tls.read(buffer, |cipher| self.tcp.try_read(cipher));
+                let result = tls.read(buffer, |cipher| read_some(&self.tcp, cipher));
                 // Room for writing is often there: an answer of TLS itself, or its word on what was wrong.
                 let _ = tls.flush(&mut Writer(&self.tcp));
                 result

@@ -6,7 +6,7 @@
 //! - A session's command is executed at most once, and in the order of its seq (RIFL, Lee et al. 2015).
 
 use ringfort_resp::{Command, Protocol, ReplyWriter};
-use ringfort_store::{ApplyContext, ExpiredKey, LargeValue, MemoryLimit, Restorer, Spot, Store};
+use ringfort_store::{ApplyContext, ExpiredKey, LargeValue, MemoryLimit, Reach, Restorer, Spot, Store};
 use ringfort_wire::entry::{Entry, Op, OpKind};
 use ringfort_wire::frame::{Reader, WireError, put_bytes};
 use ringfort_wire::request::{CommandBody, SESSION_WINDOW, SESSIONS_MAX, Status};
@@ -77,12 +77,9 @@ pub enum ReadOutcome {
     Refused,
 }
 
-/// Has the processor fetch the bucket of a command's first argument, if that is a key of this store, and says where its
-/// record stands.
-pub fn prefetch_bucket(store: &Store, command: &[u8]) -> Option<Spot> {
-    let spot = store.spot(CommandBody::decode(command).ok()?.first_arg()?)?;
-    store.prefetch_bucket(spot);
-    Some(spot)
+/// Where the record of a command's first argument stands, if that is a key of this store.
+pub fn spot_of(store: &Store, command: &[u8]) -> Option<Spot> {
+    store.spot(CommandBody::decode(command).ok()?.first_arg()?)
 }
 
 impl PartitionMachine {
@@ -194,9 +191,11 @@ impl PartitionMachine {
         let mut spots = [None; PREFETCH_OPS];
         let commands = ops.flatten().filter(|op| op.kind == OpKind::Command);
         for (spot, op) in spots.iter_mut().zip(commands) {
-            *spot = prefetch_bucket(&self.store, op.body);
+            *spot = spot_of(&self.store, op.body).inspect(|spot| self.store.prefetch(*spot, Reach::Slot));
         }
-        spots.into_iter().flatten().for_each(|spot| self.store.prefetch_record(spot));
+        for reach in Reach::AFTER_SLOT {
+            spots.iter().flatten().for_each(|spot| self.store.prefetch(*spot, reach));
+        }
     }
 
     /// Executes the operation if its seq is the session's next; `None`: the reply is in `reply`.

@@ -7,7 +7,7 @@
 //! 2. [`Group::propose`] makes **one** log entry of all queued writes (at most [`INFLIGHT_MAX`] are under way);
 //! 3. [`Group::take_ready`] hands out what is to be appended and sent, applies what is committed, and replies;
 //! 4. [`Group::persisted`] lets votes and acknowledgements go once the log is as durable as the mode asks;
-//! 5. [`Group::finish_reads`] checks the lease once more **after** the reads were executed, and only then answers them.
+//! 5. [`Group::finish_read`] checks the lease once more **after** a read was executed, and only then answers it.
 //!
 //! # Invariants
 //! - `applied <= committed <= last`; log time never goes back.
@@ -445,7 +445,9 @@ impl Group {
 
     /// Whether this replica would answer a read under its lease at `now`.
     pub fn covers_reads(&self, now: Now) -> bool {
-        self.is_lease_usable() && self.lease.covers(self.raft.term(), now.boot_us)
+        self.raft.is_leader()
+            && self.raft.is_own_term_applied()
+            && self.lease.covers(self.raft.term(), now.boot_us)
     }
 
     /// Whether this replica is the one that leads when it can.
@@ -461,11 +463,6 @@ impl Group {
     /// When the entries that this leader applied since the last call were proposed, µs.
     pub fn take_proposed(&mut self) -> impl Iterator<Item = u64> {
         self.applied_proposals.drain(..)
-    }
-
-    /// The ages of this replica at which it answered reads as a follower since the last call, µs, and how many reads each.
-    pub fn take_read_ages(&mut self) -> Vec<(u64, u64)> {
-        self.reads.take_ages()
     }
 
     /// Digest of its state; equal on all replicas that have applied the same entries. O(bytes held).

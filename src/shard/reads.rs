@@ -1,7 +1,7 @@
 //! Reads of the leader: under the lease, else by ReadIndex (Ongaro thesis, 6.4), one round shared by all that wait.
 //!
-//! A read is executed first and answered later, by [`Group::finish_reads`]: under the lease only if the clock, read after
-//! the execution, is still within it; after a confirmed round without looking at the clock.
+//! A read is executed first, into the worker's [`ExecutedReads`], and answered later, by [`Group::finish_read`]: under the lease
+//! only if the clock, read after the execution, is still within it; after a confirmed round without looking at the clock.
 //!
 //! Reads of a follower, for clients that said READONLY, go the same way. Its rounds are questions to the leader, which
 //! answers with its applied index as it answers a read; a round counts once the follower has applied that index. What was
@@ -21,12 +21,12 @@ use std::collections::VecDeque;
 pub const READS_MAX: usize = 16384;
 /// Most bytes of the commands of waiting reads; beyond, a read is answered `Busy`.
 pub const READS_BYTES_MAX: usize = 16 << 20;
-/// Bytes of replies of executed reads at which further reads wait for the next turn.
-const SCRATCH_BYTES_MAX: usize = 16 << 20;
-/// Capacity of the scratch buffer that is kept from turn to turn.
-const SCRATCH_KEPT_BYTES: usize = 1 << 20;
+/// Bytes of executed reads at which further reads wait for the next turn.
+const EXECUTED_BYTES_MAX: usize = 16 << 20;
+/// Capacity for the bytes of executed reads that is kept from turn to turn.
+const EXECUTED_KEPT_BYTES: usize = 1 << 20;
 /// Executed reads for which memory is kept from turn to turn.
-const DONE_KEPT: usize = 64;
+const EXECUTED_KEPT: usize = 1024;
 /// Time after which a waiting read is answered `Busy`: nothing that it waits for takes so long in a healthy group.
 const READ_WAIT_US: u64 = 10_000_000;
 /// Time after which a read that waits on a follower is sent to the leader: no round came, or its index is far.
@@ -44,8 +44,6 @@ const ROUNDS_MAX: usize = 16;
 pub(super) struct Reads {
     waiting: VecDeque<WaitingRead>,
     waiting_bytes: usize,
-    done: Vec<DoneRead>,
-    scratch: Vec<u8>,
     last_round: u64,
     /// The rounds that count for nothing yet, oldest first.
     rounds: VecDeque<Round>,
@@ -60,8 +58,8 @@ pub(super) struct Reads {
     age_max_us: u64,
     /// Whether reads waited in vain on this follower: until a round counts, others are sent to the leader at once.
     is_behind: bool,
-    /// Age and number of reads that a follower answered at once, since they were last taken.
-    ages: Vec<(u64, u64)>,
+    /// The term of which this replica, as its leader, has applied an entry.
+    applied_term: u64,
 }
 
 /// A question whether this replica still leads (to a quorum), or how far it must apply (to its leader).
@@ -102,9 +100,44 @@ struct WaitingRead {
     reply_bytes: usize,
 }
 
-/// A read that was executed: its command and its reply lie in the scratch buffer.
+/// The reads of one turn, of all groups of a worker, that are executed and not answered yet.
+#[derive(Debug, Default)]
+pub struct ExecutedReads {
+    reads: Vec<ExecutedRead>,
+    /// Their replies and commands.
+    bytes: Vec<u8>,
+}
+
+impl ExecutedReads {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.reads.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.reads.is_empty()
+    }
+
+    /// Hands each to `finish`, to be answered by [`Group::finish_read`] of its group, in their order.
+    pub fn drain(&mut self, mut finish: impl FnMut(GroupId, ExecutedRead, &[u8])) {
+        for read in self.reads.drain(..) {
+            finish(read.group, read, &self.bytes);
+        }
+        self.reads.shrink_to(EXECUTED_KEPT);
+        self.bytes.clear();
+        self.bytes.shrink_to(EXECUTED_KEPT_BYTES);
+    }
+
+    fn has_room(&self) -> bool {
+        self.bytes.len() < EXECUTED_BYTES_MAX
+    }
+}
+
+/// A read that was executed: its command and its reply lie in the bytes of [`ExecutedReads`].
 #[derive(Debug)]
-struct DoneRead {
+pub struct ExecutedRead {
+    group: GroupId,
     origin: Origin,
     session: u64,
     seq: u64,
@@ -120,9 +153,16 @@ struct DoneRead {
     value: Option<LargeValue>,
 }
 
+impl ExecutedRead {
+    /// Who waits for its answer.
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+}
+
 /// What became of the attempt to execute a read.
 enum Attempt {
-    /// Executed, so that [`Group::finish_reads`] answers it; or the port keeps it until there is room for its reply.
+    /// Executed, so that [`Group::finish_read`] answers it; or the port keeps it until there is room for its reply.
     Done,
     /// Not before this batch is applied (0 = something else must happen first).
     After(u64),
@@ -230,11 +270,6 @@ impl Reads {
         }
     }
 
-    /// Takes the ages of this follower at which it answered reads at once, µs, and how many.
-    pub(super) fn take_ages(&mut self) -> Vec<(u64, u64)> {
-        std::mem::take(&mut self.ages)
-    }
-
     /// Gives up the rounds that are under way: the leader that was asked leads no more.
     pub(super) fn forget_asked(&mut self) {
         self.rounds.retain(|r| r.index.is_some());
@@ -276,13 +311,25 @@ impl WaitingRead {
 
 impl Group {
     /// Executes a read, or keeps it until it may be executed.
-    pub fn read(&mut self, s: Submission<'_>, now: Now, ports: &mut impl Ports) {
-        self.take_read(s, false, now, ports);
+    pub fn read(
+        &mut self,
+        s: Submission<'_>,
+        now: Now,
+        ports: &mut impl Ports,
+        executed: &mut ExecutedReads,
+    ) {
+        self.take_read(s, false, now, ports, executed);
     }
 
     /// As [`Group::read`], for a client that is content with what a follower has.
-    pub fn read_as_replica(&mut self, s: Submission<'_>, now: Now, ports: &mut impl Ports) {
-        self.take_read(s, true, now, ports);
+    pub fn read_as_replica(
+        &mut self,
+        s: Submission<'_>,
+        now: Now,
+        ports: &mut impl Ports,
+        executed: &mut ExecutedReads,
+    ) {
+        self.take_read(s, true, now, ports, executed);
     }
 
     /// Sets the age up to which a follower answers reads at once, µs; 0: each waits for a round that is issued after it
@@ -291,7 +338,14 @@ impl Group {
         self.reads.age_max_us = us;
     }
 
-    fn take_read(&mut self, s: Submission<'_>, may_follow: bool, now: Now, ports: &mut impl Ports) {
+    fn take_read(
+        &mut self,
+        s: Submission<'_>,
+        may_follow: bool,
+        now: Now,
+        ports: &mut impl Ports,
+        executed: &mut ExecutedReads,
+    ) {
         let is_leader = self.raft.is_leader();
         if !is_leader && !may_follow {
             self.answer_not_leader(s.origin, ports);
@@ -312,8 +366,8 @@ impl Group {
             after_batch: if s.is_after_queued { self.last_batch } else { 0 },
             may_follow,
         };
-        if is_covered && self.reads.scratch.len() < SCRATCH_BYTES_MAX {
-            match self.execute_read(read, false, now, ports) {
+        if is_covered && executed.has_room() {
+            match self.execute_read(read, false, now, ports, executed) {
                 Attempt::Done => return,
                 Attempt::After(batch) => read.after_batch = batch,
                 Attempt::NoRoom(_) => {}
@@ -344,12 +398,20 @@ impl Group {
 
     /// The conditions of a lease read that do not depend on the time. An entry of the own term is applied, so everything
     /// that an earlier leader acknowledged is; what this one acknowledged is, because it answers after it applied.
-    pub(super) fn is_lease_usable(&self) -> bool {
-        self.raft.is_leader() && self.raft.is_own_term_applied()
+    pub(super) fn is_lease_usable(&mut self) -> bool {
+        if !self.raft.is_leader() {
+            return false;
+        }
+        // Once that is so it stays so while the term lasts.
+        let term = self.raft.term();
+        if self.reads.applied_term != term && self.raft.is_own_term_applied() {
+            self.reads.applied_term = term;
+        }
+        self.reads.applied_term == term
     }
 
     /// Whether a read may be executed at once: under the leader's lease, or at the follower's age.
-    fn is_covered(&self, now_us: u64) -> bool {
+    fn is_covered(&mut self, now_us: u64) -> bool {
         if self.raft.is_leader() {
             // Followers may have applied, and shown, all that is committed, while this one waits for its own disk.
             self.is_lease_usable()
@@ -360,13 +422,14 @@ impl Group {
         }
     }
 
-    /// Executes a read into the scratch buffer, if what it waits for is applied and there is room for its reply.
+    /// Executes a read, if what it waits for is applied and there is room for its reply.
     fn execute_read(
         &mut self,
         read: ReadCommand<'_>,
         is_confirmed: bool,
         now: Now,
         ports: &mut impl Ports,
+        executed: &mut ExecutedReads,
     ) -> Attempt {
         if !self.is_batch_done(read.after_batch) {
             return Attempt::After(read.after_batch);
@@ -381,7 +444,7 @@ impl Group {
             }
         }
         let is_followers = !self.raft.is_leader();
-        let scratch = &mut self.reads.scratch;
+        let scratch = &mut executed.bytes;
         let start = scratch.len();
         let outcome = match read.origin {
             Origin::Follower { replica, .. } => {
@@ -418,7 +481,8 @@ impl Group {
         ports.reserve(read.origin, reply_bytes);
         scratch.extend_from_slice(read.body);
         let command = (reply.1, scratch.len());
-        self.reads.done.push(DoneRead {
+        executed.reads.push(ExecutedRead {
+            group: self.id,
             origin: read.origin,
             session: read.session,
             seq: read.seq,
@@ -434,15 +498,15 @@ impl Group {
     }
 
     /// Executes the reads that may be executed now, and issues a round on behalf of those that may not.
-    pub fn serve_reads(&mut self, now: Now, ports: &mut impl Ports) {
+    pub fn serve_reads(&mut self, now: Now, ports: &mut impl Ports, executed: &mut ExecutedReads) {
         self.notice_role(ports);
         for (replica, round) in std::mem::take(&mut self.reads.asks) {
             let origin = Origin::Follower { replica, round };
             let ask = Submission { origin, session: 0, seq: 0, acked: 0, is_after_queued: false, body: &[] };
-            self.read(ask, now, ports);
+            self.read(ask, now, ports, executed);
         }
         self.reads.settle(self.raft.applied_index());
-        self.serve_waiting(now, ports);
+        self.serve_waiting(now, ports, executed);
         if self.raft.is_leader() {
             self.ask_quorum(now);
         } else {
@@ -450,9 +514,21 @@ impl Group {
         }
     }
 
+    /// Whether reads ask for [`Group::serve_reads`]: some wait, or lease or age is to be renewed because they came.
+    pub fn has_reads_to_serve(&self, now: Now) -> bool {
+        self.reads.is_waiting() || !self.reads.asks.is_empty() || self.must_renew(now)
+    }
+
+    fn must_renew(&self, now: Now) -> bool {
+        self.reads.is_used
+            && match self.raft.is_leader() {
+                true => self.lease.is_half_gone(self.raft.term(), now.boot_us),
+                false => !self.reads.is_younger(self.reads.age_max_us / 2, now.boot_us),
+            }
+    }
+
     fn ask_quorum(&mut self, now: Now) {
-        let must_renew = self.reads.is_used && self.lease.is_half_gone(self.raft.term(), now.boot_us);
-        if (must_renew || self.reads.needs_round())
+        if (self.must_renew(now) || self.reads.needs_round())
             && self.raft.is_own_term_committed()
             && let Some(round) = self.reads.issue(now.boot_us)
         {
@@ -462,8 +538,7 @@ impl Group {
     }
 
     fn ask_leader(&mut self, now: Now, ports: &mut impl Ports) {
-        let must_renew = self.reads.is_used && !self.reads.is_younger(self.reads.age_max_us / 2, now.boot_us);
-        if (must_renew || self.reads.needs_round())
+        if (self.must_renew(now) || self.reads.needs_round())
             && let Some(leader) = self.raft.leader()
             && let Some(round) = self.reads.issue(now.boot_us)
             && let Some(node) = self.node_of(leader)
@@ -473,7 +548,7 @@ impl Group {
         }
     }
 
-    fn serve_waiting(&mut self, now: Now, ports: &mut impl Ports) {
+    fn serve_waiting(&mut self, now: Now, ports: &mut impl Ports, executed: &mut ExecutedReads) {
         let is_covered = self.is_covered(now.boot_us);
         let is_leader = self.raft.is_leader();
         let confirmed = self.reads.confirmed.0;
@@ -482,8 +557,8 @@ impl Group {
             let is_confirmed = read.round != 0 && read.round <= confirmed;
             let mut is_over = false;
             let mut has_room = read.reply_bytes == 0 || read.reply_bytes <= ports.room(read.origin);
-            if has_room && (is_covered || is_confirmed) && self.reads.scratch.len() < SCRATCH_BYTES_MAX {
-                match self.execute_read(read.command(), is_confirmed, now, ports) {
+            if has_room && (is_covered || is_confirmed) && executed.has_room() {
+                match self.execute_read(read.command(), is_confirmed, now, ports, executed) {
                     Attempt::Done => is_over = true,
                     Attempt::After(batch) => read.after_batch = batch,
                     Attempt::NoRoom(bytes) => (has_room, read.reply_bytes) = (false, bytes),
@@ -507,44 +582,28 @@ impl Group {
         }
     }
 
-    /// Whether reads were executed that [`Group::finish_reads`] must answer.
-    pub fn has_done_reads(&self) -> bool {
-        !self.reads.done.is_empty()
-    }
-
-    /// Answers the executed reads whose round was confirmed, or whose lease or age still covers `now`, which is taken after
-    /// they were executed; the others wait for a round.
-    pub fn finish_reads(&mut self, now: Now, ports: &mut impl Ports) {
+    /// Answers an executed read whose round was confirmed, or whose lease or age still covers `now`, which is taken after it
+    /// was executed; another one waits for a round. `bytes` is what [`ExecutedReads::drain`] hands over with it. Returns the
+    /// age of this follower, µs, if that is what let it answer.
+    pub fn finish_read(
+        &mut self,
+        read: ExecutedRead,
+        bytes: &[u8],
+        now: Now,
+        ports: &mut impl Ports,
+    ) -> Option<u64> {
         let is_leader = self.raft.is_leader();
-        let is_leased = is_leader && self.lease.covers(self.raft.term(), now.boot_us);
-        let is_young = self.reads.is_younger(self.reads.age_max_us, now.boot_us);
-        let mut young_reads = 0;
-        let mut scratch = std::mem::take(&mut self.reads.scratch);
-        let mut done = std::mem::take(&mut self.reads.done);
-        for read in done.drain(..) {
-            let is_covered = if read.is_followers { is_young } else { is_leased };
-            if is_covered || read.is_confirmed {
-                if read.is_followers {
-                    self.activity.follower_reads += 1;
-                    young_reads += u64::from(!read.is_confirmed);
-                } else if !matches!(read.origin, Origin::Follower { .. }) {
-                    let by = match read.is_confirmed {
-                        true => &mut self.activity.round_reads,
-                        false => &mut self.activity.lease_reads,
-                    };
-                    *by += 1;
-                }
-                let reply = &scratch[read.reply.0..read.reply.1];
-                match read.value {
-                    Some(value) => ports.reply_large(read.origin, reply, value),
-                    None => self.answer_read(read.origin, Status::Done(reply), ports),
-                }
-            } else if is_leader || read.may_follow {
+        let is_covered = match read.is_followers {
+            true => self.reads.is_younger(self.reads.age_max_us, now.boot_us),
+            false => is_leader && self.lease.covers(self.raft.term(), now.boot_us),
+        };
+        if !is_covered && !read.is_confirmed {
+            if is_leader || read.may_follow {
                 self.reads.keep(ReadCommand {
                     origin: read.origin,
                     session: read.session,
                     seq: read.seq,
-                    body: &scratch[read.command.0..read.command.1],
+                    body: &bytes[read.command.0..read.command.1],
                     since_us: read.since_us,
                     after_batch: 0,
                     may_follow: read.may_follow,
@@ -552,17 +611,29 @@ impl Group {
             } else {
                 self.answer_not_leader(read.origin, ports);
             }
+            return None;
         }
-        if young_reads > 0 {
-            let age_us = now.boot_us.saturating_sub(self.reads.confirmed.1);
-            self.activity.follower_age_us_max = self.activity.follower_age_us_max.max(age_us);
-            self.reads.ages.push((age_us, young_reads));
+        let mut age_us = None;
+        if read.is_followers {
+            self.activity.follower_reads += 1;
+            if !read.is_confirmed {
+                let age = now.boot_us.saturating_sub(self.reads.confirmed.1);
+                self.activity.follower_age_us_max = self.activity.follower_age_us_max.max(age);
+                age_us = Some(age);
+            }
+        } else if !matches!(read.origin, Origin::Follower { .. }) {
+            let by = match read.is_confirmed {
+                true => &mut self.activity.round_reads,
+                false => &mut self.activity.lease_reads,
+            };
+            *by += 1;
         }
-        scratch.clear();
-        scratch.shrink_to(SCRATCH_KEPT_BYTES);
-        self.reads.scratch = scratch;
-        done.shrink_to(DONE_KEPT);
-        self.reads.done = done;
+        let reply = &bytes[read.reply.0..read.reply.1];
+        match read.value {
+            Some(value) => ports.reply_large(read.origin, reply, value),
+            None => self.answer_read(read.origin, Status::Done(reply), ports),
+        }
+        age_us
     }
 }
 

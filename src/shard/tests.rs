@@ -5,6 +5,7 @@ use super::machine::PartitionMachine;
 use super::membership::Change;
 use super::raft::tests::{NoDisk, start};
 use super::raft::{ELECTION_TICKS_MAX, HEARTBEAT_TICKS, Message, ProposeError, TICK_MS};
+use super::reads::ExecutedReads;
 use super::*;
 use ringfort_resp::{Command, Protocol};
 use ringfort_store::{LargeValue, MemoryLimit, Policy};
@@ -66,6 +67,9 @@ impl Ports for Captured {
 struct Trio {
     groups: Vec<Group>,
     ports: Vec<Captured>,
+    executed: Vec<ExecutedReads>,
+    /// The ages at which followers answered, µs.
+    ages: Vec<u64>,
     now: Now,
     /// Replicas that hear and say nothing.
     cut: Vec<u64>,
@@ -85,6 +89,8 @@ impl Trio {
         let mut trio = Self {
             groups,
             ports,
+            executed: (0..3).map(|_| ExecutedReads::default()).collect(),
+            ages: Vec::new(),
             now: Now { boot_us: 1_000_000, wall_ms: 1_000_000 },
             cut: Vec::new(),
             full: Vec::new(),
@@ -106,6 +112,7 @@ impl Trio {
         }
         self.groups.push(replica_of(4, seats));
         self.ports.push(Captured::default());
+        self.executed.push(ExecutedReads::default());
     }
 
     fn voters(&self, replica: usize) -> &[u64] {
@@ -128,8 +135,10 @@ impl Trio {
                     }
                     is_idle = false;
                 }
-                group.serve_reads(self.now, ports);
-                group.finish_reads(self.now, ports);
+            }
+            for replica in 1..=self.groups.len() {
+                self.serve_reads(replica);
+                self.finish_reads(replica);
             }
             for from in 1..=self.groups.len() as u64 {
                 for (to, message) in std::mem::take(&mut self.ports[from as usize - 1].messages) {
@@ -187,14 +196,33 @@ impl Trio {
 
     fn read(&mut self, replica: usize, id: u64, key: &[u8]) {
         let body = body(Command::Get, &[key]);
-        self.groups[replica - 1].read(Self::submission(id, &body), self.now, &mut self.ports[replica - 1]);
+        let (ports, executed) = (&mut self.ports[replica - 1], &mut self.executed[replica - 1]);
+        self.groups[replica - 1].read(Self::submission(id, &body), self.now, ports, executed);
+    }
+
+    fn serve_reads(&mut self, replica: usize) {
+        let (ports, executed) = (&mut self.ports[replica - 1], &mut self.executed[replica - 1]);
+        self.groups[replica - 1].serve_reads(self.now, ports, executed);
+    }
+
+    /// Whether a read was executed that is not answered.
+    fn has_executed(&self, replica: usize) -> bool {
+        !self.executed[replica - 1].is_empty()
+    }
+
+    fn finish_reads(&mut self, replica: usize) {
+        let (group, ports) = (&mut self.groups[replica - 1], &mut self.ports[replica - 1]);
+        let (ages, now) = (&mut self.ages, self.now);
+        self.executed[replica - 1]
+            .drain(|_, read, bytes| ages.extend(group.finish_read(read, bytes, now, ports)));
     }
 
     /// A read of a READONLY client.
     fn read_as_replica(&mut self, replica: usize, id: u64, key: &[u8]) {
         let body = body(Command::Get, &[key]);
         let read = Submission { is_after_queued: false, ..Self::submission(id, &body) };
-        self.groups[replica - 1].read_as_replica(read, self.now, &mut self.ports[replica - 1]);
+        let (ports, executed) = (&mut self.ports[replica - 1], &mut self.executed[replica - 1]);
+        self.groups[replica - 1].read_as_replica(read, self.now, ports, executed);
     }
 
     /// Every follower answers at once at ages below this.
@@ -337,11 +365,10 @@ fn a_read_executed_under_a_lease_that_ends_before_the_check_is_asked_of_a_quorum
     trio.write(1, 1, &[b"k", b"v"], Command::Set);
     trio.settle();
     trio.read(1, 2, b"k");
-    assert!(trio.groups[0].has_done_reads(), "the lease of the write's round covers it");
+    assert!(trio.has_executed(1), "the lease of the write's round covers it");
     // The process is stopped between the execution and the check.
     trio.now.boot_us += 1_000_000;
-    let now = trio.now;
-    trio.groups[0].finish_reads(now, &mut trio.ports[0]);
+    trio.finish_reads(1);
     assert!(trio.answers(2).is_empty(), "the lease was over when the answer would have left");
     trio.tick(2);
     assert_eq!(trio.answers(2), ["$1\r\nv"]);
@@ -373,7 +400,7 @@ fn a_read_on_a_leader_that_steps_down_before_the_check_is_answered() {
     alone.write(1, 1, &[b"k", b"v"], Command::Set);
     alone.settle();
     alone.read(1, 2, b"k");
-    assert!(alone.groups[0].has_done_reads());
+    assert!(alone.has_executed(1));
     // Without an answer for an election timeout a leader gives its office up, in the same turn as the read.
     for _ in 0..2 * ELECTION_TICKS_MAX {
         alone.groups[0].tick();
@@ -779,13 +806,13 @@ fn a_lease_from_before_a_change_of_the_members_is_none() {
     trio.write(1, 1, &[b"k", b"v"], Command::Set);
     trio.settle();
     trio.read(1, 2, b"k");
-    assert!(trio.groups[0].has_done_reads(), "the write's round covers it");
+    assert!(trio.has_executed(1), "the write's round covers it");
     trio.groups[0].raft.change(&Change::AddLearner(4), 2).unwrap();
     let mut ports = std::mem::take(&mut trio.ports[0]);
     trio.settle();
     trio.ports[0].replies.append(&mut ports.replies);
     trio.read(1, 3, b"k");
-    assert!(!trio.groups[0].has_done_reads(), "it needs a round of the present members");
+    assert!(!trio.has_executed(1), "it needs a round of the present members");
     trio.tick(2);
     assert_eq!(trio.answers(3), ["$1\r\nv"]);
 }
@@ -880,7 +907,7 @@ fn a_follower_is_never_older_than_its_age_allows() {
     trio.read_as_replica(2, 4, b"k");
     trio.settle();
     assert_eq!(trio.answers(4), ["$3\r\nold"], "490 ms old");
-    assert_eq!(trio.groups[1].take_read_ages(), [(490_000, 1)]);
+    assert_eq!(trio.ages.last(), Some(&490_000));
     trio.tick(1);
     trio.read_as_replica(2, 5, b"k");
     trio.tick(99);
@@ -905,12 +932,11 @@ fn a_followers_read_whose_age_ends_before_the_check_waits_for_a_round() {
     trio.read_as_replica(2, 1, b"k");
     trio.settle();
     trio.read_as_replica(2, 2, b"k");
-    assert!(trio.groups[1].has_done_reads());
+    assert!(trio.has_executed(2));
     trio.write(1, 3, &[b"k", b"v"], Command::Set);
     // The follower's process is stopped between the execution and the check; the others go on.
     trio.now.boot_us += 600_000;
-    let now = trio.now;
-    trio.groups[1].finish_reads(now, &mut trio.ports[1]);
+    trio.finish_reads(2);
     assert!(trio.answers(2).is_empty());
     trio.settle();
     assert_eq!(trio.answers(2), ["$1\r\nv"]);
@@ -923,21 +949,19 @@ fn a_leader_that_may_be_none_answers_no_follower() {
     trio.settle();
     let ask = trio.groups[1].raft.read_ask(1, 7);
     trio.groups[0].step(ask.clone());
-    let now = trio.now;
-    trio.groups[0].serve_reads(now, &mut trio.ports[0]);
-    trio.groups[0].finish_reads(now, &mut trio.ports[0]);
+    trio.serve_reads(1);
+    trio.finish_reads(1);
     let is_answer = |(_, m): &(u64, Message)| m.as_read_answer().is_some();
     assert!(trio.ports[0].messages.iter().any(is_answer), "its lease covers the question");
     trio.settle();
     // It was stopped for so long that another may lead, and hears nobody.
     trio.now.boot_us += 30_000_000;
     trio.groups[0].step(ask);
-    let now = trio.now;
     for _ in 0..20 {
         trio.groups[0].tick();
         trio.groups[0].take_ready(&mut trio.ports[0]).unwrap();
-        trio.groups[0].serve_reads(now, &mut trio.ports[0]);
-        trio.groups[0].finish_reads(now, &mut trio.ports[0]);
+        trio.serve_reads(1);
+        trio.finish_reads(1);
     }
     assert!(!trio.ports[0].messages.iter().any(is_answer));
 }

@@ -10,7 +10,9 @@
 //! 3. appends the records of all groups with **one** write;
 //! 4. lets go of votes and acknowledgements: at once (`buffered`), or when the log thread has synced (`fsync`, and the
 //!    meta group always);
-//! 5. executes the reads that wait, looks at the clock **again**, and answers those that the lease still covers.
+//! 5. executes the reads that waited for that, looks at the clock **again**, and answers those that the lease still covers.
+//!
+//! Reads that wait for nothing are executed together at the turn's start, before anything of it is applied.
 //!
 //! The shell then sends one buffer to each peer, link and client. The cost of I/O does not depend on the number of
 //! partitions.
@@ -42,6 +44,7 @@ use crate::log::{Disk, Log, LogEntry, LogError, LogOptions, Mark, SnapshotFiles,
 use crate::shard::limits::Limits;
 use crate::shard::membership::Membership;
 use crate::shard::raft::{EntryReader, Message, TICK_MS};
+use crate::shard::reads::ExecutedReads;
 use crate::shard::{Group, memory};
 use ringfort_proxy::clients::WorkerClients;
 use ringfort_proxy::errands::Errands;
@@ -190,6 +193,7 @@ pub struct WorkerCore<D: Disk> {
     is_leaving: bool,
     scratch: Vec<u8>,
     batch: ReadBatch,
+    executed: ExecutedReads,
     errands: Errands,
     random: Random,
     /// The last question for digests that was answered.
@@ -293,7 +297,11 @@ impl<D: Disk> WorkerCore<D> {
 
     /// Whether a turn has something to do.
     pub fn wants_turn(&self) -> bool {
-        !self.dirty.is_empty() || !self.ports.workers.is_empty() || self.has_background_work()
+        !self.dirty.is_empty()
+            || !self.batch.is_empty()
+            || !self.executed.is_empty()
+            || !self.ports.workers.is_empty()
+            || self.has_background_work()
     }
 
     /// Does everything that the inputs since the last turn ask for; see the module's head.
@@ -309,6 +317,7 @@ impl<D: Disk> WorkerCore<D> {
         self.ports.now_us = now.boot_us;
         self.clients.set_now(now.boot_us);
         self.attend_clients(now);
+        self.execute_reads(now);
         let mut touched = std::mem::take(&mut self.touched);
         for _ in 0..ROUNDS_MAX {
             if self.dirty.is_empty() {
@@ -327,7 +336,7 @@ impl<D: Disk> WorkerCore<D> {
         touched.dedup();
         for &id in &touched {
             if let Some(group) = self.groups.get_mut(id) {
-                group.serve_reads(now, &mut self.ports);
+                group.serve_reads(now, &mut self.ports, &mut self.executed);
                 if group.take_snapshot_wanted() && !self.snapshots_wanted.contains(&id) {
                     self.snapshots_wanted.push_back(id);
                 }
@@ -344,16 +353,7 @@ impl<D: Disk> WorkerCore<D> {
             }
         }
         self.clients.set_now(after.boot_us);
-        for &id in &touched {
-            if let Some(group) = self.groups.get_mut(id)
-                && group.has_done_reads()
-            {
-                group.finish_reads(after, &mut self.ports);
-                for (age_us, reads) in group.take_read_ages() {
-                    self.status.follower_reads.record_many(age_us, reads);
-                }
-            }
-        }
+        self.finish_reads(after);
         touched.clear();
         self.touched = touched;
         let took_us = match self.ports.is_large_taken() {

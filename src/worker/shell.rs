@@ -1,6 +1,6 @@
 //! A worker's thread: moves bytes between sockets and the [`WorkerCore`], and runs its turns.
 //!
-//! Connection tasks only `try_read` into the core and wake the one turn task, which lets all sockets that are ready be
+//! Connection tasks only read into the core and wake the one turn task, which lets all sockets that are ready be
 //! read first. Nobody awaits a send: what a socket does not take at once stays in a bounded buffer, and its own task
 //! sends it when the socket is writable.
 
@@ -231,6 +231,8 @@ struct ClientConnection {
     stream: ClientStream,
     /// Whether the socket failed: its task ends.
     is_broken: Cell<bool>,
+    /// What the task waits for: input, room for output.
+    waits_for: Cell<(bool, bool)>,
     wake: Notify,
 }
 
@@ -539,7 +541,7 @@ impl Shell {
             if stream.readable().await.is_err() {
                 return;
             }
-            let is_full = match stream.try_read(&mut buffer) {
+            let is_full = match stream::read_some(&stream, &mut buffer) {
                 Ok(0) => return,
                 Ok(n) => {
                     input.extend_from_slice(&buffer[..n]);
@@ -612,7 +614,7 @@ impl Shell {
                 tokio::task::yield_now().await;
             }
             if ready.is_readable() {
-                match connection.stream.try_read(&mut buffer) {
+                match stream::read_some(&connection.stream, &mut buffer) {
                     Ok(0) => break,
                     Ok(n) => {
                         failpoint::pass(Point::LinkReceive);
@@ -694,8 +696,12 @@ impl Shell {
         if stream.is_tls() {
             self.core.borrow_mut().client_set_tls(client);
         }
-        let connection =
-            Rc::new(ClientConnection { stream, is_broken: Cell::new(false), wake: Notify::new() });
+        let connection = Rc::new(ClientConnection {
+            stream,
+            is_broken: Cell::new(false),
+            waits_for: Cell::default(),
+            wake: Notify::new(),
+        });
         self.clients.borrow_mut().insert(client, Rc::clone(&connection));
         loop {
             let (wants_input, has_output, is_over) = {
@@ -707,6 +713,7 @@ impl Shell {
             if is_over || connection.is_broken.get() {
                 break;
             }
+            connection.waits_for.set((wants_input, has_output || connection.stream.has_unsent()));
             let ready = tokio::select! {
                 ready = connection.stream.ready(wants_input, has_output) => ready,
                 () = connection.wake.notified() => Ok(tokio::io::Ready::EMPTY),
@@ -774,10 +781,13 @@ impl Shell {
                 self.pace.serves_others();
             }
         }
-        // The task looks again: at what is left, at whether it may read on, at the end of the session.
-        if has_sent
-            || core.client_output(client).is_none_or(|(output, is_over)| is_over || !output.is_empty())
-        {
+        // The task looks again if something else is to be waited for, or nothing any more.
+        let wants_input = core.client_wants_input(client);
+        let is_over_or_waits = core.client_output(client).is_none_or(|(output, is_over)| {
+            let has_output = !output.is_empty() || connection.stream.has_unsent();
+            is_over || connection.waits_for.get() != (wants_input, has_output)
+        });
+        if is_over_or_waits {
             connection.wake.notify_one();
         }
     }

@@ -532,7 +532,7 @@ impl Page {
 
 /// Has the processor fetch a cache line; any address will do.
 #[inline]
-fn prefetch(address: *const u8) {
+pub(crate) fn prefetch<T>(address: *const T) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: a prefetch reads nothing that the program could notice.
     unsafe {

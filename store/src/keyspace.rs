@@ -43,8 +43,29 @@ struct Totals {
     logical_bytes: u64,
 }
 
-/// Where a key stands, or would stand: what [`Store::prefetch_bucket`] takes. One of another keyspace is of no use, and does
-/// no harm.
+/// What lies on the way to a key's record. Each is found in the one before, so whoever asks for a later one that is not in a
+/// cache yet waits for memory (about 100 ns where keys are many). A caller with several keys fetches the first for all of
+/// them, then the second, and so on, and then executes: all of them wait together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// The slot.
+    Slot,
+    /// The part of its table that has the key.
+    Segment,
+    /// The bucket where a search begins.
+    Bucket,
+    /// The first record that a search would look at.
+    Record,
+}
+
+impl Reach {
+    /// All of them, in their order.
+    pub const ALL: [Self; 4] = [Self::Slot, Self::Segment, Self::Bucket, Self::Record];
+    /// All but the first, which needs no other one.
+    pub const AFTER_SLOT: [Self; 3] = [Self::Segment, Self::Bucket, Self::Record];
+}
+
+/// Where a key stands, or would stand: what [`Store::prefetch`] takes. One of another keyspace is of no use, and does no harm.
 #[derive(Debug, Clone, Copy)]
 pub struct Spot(Place);
 
@@ -175,18 +196,11 @@ impl Store {
         self.place(key).ok().map(Spot)
     }
 
-    /// Has the processor fetch the bucket of a key. A caller with several keys does this for all of them, then
-    /// [`Store::prefetch_record`], and then executes: all of them wait for memory together. Changes nothing.
-    pub fn prefetch_bucket(&self, Spot(place): Spot) {
+    /// Has the processor fetch one thing on the way to a key's record. Changes nothing.
+    #[inline]
+    pub fn prefetch(&self, Spot(place): Spot, reach: Reach) {
         if place.table < self.tables.slots_len() {
-            self.tables.prefetch_bucket(place.table, place.hash);
-        }
-    }
-
-    /// Has the processor fetch the record that the bucket names.
-    pub fn prefetch_record(&self, Spot(place): Spot) {
-        if place.table < self.tables.slots_len() {
-            self.tables.prefetch_record(place.table, place.hash);
+            self.tables.prefetch(place.table, place.hash, reach);
         }
     }
 

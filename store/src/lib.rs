@@ -32,7 +32,7 @@ mod snapshot;
 
 pub use apply::{ApplyContext, ExpiredKey};
 pub use evict::{Evictor, Victim};
-pub use keyspace::{Spot, Store};
+pub use keyspace::{Reach, Spot, Store};
 pub use memory::{MemoryLimit, Policy};
 pub use record::LargeValue;
 pub use restore::{RestoreError, Restorer};

@@ -28,7 +28,8 @@ mod slab;
 mod tests;
 
 use crate::{
-    arena::{Arena, RUN_MAX, Ref, Tidiness},
+    Reach,
+    arena::{Arena, RUN_MAX, Ref, Tidiness, prefetch},
     bucket::{Bucket, CELLS, Cell},
     expiry::{Bounds, NEVER},
     packed::Packed,
@@ -329,24 +330,29 @@ impl SlotTables {
         }
     }
 
-    /// Has the processor fetch the bucket where a search for a hash begins.
+    /// Has the processor fetch one thing on the way to a hash; see [`Reach`].
     #[inline]
-    pub(crate) fn prefetch_bucket(&self, slot: usize, hash: u64) {
+    pub(crate) fn prefetch(&self, slot: usize, hash: u64, reach: Reach) {
+        if reach == Reach::Slot {
+            return prefetch(&raw const self.slots[slot]);
+        }
         let Some(id) = self.slots[slot].segment_of(hash) else { return };
         let segment = &self.segments[id as usize];
-        if segment.run & BOXED == 0 {
-            let bucket = home(position(hash, segment.depth), segment.buckets as usize);
-            self.arena.prefetch_bucket(Ref::from_number(segment.run), bucket);
-        }
-    }
-
-    /// Has the processor fetch the first record that a search for a hash would look at.
-    #[inline]
-    pub(crate) fn prefetch_record(&self, slot: usize, hash: u64) {
-        if let Some(at) = self.probe(slot, hash, |_| true)
-            && at.item & BOXED == 0
-        {
-            self.arena.prefetch_record(Ref::from_number(at.item));
+        match reach {
+            Reach::Slot => {}
+            Reach::Segment => prefetch(&raw const *segment),
+            Reach::Bucket if segment.run & BOXED == 0 => {
+                let bucket = home(position(hash, segment.depth), segment.buckets as usize);
+                self.arena.prefetch_bucket(Ref::from_number(segment.run), bucket);
+            }
+            Reach::Bucket => {}
+            Reach::Record => {
+                if let Some(at) = self.probe(slot, hash, |_| true)
+                    && at.item & BOXED == 0
+                {
+                    self.arena.prefetch_record(Ref::from_number(at.item));
+                }
+            }
         }
     }
 

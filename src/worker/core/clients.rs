@@ -127,7 +127,6 @@ impl<D: Disk> WorkerCore<D> {
             }
         }
         self.scratch = body;
-        self.execute_reads(now);
         if let Some(state) = self.ports.clients.get_mut(client) {
             if let Some((ticket, write)) = state.session.take_errand()
                 && !self.errands.begin(client, ticket, write)
@@ -226,7 +225,6 @@ impl<D: Disk> WorkerCore<D> {
         for group in led {
             self.execute(gather, group, access, true, body, now);
         }
-        self.execute_reads(now);
     }
 
     /// Bytes to be sent to a client, and whether its connection ends after them. Call [`WorkerCore::client_sent`] with
@@ -275,7 +273,6 @@ impl<D: Disk> WorkerCore<D> {
         match message {
             WorkerMessage::Command { origin, group, access, is_after_queued, body } => {
                 self.execute(origin, group, access, is_after_queued, &body, now);
-                self.execute_reads(now);
             }
             WorkerMessage::Everywhere { origin, command, protocol, body } => {
                 self.execute_everywhere(origin, command, protocol, &body, now);

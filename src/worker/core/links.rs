@@ -41,7 +41,6 @@ impl<D: Disk> WorkerCore<D> {
         let mut input = std::mem::take(&mut state.input);
         input.extend_from_slice(bytes);
         let taken = self.requests(link, &input, now);
-        self.execute_reads(now);
         input.drain(..taken?);
         if let Some(state) = self.ports.links.get_mut(link) {
             state.input = input;
@@ -107,15 +106,19 @@ impl<D: Disk> WorkerCore<D> {
         is_replicas: bool,
         now: Now,
     ) {
-        match self.groups.get_mut(id.0) {
-            Some(group) if is_replicas => {
-                group.set_read_age_max(self.read_age_us_max);
-                group.read_as_replica(submission, now, &mut self.ports);
-            }
-            Some(group) => group.read(submission, now, &mut self.ports),
-            None => self.ports.reply(submission.origin, Status::NotHere(self.shared.epoch())),
+        let Some(group) = self.groups.get_mut(id.0) else {
+            self.ports.reply(submission.origin, Status::NotHere(self.shared.epoch()));
+            return;
+        };
+        if is_replicas {
+            group.set_read_age_max(self.read_age_us_max);
+            group.read_as_replica(submission, now, &mut self.ports, &mut self.executed);
+        } else {
+            group.read(submission, now, &mut self.ports, &mut self.executed);
         }
-        self.touch(id.0);
+        if group.has_reads_to_serve(now) || group.has_proposable() {
+            self.touch(id.0);
+        }
     }
 
     pub(super) fn submit_write(&mut self, id: GroupId, kind: OpKind, submission: Submission<'_>) {

@@ -9,6 +9,7 @@ use crate::log::{Disk, HardState, Identity, Log, Mark, Recovered, SnapshotFiles,
 use crate::shard::machine::PartitionMachine;
 use crate::shard::membership::Membership;
 use crate::shard::raft::Start;
+use crate::shard::reads::ExecutedReads;
 use crate::shard::{Group, GroupStart, Machine, Seats};
 use crate::worker::ports::{PortTable, worker_of};
 use crate::worker::shared::{Shared, View};
@@ -79,6 +80,7 @@ impl<D: Disk> WorkerCore<D> {
             is_leaving: false,
             scratch: Vec::new(),
             batch: ReadBatch::default(),
+            executed: ExecutedReads::default(),
             errands: Errands::default(),
             random: Random::new(options.seed),
             digests_round: 0,

@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use ringfort_resp::{Command, Protocol, ReplyWriter};
 use ringfort_ring::{SLOTS, slot_of};
-use ringfort_store::{ApplyContext, Store};
+use ringfort_store::{ApplyContext, Reach, Store};
 
 pub(crate) const VALUE: [u8; 32] = [b'v'; 32];
 pub(crate) const CONTEXT: ApplyContext = ApplyContext { log_time_ms: 1_700_000_000_000, seed: 0 };
@@ -49,8 +49,9 @@ impl Node {
 /// Has the processor fetch what GETs of these keys of one store will look at.
 pub(crate) fn prefetch(store: &Store, keys: &[[u8; 16]]) {
     let spots = || keys.iter().filter_map(|key| store.spot(key));
-    spots().for_each(|spot| store.prefetch_bucket(spot));
-    spots().for_each(|spot| store.prefetch_record(spot));
+    for reach in Reach::ALL {
+        spots().for_each(|spot| store.prefetch(spot, reach));
+    }
 }
 
 /// The key of a number.
