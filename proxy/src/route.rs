@@ -50,7 +50,7 @@ pub(crate) fn route(ask: &Ask<'_>, partitions: PartitionCount) -> Route {
 
 /// The whole command as a request carries it, in `buffer`, which is empty.
 pub(crate) fn encode_whole(ask: &Ask<'_>, buffer: Vec<u8>) -> Vec<u8> {
-    encode(ask, ask.args.iter().skip(1), buffer)
+    encode(ask, ask.args.rest(), buffer)
 }
 
 /// RANDOMKEY as a request carries it: with a random number, because a partition has no randomness of its own.

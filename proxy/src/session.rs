@@ -35,7 +35,7 @@ use recent_args::RecentArgs;
 use replies::{Asked, ReplyQueue};
 use ringfort_resp::commands::unknown_command_error;
 use ringfort_resp::{
-    Command, CommandDecoder, CommandSpec, Limits, Protocol, ReplyWriter, ScanArgs, Scope, Status, commands,
+    Command, CommandDecoder, CommandSpec, Limits, Protocol, ReplyWriter, ScanArgs, Scope, Status,
 };
 use ringfort_ring::{NodeId, PartitionId, SLOTS, Slot, slot_of};
 use ringfort_wire::{ClusterMap, MetaWrite};
@@ -142,6 +142,12 @@ impl<'a> Args<'a> {
     /// There is no argument `i`.
     pub fn get(&self, i: usize) -> &'a [u8] {
         self.decoder.arg(self.buf, i)
+    }
+
+    /// All but the name, in order.
+    pub fn rest(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone + use<'a> {
+        let Self { decoder, buf, len } = *self;
+        (1..len).map(move |i| decoder.arg(buf, i))
     }
 
     /// All of them in order.
@@ -329,7 +335,7 @@ impl Session {
         let mut args = Args::new(&self.decoder, &self.input[start..]);
         let mut asked = spec;
         if spec.command == Command::Info {
-            let text = info::text(args.iter().skip(1), host, &self.connection.clients);
+            let text = info::text(args.rest(), host, &self.connection.clients);
             self.infos.insert(ticket, (self.connection.protocol(), text));
             asked = Command::DbSize.spec();
             args.len = 1;
@@ -462,6 +468,9 @@ impl Session {
         }
         let args = Args::new(&self.decoder, &self.input[start..]);
         match monitor::first_secret(spec, args) {
+            None if self.start.saturating_sub(start) <= recent_args::WHOLE_BYTES_MAX => {
+                self.recent_args.push_whole(&self.input[start..self.start])
+            }
             None => self.recent_args.push(args.iter()),
             Some(_) => self.recent_args.push(monitor::redacted(spec, args).into_iter()),
         }
@@ -712,16 +721,41 @@ impl Verdict {
 
 fn judge(mode: Mode, args: Args<'_>, connection: &mut Connection, host: &dyn Host) -> Verdict {
     let name = args.get(0);
-    let Some(spec) = commands::lookup(name) else {
-        return Verdict::Error(None, unknown_command_error(name, args.iter().skip(1)));
+    let Some(spec) = connection.look_up(name) else {
+        return Verdict::Error(None, unknown_command_error(name, args.rest()));
     };
-    let spec = match spec.judge(args.iter().skip(1)) {
+    let spec = match spec.judge(args.rest()) {
         Ok(spec) => spec,
         Err(error) => return Verdict::Error(Some(spec), error),
     };
     if let Err(error) = connection.admit(spec, host) {
         return Verdict::Error(Some(spec), error);
     }
+    if spec.scope == Scope::Connection {
+        return judge_of_connection(mode, spec, args, host);
+    }
+    if host.map().is_none() {
+        return Verdict::Error(Some(spec), NO_MAP.to_owned());
+    }
+    if connection.is_monitor {
+        return Verdict::Error(Some(spec), "ERR Replica can't interact with the keyspace".to_owned());
+    }
+    if spec.scope == Scope::Cursor {
+        return match ScanArgs::parse(&args.rest().collect::<Vec<_>>()) {
+            Ok(scan) => Verdict::Host(spec, Slots::One(scan.cursor.map_or(LAST_SLOT, |at| Slot(at.slot())))),
+            Err(error) => Verdict::Error(Some(spec), error.to_string()),
+        };
+    }
+    let slots = slots_of(spec, args);
+    if slots == Slots::Many && (mode == Mode::Node || spec.scope != Scope::Split) {
+        let error = "CROSSSLOT Keys in request don't hash to the same slot";
+        return Verdict::Error(Some(spec), error.to_owned());
+    }
+    Verdict::Host(spec, slots)
+}
+
+/// A command of [`Scope::Connection`]: some of them ask the cluster all the same.
+fn judge_of_connection(mode: Mode, spec: &'static CommandSpec, args: Args<'_>, host: &dyn Host) -> Verdict {
     if spec.command == Command::Config {
         return match config::change(spec, args, host) {
             Ok(Some(write)) => Verdict::Errand(spec, write),
@@ -744,34 +778,11 @@ fn judge(mode: Mode, args: Args<'_>, connection: &mut Connection, host: &dyn Hos
     if let Some(question) = cluster::slot_question(spec) {
         return judge_slot_question(question, args, host);
     }
-    if spec.command == Command::Info
-        && mode == Mode::Proxy
-        && host.map().is_some()
-        && info::is_with_keyspace(args.iter().skip(1))
-    {
+    let is_keyspace_asked = spec.command == Command::Info && info::is_with_keyspace(args.rest());
+    if is_keyspace_asked && mode == Mode::Proxy && host.map().is_some() {
         return Verdict::Host(spec, Slots::None);
     }
-    if spec.scope == Scope::Connection {
-        return Verdict::Connection(spec);
-    }
-    if host.map().is_none() {
-        return Verdict::Error(Some(spec), NO_MAP.to_owned());
-    }
-    if connection.is_monitor {
-        return Verdict::Error(Some(spec), "ERR Replica can't interact with the keyspace".to_owned());
-    }
-    if spec.scope == Scope::Cursor {
-        return match ScanArgs::parse(&args.iter().skip(1).collect::<Vec<_>>()) {
-            Ok(scan) => Verdict::Host(spec, Slots::One(scan.cursor.map_or(LAST_SLOT, |at| Slot(at.slot())))),
-            Err(error) => Verdict::Error(Some(spec), error.to_string()),
-        };
-    }
-    let slots = slots_of(spec, args);
-    if slots == Slots::Many && (mode == Mode::Node || spec.scope != Scope::Split) {
-        let error = "CROSSSLOT Keys in request don't hash to the same slot";
-        return Verdict::Error(Some(spec), error.to_owned());
-    }
-    Verdict::Host(spec, slots)
+    Verdict::Connection(spec)
 }
 
 /// CLUSTER COUNTKEYSINSLOT or GETKEYSINSLOT. As in Redis Cluster, a node answers for the slots it serves, and of any other

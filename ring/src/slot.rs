@@ -131,8 +131,26 @@ pub fn slot_of(key: &[u8]) -> Slot {
     Slot(crc16(hash_tag(key).unwrap_or(key)) % SLOTS)
 }
 
+/// Length up to which [`hash_tag`] looks for `{` by itself: a search that is made for long texts takes longer to begin.
+const SHORT_KEY_BYTES: usize = 64;
+
+/// Whether the byte occurs, eight at a time.
+fn has_byte(bytes: &[u8], byte: u8) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    let (words, rest) = bytes.as_chunks::<8>();
+    // A byte that differs from none is 0, and only below one the subtraction borrows.
+    let is_in = |word: &[u8; 8]| {
+        let differing = u64::from_ne_bytes(*word) ^ (ONES * u64::from(byte));
+        differing.wrapping_sub(ONES) & !differing & (ONES << 7) != 0
+    };
+    words.iter().any(is_in) || rest.contains(&byte)
+}
+
 /// The bytes between the first `{` and the next `}`; `None` when either is missing or nothing is between them.
 fn hash_tag(key: &[u8]) -> Option<&[u8]> {
+    if key.len() <= SHORT_KEY_BYTES && !has_byte(key, b'{') {
+        return None;
+    }
     let open = memchr::memchr(b'{', key)?;
     let after = &key[open + 1..];
     let close = memchr::memchr(b'}', after)?;
@@ -163,6 +181,16 @@ mod tests {
         #[test]
         fn crc16_equals_the_bitwise_definition(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
             prop_assert_eq!(crc16(&bytes), crc16_bitwise(&bytes));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_byte_is_found_wherever_it_is(bytes in proptest::collection::vec(any::<u8>(), 0..40), byte: u8) {
+            prop_assert_eq!(has_byte(&bytes, byte), bytes.contains(&byte));
+            for wanted in &bytes {
+                prop_assert!(has_byte(&bytes, *wanted));
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use crate::clients::{Address, Held, Place, Record, SlowEntry, WorkerClients};
 use crate::logging;
 use crate::server::faults;
 use core::sync::atomic::Ordering::Relaxed;
-use ringfort_resp::commands::{write_help, wrong_arity_error};
+use ringfort_resp::commands::{self, write_help, wrong_arity_error};
 use ringfort_resp::{Command, CommandSpec, Protocol, ReplyWriter};
 use std::sync::Arc;
 
@@ -39,6 +39,8 @@ pub(super) struct Connection {
     /// Whether it said MONITOR.
     pub(super) is_monitor: bool,
     pub(super) is_authenticated: bool,
+    /// The command that was looked up last: most are followed by another of the same name.
+    last_command: Option<&'static CommandSpec>,
     /// Whether it has been seen if there is a password; before the first map nobody knows.
     pub(super) knows_password: bool,
     pub(super) silence: Silence,
@@ -60,10 +62,19 @@ impl Connection {
             is_tls: false,
             is_monitor: false,
             is_authenticated: false,
+            last_command: None,
             knows_password: false,
             silence: Silence::No,
             is_reply_on: false,
         }
+    }
+
+    /// Finds a command by its name.
+    pub(super) fn look_up(&mut self, name: &[u8]) -> Option<&'static CommandSpec> {
+        let last = self.last_command.filter(|last| last.name.as_bytes().eq_ignore_ascii_case(name));
+        let spec = last.or_else(|| commands::lookup(name));
+        self.last_command = spec;
+        spec
     }
 
     pub(super) fn id(&self) -> u64 {
@@ -232,7 +243,7 @@ impl Connection {
                 }
                 Some(_) => return Err("ERR DB index is out of range".to_owned()),
             },
-            Command::Info => info::write(info::text(args.iter().skip(1), host, &self.clients), None, out),
+            Command::Info => info::write(info::text(args.rest(), host, &self.clients), None, out),
             container if spec.name.ends_with("|help") => write_help(container.spec(), out),
             Command::Time
             | Command::LastSave

@@ -1,5 +1,7 @@
 //! The arguments of unanswered commands, as far as the slow log would show them.
 
+use ringfort_resp::{CommandDecoder, Limits};
+
 /// Arguments that an entry of the slow log shows; of more, the last place tells how many.
 const ARGS_MAX: usize = 32;
 /// Bytes of one argument that an entry shows; behind them it tells how many more there were.
@@ -10,14 +12,20 @@ const KEPT_BYTES_MAX: usize = 64 << 10;
 /// What replaces an argument that nobody must see.
 pub(super) const REDACTED: &[u8] = b"(redacted)";
 
+/// Longest command that is kept as it came, bytes: to copy it is cheaper than to look at its arguments.
+pub(super) const WHOLE_BYTES_MAX: usize = 512;
+
 /// Where the arguments of one command are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Place {
     at: u64,
     len: u32,
+    /// Whether it is the command as it came.
+    is_whole: bool,
 }
 
-/// A queue of bytes: for each command the number of its arguments, and for each one shown its length and its first bytes.
+/// A queue of bytes: each command as it came, or the number of its arguments, and for each one shown its length and its first
+/// bytes.
 #[derive(Debug, Default)]
 pub(super) struct RecentArgs {
     bytes: Vec<u8>,
@@ -30,23 +38,42 @@ pub(super) struct RecentArgs {
 impl RecentArgs {
     /// Keeps the arguments of a command.
     pub(super) fn push<'a>(&mut self, args: impl ExactSizeIterator<Item = &'a [u8]>) -> Place {
-        if self.forgotten > KEPT_BYTES_MAX {
-            self.bytes.drain(..self.forgotten);
-            self.start += self.forgotten as u64;
-            self.forgotten = 0;
+        let mut place = self.next_place();
+        if !self.has_room() {
+            return place;
         }
         let before = self.bytes.len();
-        let at = self.start + before as u64;
-        if before - self.forgotten > KEPT_BYTES_MAX {
-            return Place { at, len: 0 };
-        }
         let count = args.len();
         self.bytes.extend_from_slice(&(count as u32).to_le_bytes());
         for arg in args.take(shown(count)) {
             self.bytes.extend_from_slice(&(arg.len() as u32).to_le_bytes());
             self.bytes.extend_from_slice(&arg[..arg.len().min(ARG_BYTES_MAX)]);
         }
-        Place { at, len: (self.bytes.len() - before) as u32 }
+        place.len = (self.bytes.len() - before) as u32;
+        place
+    }
+
+    /// Keeps the arguments of a command by its bytes, [`WHOLE_BYTES_MAX`] at most.
+    pub(super) fn push_whole(&mut self, command: &[u8]) -> Place {
+        let place = self.next_place();
+        if !self.has_room() {
+            return place;
+        }
+        self.bytes.extend_from_slice(command);
+        Place { len: command.len() as u32, is_whole: true, ..place }
+    }
+
+    fn next_place(&mut self) -> Place {
+        if self.forgotten > KEPT_BYTES_MAX {
+            self.bytes.drain(..self.forgotten);
+            self.start += self.forgotten as u64;
+            self.forgotten = 0;
+        }
+        Place { at: self.start + self.bytes.len() as u64, ..Place::default() }
+    }
+
+    fn has_room(&self) -> bool {
+        self.bytes.len() - self.forgotten <= KEPT_BYTES_MAX
     }
 
     /// The arguments as the slow log shows them; `None` when they were not kept.
@@ -57,21 +84,23 @@ impl RecentArgs {
             return None;
         }
         let mut rest = self.bytes.get(from..to)?;
+        if place.is_whole {
+            let mut decoder = CommandDecoder::new(Limits::default());
+            decoder.decode(rest).ok()?;
+            let count = decoder.args().len();
+            let args = decoder.iter(rest).take(shown(count));
+            let args = args.map(|arg| shortened(&arg[..arg.len().min(ARG_BYTES_MAX)], arg.len()));
+            return Some(with_count(args.collect(), count));
+        }
         let count = take_u32(&mut rest)?;
         let mut args = Vec::new();
         for _ in 0..shown(count) {
             let len = take_u32(&mut rest)?;
             let (arg, left) = rest.split_at_checked(len.min(ARG_BYTES_MAX))?;
             rest = left;
-            args.push(match len.saturating_sub(ARG_BYTES_MAX) {
-                0 => arg.to_vec(),
-                more => [arg, format!("... ({more} more bytes)").as_bytes()].concat(),
-            });
+            args.push(shortened(arg, len));
         }
-        if shown(count) < count {
-            args.push(format!("... ({} more arguments)", count - shown(count)).into_bytes());
-        }
-        Some(args)
+        Some(with_count(args, count))
     }
 
     /// Forgets what was kept before a command.
@@ -98,6 +127,22 @@ impl RecentArgs {
     pub(super) fn buffer_bytes(&self) -> usize {
         self.bytes.capacity()
     }
+}
+
+/// The first bytes of an argument, and how many more it has.
+fn shortened(first: &[u8], len: usize) -> Vec<u8> {
+    match len - first.len() {
+        0 => first.to_vec(),
+        more => [first, format!("... ({more} more bytes)").as_bytes()].concat(),
+    }
+}
+
+/// The arguments that are shown, and how many more there are.
+fn with_count(mut args: Vec<Vec<u8>>, count: usize) -> Vec<Vec<u8>> {
+    if args.len() < count {
+        args.push(format!("... ({} more arguments)", count - args.len()).into_bytes());
+    }
+    args
 }
 
 fn shown(count: usize) -> usize {
@@ -134,6 +179,26 @@ mod tests {
         assert_eq!(recent.get(third), None);
         let fourth = recent.push([&b""[..]].into_iter());
         assert_eq!(recent.get(fourth).unwrap(), [b""]);
+    }
+
+    #[test]
+    fn a_command_that_is_kept_whole_is_shown_as_one_that_is_not() {
+        let long = vec![b'x'; 200];
+        let many = vec![&b"a"[..]; 41];
+        let inline: (&[u8], &[&[u8]]) = (b"SET \"a b\" c\r\n", &[b"SET", b"a b", b"c"]);
+        let mut commands = vec![(inline.0.to_vec(), inline.1.to_vec())];
+        for args in [vec![&b"SET"[..], b"k", &long], many, vec![b"PING"]] {
+            let mut whole = Vec::new();
+            ringfort_resp::write_command(&args, &mut whole);
+            commands.push((whole, args));
+        }
+        let mut recent = RecentArgs::default();
+        for (whole, args) in commands {
+            assert!(whole.len() <= WHOLE_BYTES_MAX);
+            let places = [recent.push_whole(&whole), recent.push(args.iter().copied())];
+            let [as_whole, by_args] = places.map(|place| recent.get(place).unwrap());
+            assert_eq!(as_whole, by_args);
+        }
     }
 
     #[test]

@@ -370,7 +370,7 @@ fn time_is_that_of_the_host() {
 
 #[test]
 fn command_lists_every_command() {
-    let count = commands::all().len();
+    let count = ringfort_resp::commands::all().len();
     assert!(reply(&proxy(), "COMMAND").starts_with(&format!("*{count}\r\n*10\r\n")));
     assert_eq!(reply(&proxy(), "COMMAND COUNT"), format!(":{count}\r\n"));
     assert!(reply(&proxy(), "COMMAND LIST").starts_with(&format!("*{count}\r\n$3\r\nacl\r\n")));

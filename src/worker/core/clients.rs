@@ -303,7 +303,7 @@ enum Place {
 
 /// Encodes a command into `body` (its former content goes) and says where it is executed.
 fn encode(ask: &Ask<'_>, view: &View, random: &mut Random, body: &mut Vec<u8>) -> Place {
-    let args = ask.args.iter().skip(1);
+    let args = ask.args.rest();
     body.clear();
     match ask.slots {
         Slots::One(slot) if ask.spec.scope == Scope::Cursor => {
