@@ -10,6 +10,7 @@ use ringfort_store::{ApplyContext, ExpiredKey, LargeValue, MemoryLimit, Reach, R
 use ringfort_wire::entry::{Entry, Op, OpKind};
 use ringfort_wire::frame::{Reader, WireError, put_bytes};
 use ringfort_wire::request::{CommandBody, SESSION_WINDOW, SESSIONS_MAX, Status};
+use smallvec::SmallVec;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Sessions that have been silent for so long (log time) are forgotten; far beyond any proxy's deadline.
@@ -120,6 +121,21 @@ impl PartitionMachine {
         &mut self,
         index: u64,
         entry: &[u8],
+        answer: impl FnMut(usize, Status<'_>),
+    ) -> Result<(), WireError> {
+        self.apply_fetched(index, entry, false, answer)
+    }
+
+    /// As [`PartitionMachine::apply`]. `is_fetched`: the entry has been through [`PartitionMachine::spots_ahead`], and the
+    /// processor has fetched what they lead to.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn apply_fetched(
+        &mut self,
+        index: u64,
+        entry: &[u8],
+        is_fetched: bool,
         mut answer: impl FnMut(usize, Status<'_>),
     ) -> Result<(), WireError> {
         if entry.is_empty() {
@@ -139,9 +155,14 @@ impl PartitionMachine {
         let mut seed = entry.seed;
         let mut ahead = entry.ops();
         for (position, op) in entry.ops().enumerate() {
-            // One that is alone would only wait for itself.
-            if position % PREFETCH_OPS == 0 && ops > 1 {
-                self.prefetch(ahead.by_ref().take(PREFETCH_OPS));
+            if position % PREFETCH_OPS == 0 {
+                let window = ahead.by_ref().take(PREFETCH_OPS);
+                let is_window_fetched = is_fetched && position == 0;
+                // One that is alone would only wait for itself.
+                match is_window_fetched || ops == 1 {
+                    true => window.for_each(drop),
+                    false => self.prefetch(window),
+                }
             }
             let op = op?;
             reply.clear();
@@ -186,15 +207,31 @@ impl PartitionMachine {
         Ok(())
     }
 
+    /// Tells where the first [`PREFETCH_OPS`] operations of an entry have their keys, and has the processor fetch the first thing
+    /// on the way to each. Returns how many there are.
+    pub fn spots_ahead<'a>(&'a self, entry: &[u8], tell: &mut impl FnMut(&'a Store, Spot)) -> usize {
+        let Ok(entry) = Entry::decode(entry) else { return 0 };
+        self.spots_of(entry.ops().take(PREFETCH_OPS)).map(|spot| tell(&self.store, spot)).count()
+    }
+
+    /// Where operations have their keys. The processor fetches the first thing on the way to each.
+    fn spots_of<'a>(
+        &self,
+        ops: impl Iterator<Item = Result<Op<'a>, WireError>>,
+    ) -> impl Iterator<Item = Spot> {
+        let commands = ops.flatten().filter(|op| op.kind == OpKind::Command);
+        commands.filter_map(|op| {
+            let spot = spot_of(&self.store, op.body)?;
+            self.store.prefetch(spot, Reach::Slot);
+            Some(spot)
+        })
+    }
+
     /// Has the processor fetch the records of operations that are applied next.
     fn prefetch<'a>(&self, ops: impl Iterator<Item = Result<Op<'a>, WireError>>) {
-        let mut spots = [None; PREFETCH_OPS];
-        let commands = ops.flatten().filter(|op| op.kind == OpKind::Command);
-        for (spot, op) in spots.iter_mut().zip(commands) {
-            *spot = spot_of(&self.store, op.body).inspect(|spot| self.store.prefetch(*spot, Reach::Slot));
-        }
+        let spots: SmallVec<[Spot; PREFETCH_OPS]> = self.spots_of(ops).collect();
         for reach in Reach::AFTER_SLOT {
-            spots.iter().flatten().for_each(|spot| self.store.prefetch(*spot, reach));
+            spots.iter().for_each(|spot| self.store.prefetch(*spot, reach));
         }
     }
 

@@ -5,7 +5,8 @@
 //!
 //! 1. [`Group::write`] queues writes, [`Group::read`] executes reads that the lease covers;
 //! 2. [`Group::propose`] makes **one** log entry of all queued writes (at most [`INFLIGHT_MAX`] are under way);
-//! 3. [`Group::take_ready`] hands out what is to be appended and sent, applies what is committed, and replies;
+//! 3. [`Group::take_ready`] hands out what is to be appended and sent, [`Group::apply_taken`] applies what is committed, and
+//!    replies;
 //! 4. [`Group::persisted`] lets votes and acknowledgements go once the log is as durable as the mode asks;
 //! 5. [`Group::finish_read`] checks the lease once more **after** a read was executed, and only then answers it.
 //!
@@ -38,11 +39,12 @@ use raft::{EntryReader, Follower, Message, Raft, Start};
 use reads::Reads;
 use ringfort_proxy::session::Ticket;
 use ringfort_ring::{NodeId, Slot};
-use ringfort_store::{LargeValue, Store};
+use ringfort_store::{LargeValue, Spot, Store};
 use ringfort_wire::GroupId;
 use ringfort_wire::entry::{EntryBuilder, OPS_MAX, Op, OpKind};
 use ringfort_wire::request::Status;
 pub use status::{Activity, FollowerStatus, GroupStatus};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -211,6 +213,16 @@ struct Inflight {
     change: memory::Change,
 }
 
+/// What [`Group::take_ready`] took for [`Group::apply_taken`].
+#[derive(Debug, Default)]
+struct Taken {
+    committed: Vec<LogEntry>,
+    /// So many of them have been through [`Group::spots_ahead`].
+    fetched: Cell<usize>,
+    /// Confirmed rounds of reads and their indexes.
+    reads: Vec<(u64, u64)>,
+}
+
 #[derive(Debug)]
 struct Unpersisted {
     number: u64,
@@ -261,6 +273,7 @@ pub struct Group {
     reads: Reads,
     lease: Lease,
     unpersisted: VecDeque<Unpersisted>,
+    taken: Taken,
     /// A snapshot that is being installed: number of its work, its index.
     installing: Option<(u64, u64)>,
     /// Expired keys are proposed again only when this batch is applied.
@@ -321,6 +334,7 @@ impl Group {
             reads: Reads::default(),
             lease: Lease::default(),
             unpersisted: VecDeque::new(),
+            taken: Taken::default(),
             installing: None,
             expire_after_batch: 0,
             memory: Memory::new(seed),
@@ -641,14 +655,11 @@ impl Group {
         }
     }
 
-    /// Takes one round of work: sends what may be sent, applies what is committed, renews the lease. What it returns
-    /// must reach the log before [`Group::persisted`] is called with the same number. `None`: nothing to do.
-    ///
-    /// # Errors
-    /// An entry cannot be applied: the replica must stop.
-    pub fn take_ready(&mut self, ports: &mut impl Ports) -> Result<Option<(u64, Work)>, String> {
+    /// Takes one round of work and sends what may be sent; [`Group::apply_taken`] must follow. What it returns must reach the
+    /// log before [`Group::persisted`] is called with the same number. `None`: nothing to do.
+    pub fn take_ready(&mut self, ports: &mut impl Ports) -> Option<(u64, Work)> {
         self.notice_role(ports);
-        let Some(ready) = self.raft.take_ready() else { return Ok(None) };
+        let ready = self.raft.take_ready()?;
         #[cfg(debug_assertions)]
         if let Err(violation) = invariants::ordered_indices(&invariants::View::of(self)) {
             panic!("{violation}");
@@ -657,12 +668,8 @@ impl Group {
         for message in &ready.messages {
             self.send(message, ports);
         }
-        self.apply(ready.committed, ports)?;
-        for (round, index) in ready.reads {
-            if let Some(issued_us) = self.reads.confirm(round, index) {
-                self.lease.confirm(self.raft.term(), issued_us);
-            }
-        }
+        debug_assert!(self.taken.committed.is_empty(), "what was taken before is applied");
+        self.taken = Taken { committed: ready.committed, reads: ready.reads, fetched: Cell::new(0) };
         if let Some((index, _)) = ready.snapshot {
             self.installing = Some((ready.number, index));
         }
@@ -677,7 +684,38 @@ impl Group {
         }
         self.unpersisted.push_back(Unpersisted { number: ready.number, has_hard_state, messages });
         let work = Work { entries: ready.entries, hard_state: ready.hard_state, install: ready.snapshot };
-        Ok(Some((ready.number, work)))
+        Some((ready.number, work))
+    }
+
+    /// Tells where the operations to be applied next have their keys, of about `max` of them, and has the processor fetch the
+    /// first thing on the way to each; the caller has it fetch the rest.
+    pub fn spots_ahead<'a>(&'a self, max: usize, tell: &mut impl FnMut(&'a Store, Spot)) {
+        let Machine::Partition(machine) = &self.machine else { return };
+        let mut told = 0;
+        for entry in &self.taken.committed {
+            if max <= told {
+                break;
+            }
+            self.taken.fetched.set(self.taken.fetched.get() + 1);
+            if entry.kind == raft::ENTRY_NORMAL {
+                told += machine.spots_ahead(&entry.data, tell);
+            }
+        }
+    }
+
+    /// Applies what [`Group::take_ready`] took and is committed, and answers it.
+    ///
+    /// # Errors
+    /// An entry cannot be applied: the replica stops.
+    pub fn apply_taken(&mut self, ports: &mut impl Ports) -> Result<(), String> {
+        let taken = std::mem::take(&mut self.taken);
+        self.apply(taken.committed, taken.fetched.get(), ports)?;
+        for (round, index) in taken.reads {
+            if let Some(issued_us) = self.reads.confirm(round, index) {
+                self.lease.confirm(self.raft.term(), issued_us);
+            }
+        }
+        Ok(())
     }
 
     fn send(&self, message: &Message, ports: &mut impl Ports) {
@@ -704,9 +742,15 @@ impl Group {
         }
     }
 
-    fn apply(&mut self, entries: Vec<LogEntry>, ports: &mut impl Ports) -> Result<(), String> {
+    /// Of the first `fetched` entries the processor has fetched what they look at.
+    fn apply(
+        &mut self,
+        entries: Vec<LogEntry>,
+        fetched: usize,
+        ports: &mut impl Ports,
+    ) -> Result<(), String> {
         let Some(last) = entries.last().map(|e| e.index) else { return Ok(()) };
-        for entry in entries {
+        for (i, entry) in entries.into_iter().enumerate() {
             let own = self.take_inflight(&entry, ports);
             let origins = own.as_ref().map_or(&[][..], |own| &own.origins);
             if entry.kind != raft::ENTRY_NORMAL {
@@ -720,7 +764,7 @@ impl Group {
             };
             let evicted_before = self.machine.evicted_keys();
             match &mut self.machine {
-                Machine::Partition(m) => m.apply(entry.index, &entry.data, &mut answer),
+                Machine::Partition(m) => m.apply_fetched(entry.index, &entry.data, i < fetched, &mut answer),
                 Machine::Meta(m) => m.apply(&entry.data, &mut answer),
             }
             .map_err(|e| format!("group {}: entry {} cannot be applied: {e}", self.id, entry.index))?;

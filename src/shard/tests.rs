@@ -127,7 +127,8 @@ impl Trio {
                 if !self.holds_writes {
                     group.propose(self.now, ports);
                 }
-                while let Some((number, _)) = group.take_ready(ports).unwrap() {
+                while let Some((number, _)) = group.take_ready(ports) {
+                    group.apply_taken(ports).unwrap();
                     if n == 0 && self.has_slow_disk {
                         self.unpersisted.push(number);
                     } else {
@@ -287,7 +288,8 @@ fn a_follower_acknowledges_nothing_before_it_is_persisted() {
     let mut trio = Trio::new();
     trio.write(1, 1, &[b"k", b"v"], Command::Set);
     trio.groups[0].propose(trio.now, &mut trio.ports[0]);
-    while let Some((number, _)) = trio.groups[0].take_ready(&mut trio.ports[0]).unwrap() {
+    while let Some((number, _)) = trio.groups[0].take_ready(&mut trio.ports[0]) {
+        trio.groups[0].apply_taken(&mut trio.ports[0]).unwrap();
         trio.groups[0].persisted(number, &mut trio.ports[0]);
     }
     for (to, message) in std::mem::take(&mut trio.ports[0].messages) {
@@ -295,7 +297,7 @@ fn a_follower_acknowledges_nothing_before_it_is_persisted() {
             trio.groups[1].step(message);
         }
     }
-    let (number, work) = trio.groups[1].take_ready(&mut trio.ports[1]).unwrap().unwrap();
+    let (number, work) = trio.groups[1].take_ready(&mut trio.ports[1]).unwrap();
     assert!(!work.entries.is_empty(), "the follower has something to write");
     assert!(trio.ports[1].messages.is_empty(), "it answers before that is written");
     trio.groups[1].persisted(number, &mut trio.ports[1]);
@@ -959,7 +961,8 @@ fn a_leader_that_may_be_none_answers_no_follower() {
     trio.groups[0].step(ask);
     for _ in 0..20 {
         trio.groups[0].tick();
-        trio.groups[0].take_ready(&mut trio.ports[0]).unwrap();
+        trio.groups[0].take_ready(&mut trio.ports[0]);
+        trio.groups[0].apply_taken(&mut trio.ports[0]).unwrap();
         trio.serve_reads(1);
         trio.finish_reads(1);
     }

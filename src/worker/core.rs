@@ -51,8 +51,10 @@ use ringfort_proxy::errands::Errands;
 use ringfort_proxy::random::Random;
 use ringfort_proxy::session::Host as _;
 use ringfort_ring::NodeId;
+use ringfort_store::{Reach, Spot, Store};
 use ringfort_wire::frame::{Kind, Reader, WireError};
 use ringfort_wire::{ClusterMap, GroupId, settings};
+use smallvec::SmallVec;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -63,6 +65,8 @@ use std::sync::atomic::Ordering;
 pub const DISK_FREE_MIN: u64 = 256 << 20;
 /// A partition whose log is larger than this, and than its data, is compacted.
 pub const COMPACT_BYTES_MIN: u64 = 64 << 20;
+/// Operations, of all groups of a round, of which the processor fetches at once what they look at: some hundred KiB.
+const FETCH_OPS: usize = 256;
 /// Most rounds of one turn; a group that persists alone needs two to see its own entry committed.
 const ROUNDS_MAX: usize = 16;
 /// Ticks between two rounds of housekeeping (1 s).
@@ -154,6 +158,8 @@ pub struct WorkerCore<D: Disk> {
     is_dirty: Vec<bool>,
     /// The groups of a turn; empty between two.
     touched: Vec<u16>,
+    /// Of those that took work in a round, its number, and whether it is nothing for the log; empty between two.
+    taken: Vec<(u16, u64, bool)>,
     pending: VecDeque<Pending>,
     jobs: Vec<Job<D>>,
     is_syncing: bool,
@@ -329,6 +335,12 @@ impl<D: Disk> WorkerCore<D> {
                 self.is_dirty[usize::from(id)] = false;
                 self.drive(id, now)?;
             }
+            self.fetch_ahead(&touched[before..]);
+            let mut taken = std::mem::take(&mut self.taken);
+            for (id, number, is_nothing) in taken.drain(..) {
+                self.apply(id, number, is_nothing)?;
+            }
+            self.taken = taken;
             self.write_log()?;
             self.clients.set_now(clock.now().boot_us);
         }
@@ -368,7 +380,7 @@ impl<D: Disk> WorkerCore<D> {
     fn drive(&mut self, id: u16, now: Now) -> anyhow::Result<()> {
         let Some(group) = self.groups.get_mut(id) else { return Ok(()) };
         group.propose(now, &mut self.ports);
-        let ready = group.take_ready(&mut self.ports).map_err(anyhow::Error::msg)?;
+        let ready = group.take_ready(&mut self.ports);
         if let Some((index, term)) = ready.as_ref().and_then(|(_, work)| work.install) {
             self.install(id, index, term)?;
         }
@@ -387,13 +399,34 @@ impl<D: Disk> WorkerCore<D> {
             failpoint::hit(Point::LogHardState)?;
             log.stage_hard_state(id, &state)?;
         }
-        drop(log);
+        self.taken.push((id, number, work.is_empty()));
+        Ok(())
+    }
+
+    /// Has the processor fetch what the operations look at that all these groups apply next.
+    fn fetch_ahead(&mut self, ids: &[u16]) {
+        let mut spots: SmallVec<[(&Store, Spot); 64]> = SmallVec::new();
+        for group in ids.iter().filter_map(|&id| self.groups.get(id)) {
+            let room = FETCH_OPS.saturating_sub(spots.len());
+            group.spots_ahead(room, &mut |store, spot| spots.push((store, spot)));
+        }
+        // One that is alone would only wait for itself.
+        if spots.len() > 1 {
+            for reach in Reach::AFTER_SLOT {
+                spots.iter().for_each(|(store, spot)| store.prefetch(*spot, reach));
+            }
+        }
+    }
+
+    /// Applies what a group has taken as the work `number`, which is nothing for the log if `is_nothing`.
+    fn apply(&mut self, id: u16, number: u64, is_nothing: bool) -> anyhow::Result<()> {
+        let Some(group) = self.groups.get_mut(id) else { return Ok(()) };
+        group.apply_taken(&mut self.ports).map_err(anyhow::Error::msg)?;
         // An empty piece of work waits only for what is ahead of it: there may be no further write for long.
-        let write = match work.is_empty() {
+        let write = match is_nothing {
             true => self.pending.iter().rfind(|p| p.group == id).map(|p| p.write),
             false => Some(None),
         };
-        let Some(group) = self.groups.get_mut(id) else { return Ok(()) };
         match write {
             Some(write) => self.pending.push_back(Pending { group: id, number, write }),
             None => group.persisted(number, &mut self.ports),

@@ -51,6 +51,7 @@ impl<D: Disk> WorkerCore<D> {
             ports,
             dirty: Vec::new(),
             touched: Vec::new(),
+            taken: Vec::new(),
             is_dirty: vec![false; usize::from(map.partitions.get()) + 1],
             pending: VecDeque::new(),
             jobs: Vec::new(),
