@@ -40,6 +40,8 @@ const META_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 const META_WRITE_BYTES_MAX: usize = 1 << 20;
 /// How long another node may hold a question for a newer map; also the wait after it did not answer.
 const MAP_WAIT: Duration = Duration::from_secs(1);
+/// Questions that a member of the meta group asks of one node before it turns to another one.
+const MEMBER_ASKS: u32 = 10;
 const _: () = assert!(MAP_WAIT.as_millis() <= MAP_WAIT_MS_MAX as u128);
 /// Wait between two requests to be taken in anew.
 const REJOIN_INTERVAL: Duration = Duration::from_millis(200);
@@ -399,16 +401,15 @@ impl Control {
             if map.node(&self.node).is_some_and(|node| node.store_id == 0) {
                 self.ask_to_be_taken_in(0).await;
             }
-            let mut wait = MAP_WAIT;
-            if map.meta.replica_on(&self.node).is_some() {
-                tokio::time::sleep(wait).await;
-                wait = Duration::ZERO;
+            let is_member = map.meta.replica_on(&self.node).is_some();
+            if is_member {
+                tokio::time::sleep(MAP_WAIT).await;
             }
             let others: Vec<_> = map.meta.nodes().into_iter().filter(|id| **id != self.node).collect();
             let other = others.get(turn % others.len().max(1)).and_then(|id| map.node(id));
             turn += 1;
             let followed = match other {
-                Some(other) => self.follow_from(&other.peer, wait).await.is_ok(),
+                Some(other) => self.follow_from(&other.peer, is_member).await.is_ok(),
                 None => false,
             };
             if !followed {
@@ -417,8 +418,11 @@ impl Control {
         }
     }
 
-    /// Takes the maps of a node until it has had no newer one for so long.
-    async fn follow_from(&self, address: &str, wait: Duration) -> anyhow::Result<()> {
+    /// Takes the maps of a node until it has had no newer one for [`MAP_WAIT`]. A member of the meta group, who has them
+    /// anyway, only asks now and then whether it has missed one, [`MEMBER_ASKS`] times on one link.
+    async fn follow_from(&self, address: &str, is_member: bool) -> anyhow::Result<()> {
+        let wait = if is_member { Duration::ZERO } else { MAP_WAIT };
+        let mut asks_left = if is_member { MEMBER_ASKS } else { 1 };
         let connected = peer::connect(address, self.hello(), self.secret.as_ref());
         let (mut stream, _) = tokio::time::timeout(PROBE_TIMEOUT, connected).await??;
         let (mut question, mut answer) = (Vec::new(), Vec::new());
@@ -430,7 +434,12 @@ impl Control {
             let kind = tokio::time::timeout(wait + PROBE_TIMEOUT, answered).await??;
             anyhow::ensure!(kind == Kind::Map, "a question for the map was answered by something else");
             if answer.is_empty() {
-                break;
+                asks_left -= 1;
+                if asks_left == 0 {
+                    break;
+                }
+                tokio::time::sleep(MAP_WAIT).await;
+                continue;
             }
             let map = ClusterMap::from_json(&answer).map_err(anyhow::Error::msg)?;
             anyhow::ensure!(map.cluster_id == known.cluster_id, "the node is of another cluster now");

@@ -500,8 +500,8 @@ impl Group {
     }
 
     /// Advances the clock by one tick. Returns whether the group has something to do.
-    pub fn tick(&mut self) -> bool {
-        self.raft.tick();
+    pub fn tick(&mut self, is_beat: bool) -> bool {
+        self.raft.tick(is_beat);
         self.led_ticks = if self.raft.is_leader() { self.led_ticks + 1 } else { 0 };
         self.retry_ticks = self.retry_ticks.saturating_sub(1);
         if self.raft.is_full() && self.retry_ticks == 0 && self.transfer_to(|heir| heir.has_room) {
@@ -845,6 +845,17 @@ impl Group {
     /// Whether a turn has something to do for it, or reads wait, for which something may have come.
     pub fn has_work(&self) -> bool {
         self.raft.has_ready() || self.has_proposable() || self.reads.is_waiting()
+    }
+
+    /// Whether nothing is under way that the next ticks could matter for: a leader has nothing to tell to followers, a follower
+    /// hears its leader.
+    pub fn is_calm(&self) -> bool {
+        self.queue.is_empty()
+            && self.inflight.is_empty()
+            && !self.reads.is_waiting()
+            && self.installing.is_none()
+            && self.snapshot.is_none()
+            && self.raft.is_calm()
     }
 
     /// Whether queued writes could be proposed now.

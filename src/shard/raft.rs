@@ -32,8 +32,10 @@ use storage::GroupStorage;
 
 /// Length of one tick, milliseconds.
 pub const TICK_MS: u64 = 10;
-/// Ticks between a leader's heartbeats.
+/// Ticks between a leader's heartbeats while anything goes on in its worker.
 pub const HEARTBEAT_TICKS: usize = 5;
+/// Ticks without a word of the leader after which a follower is not calm any more.
+const CALM_TICKS_MAX: usize = 5 * HEARTBEAT_TICKS;
 /// Fewest ticks without a leader after which a follower campaigns; also how long a vote is withheld.
 pub const ELECTION_TICKS_MIN: usize = 40;
 /// One more than the most ticks without a leader after which a follower campaigns.
@@ -197,7 +199,8 @@ impl Raft {
             election_tick: ELECTION_TICKS_MIN,
             min_election_tick: ELECTION_TICKS_MIN,
             max_election_tick: ELECTION_TICKS_MAX,
-            heartbeat_tick: HEARTBEAT_TICKS,
+            // The worker says when: see [`Raft::tick`].
+            heartbeat_tick: ELECTION_TICKS_MIN - 1,
             applied: start.applied,
             max_size_per_msg: start.limits.message_bytes,
             max_inflight_msgs: start.limits.inflight_messages,
@@ -300,14 +303,17 @@ impl Raft {
         self.draw_timeout();
     }
 
-    /// Advances the clock by one tick.
-    pub fn tick(&mut self) {
+    /// Advances the clock by one tick. `is_beat`: a leader sends its heartbeats. (The crate's own come only if nobody says so.)
+    pub fn tick(&mut self, is_beat: bool) {
         // Every campaign window starts after the silence, so that voters which restart together can elect at once.
         self.silent_ticks = self.silent_ticks.saturating_sub(1);
         self.remember_heard();
         self.is_waiting = false;
         if self.installing.is_none() {
             self.raw.tick();
+            if is_beat {
+                self.raw.ping();
+            }
         }
         if self.is_stuck() {
             // Refused while there is no leader, and until an entry of its term is here: asked again.
@@ -377,6 +383,29 @@ impl Raft {
     /// Whether this node's disk lacks room.
     pub fn is_full(&self) -> bool {
         self.is_full
+    }
+
+    /// Whether nothing is under way that the next ticks could matter for.
+    pub fn is_calm(&self) -> bool {
+        let raft = &self.raw.raft;
+        let log = &raft.raft_log;
+        let is_settled = self.silent_ticks == 0
+            && self.installing.is_none()
+            && !self.is_stuck()
+            && log.applied == log.committed;
+        is_settled
+            && match raft.state {
+                StateRole::Leader => {
+                    let last = log.last_index();
+                    raft.lead_transferee.is_none()
+                        && log.committed == last
+                        && raft.prs().iter().all(|(_, p)| p.matched == last && !p.paused)
+                }
+                StateRole::Follower => {
+                    raft.leader_id != raft::INVALID_ID && raft.election_elapsed <= CALM_TICKS_MAX
+                }
+                StateRole::Candidate | StateRole::PreCandidate => false,
+            }
     }
 
     /// Whether it follows a leader of whom it has heard so lately that the leader may count on it.

@@ -70,6 +70,7 @@ struct Trio {
     executed: Vec<ExecutedReads>,
     /// The ages at which followers answered, µs.
     ages: Vec<u64>,
+    ticks: usize,
     now: Now,
     /// Replicas that hear and say nothing.
     cut: Vec<u64>,
@@ -91,6 +92,7 @@ impl Trio {
             ports,
             executed: (0..3).map(|_| ExecutedReads::default()).collect(),
             ages: Vec::new(),
+            ticks: 0,
             now: Now { boot_us: 1_000_000, wall_ms: 1_000_000 },
             cut: Vec::new(),
             full: Vec::new(),
@@ -162,8 +164,9 @@ impl Trio {
         for _ in 0..ticks {
             self.now.boot_us += TICK_MS * 1000;
             self.now.wall_ms += TICK_MS;
+            self.ticks += 1;
             for group in &mut self.groups {
-                group.tick();
+                group.tick(self.ticks.is_multiple_of(HEARTBEAT_TICKS));
                 group.reconcile(false);
             }
             self.settle();
@@ -405,7 +408,7 @@ fn a_read_on_a_leader_that_steps_down_before_the_check_is_answered() {
     assert!(alone.has_executed(1));
     // Without an answer for an election timeout a leader gives its office up, in the same turn as the read.
     for _ in 0..2 * ELECTION_TICKS_MAX {
-        alone.groups[0].tick();
+        alone.groups[0].tick(false);
     }
     assert!(!alone.groups[0].raft().is_leader());
     alone.settle();
@@ -960,7 +963,7 @@ fn a_leader_that_may_be_none_answers_no_follower() {
     trio.now.boot_us += 30_000_000;
     trio.groups[0].step(ask);
     for _ in 0..20 {
-        trio.groups[0].tick();
+        trio.groups[0].tick(false);
         trio.groups[0].take_ready(&mut trio.ports[0]);
         trio.groups[0].apply_taken(&mut trio.ports[0]).unwrap();
         trio.serve_reads(1);

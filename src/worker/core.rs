@@ -27,6 +27,7 @@ mod meta;
 mod reads;
 mod snapshots;
 mod start;
+mod time;
 mod watch;
 
 use groups::Groups;
@@ -184,6 +185,7 @@ pub struct WorkerCore<D: Disk> {
     /// Whether the replicas of the map that was kept are being started.
     is_starting: bool,
     ticks: u64,
+    time: time::Time,
     status: WorkerStatus,
     /// The setting `replica-max-staleness-ms`, µs.
     read_age_us_max: u64,
@@ -253,18 +255,20 @@ impl<D: Disk> WorkerCore<D> {
 
     /// A node is reachable and has so many workers.
     pub fn peer_up(&mut self, node: NodeId, workers: u16) {
+        self.stir();
         self.ports.peer_up(node, workers);
     }
 
     /// The link to a node broke: what was on its way may be lost.
     pub fn peer_down(&mut self, node: &NodeId) {
+        self.stir();
         self.ports.forget_peer(node);
         for group in self.groups.iter_mut() {
             group.unreachable(node);
         }
     }
 
-    /// Takes a frame of another node's worker.
+    /// Takes a frame of another node's worker, after [`WorkerCore::pass_time`].
     ///
     /// # Errors
     /// It is malformed: drop the link.
@@ -298,7 +302,8 @@ impl<D: Disk> WorkerCore<D> {
 
     /// Hands the frames to be sent to each worker of each node to `send`.
     pub fn send_raft_output(&mut self, send: impl FnMut(&NodeId, u16, &[u8])) {
-        self.ports.send_to_peers(send);
+        let holds_answers = self.holds_answers();
+        self.ports.send_to_peers(holds_answers, send);
     }
 
     /// Whether a turn has something to do.
@@ -315,8 +320,12 @@ impl<D: Disk> WorkerCore<D> {
     /// # Errors
     /// The replica cannot go on (damaged data, a failed sync): the process must stop.
     pub fn turn(&mut self, clock: &dyn Clock) -> anyhow::Result<()> {
+        if let Some(failure) = self.take_failure() {
+            return Err(failure);
+        }
         self.view.refresh();
         if self.ports.map.as_ref().map_or(0, |m| m.epoch) != self.shared.epoch() {
+            self.stir();
             self.follow_map()?;
         }
         let now = clock.now();
@@ -420,6 +429,9 @@ impl<D: Disk> WorkerCore<D> {
 
     /// Applies what a group has taken as the work `number`, which is nothing for the log if `is_nothing`.
     fn apply(&mut self, id: u16, number: u64, is_nothing: bool) -> anyhow::Result<()> {
+        if !is_nothing {
+            self.stir();
+        }
         let Some(group) = self.groups.get_mut(id) else { return Ok(()) };
         group.apply_taken(&mut self.ports).map_err(anyhow::Error::msg)?;
         // An empty piece of work waits only for what is ahead of it: there may be no further write for long.
@@ -591,12 +603,13 @@ impl<D: Disk> WorkerCore<D> {
         Ok(())
     }
 
-    /// Advances the clock by one tick. Ticks never burst: after a stall there is one, not the missed ones.
+    /// Advances the clock by one tick; [`WorkerCore::pass_time`] says when.
     ///
     /// # Errors
     /// The log cannot be maintained: the process must stop.
     pub fn tick(&mut self, now: Now) -> anyhow::Result<()> {
         self.ticks += 1;
+        let is_beat = self.is_beat();
         self.unpark_all(now);
         let ids: Vec<u16> = self.groups.iter().map(|group| group.id().0).collect();
         let limit = self.view.cluster_map().map(|map| memory::share(map)).unwrap_or_default();
@@ -604,7 +617,7 @@ impl<D: Disk> WorkerCore<D> {
         for &id in &ids {
             let Some(group) = self.groups.get_mut(id) else { continue };
             group.set_full(is_full);
-            let mut is_busy = group.tick();
+            let mut is_busy = group.tick(is_beat);
             if self.ticks.is_multiple_of(FIRST_CAMPAIGN_TICKS) && group.awaits_first_leader() {
                 // The links of a new cluster come up one by one; nobody else leads, so ask again soon.
                 group.campaign();
@@ -725,7 +738,10 @@ impl<D: Disk> WorkerCore<D> {
     }
 
     fn publish(&mut self) {
-        self.shared.publish(self.options.worker, self.groups.iter().map(Group::status).collect());
+        // At rest there is little news.
+        if !self.is_resting() || self.ticks.is_multiple_of(HOUSEKEEPING_TICKS) {
+            self.shared.publish(self.options.worker, self.groups.iter().map(Group::status).collect());
+        }
         let round = self.shared.digests_asked.load(Ordering::Relaxed);
         if round != self.digests_round {
             self.digests_round = round;

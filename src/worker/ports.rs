@@ -128,6 +128,8 @@ struct Peer {
     workers: u16,
     /// Raft frames for each of them. The buffers stay from turn to turn.
     buffers: Vec<Vec<u8>>,
+    /// Whether more than answers to heartbeats is in them.
+    is_urgent: bool,
 }
 
 impl Peer {
@@ -225,9 +227,13 @@ impl PortTable {
         self.peers.entry(node).or_default().workers = workers.max(1);
     }
 
-    /// Hands the frames for each worker of each node to `send`.
-    pub(super) fn send_to_peers(&mut self, mut send: impl FnMut(&NodeId, u16, &[u8])) {
+    /// Hands the frames for each worker of each node to `send`; where there are only answers to heartbeats they may be held.
+    pub(super) fn send_to_peers(&mut self, holds_answers: bool, mut send: impl FnMut(&NodeId, u16, &[u8])) {
         for (node, peer) in &mut self.peers {
+            if holds_answers && !peer.is_urgent {
+                continue;
+            }
+            peer.is_urgent = false;
             for (worker, buffer) in (0..).zip(&mut peer.buffers).filter(|(_, buffer)| !buffer.is_empty()) {
                 send(node, worker, buffer);
                 buffer.clear();
@@ -246,6 +252,7 @@ impl PortTable {
     /// Sends a report to the node that may lead the meta group.
     pub(super) fn send_meta(&mut self, to: &NodeId, body: &[u8]) {
         let peer = self.peers.entry(to.clone()).or_default();
+        peer.is_urgent = true;
         let buffer = peer.buffer(worker_of(GroupId::META, 1));
         if buffer.len() < PEER_BYTES_MAX {
             frame::put(buffer, Kind::MetaReport, |out| out.extend_from_slice(body));
@@ -479,6 +486,7 @@ impl Ports for PortTable {
             return;
         }
         let Some(peer) = self.peers.get_mut(to).filter(|peer| peer.workers > 0) else { return };
+        peer.is_urgent |= !message.is_idle_answer();
         let buffer = peer.buffer(worker_of(group, peer.workers));
         if buffer.len() < PEER_BYTES_MAX {
             frame::put(buffer, Kind::Raft, |out| {

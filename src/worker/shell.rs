@@ -12,7 +12,6 @@ use super::shared::{LinkPlace, Shared};
 use crate::clock::{Clock as _, SystemClock};
 use crate::failpoint::{self, Point};
 use crate::log::{FsDisk, LogError};
-use crate::shard::raft::TICK_MS;
 use crossbeam::queue::SegQueue;
 use ringfort_proxy::clients::{Address, Place};
 use ringfort_proxy::errands::TOO_MANY;
@@ -28,7 +27,7 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
 use std::path::PathBuf;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -266,31 +265,30 @@ impl Shell {
     /// The turn task.
     async fn main(self: Rc<Self>) -> anyhow::Result<()> {
         self.follow_peers();
-        let mut ticks = tokio::time::interval(Duration::from_millis(TICK_MS));
-        // Ticks never burst: a voter that has just answered its leader must not forget it in a backlog of ticks.
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ticks = pin!(tokio::time::sleep(Duration::ZERO));
+        let mut tick_us = 0;
         loop {
-            let is_tick = if self.core.borrow().wants_turn() {
+            let next_us = self.core.borrow().next_tick_us();
+            if next_us != std::mem::replace(&mut tick_us, next_us) {
+                let wait = Duration::from_micros(next_us.saturating_sub(self.clock.now().boot_us));
+                ticks.as_mut().reset(tokio::time::Instant::now() + wait);
+            }
+            if self.core.borrow().wants_turn() {
                 tokio::task::yield_now().await;
-                false
             } else {
                 tokio::select! {
                     biased;
                     () = self.inbox.wake.notified() => {
                         // Lets every socket that is ready be read, so that this turn serves them all.
                         tokio::task::yield_now().await;
-                        false
                     }
-                    _ = ticks.tick() => true,
+                    () = &mut ticks => {}
                 }
-            };
+            }
             if self.take_inputs()? {
                 return Ok(());
             }
-            // Messages are taken before the tick: a stalled voter must hear its leader before its clock moves.
-            let is_due = is_tick || futures_ready(&mut ticks);
-            if is_due {
-                self.core.borrow_mut().tick(self.clock.now())?;
+            if self.core.borrow_mut().pass_time(self.clock.now()) {
                 self.follow_peers();
             }
             self.core.borrow_mut().turn(&self.clock)?;
@@ -551,6 +549,7 @@ impl Shell {
                 Err(_) => return,
             };
             failpoint::pass(Point::PeerReceive);
+            self.core.borrow_mut().pass_time(self.clock.now());
             let mut start = 0;
             loop {
                 match frame::next(&input[start..]) {
@@ -812,12 +811,6 @@ fn poll_pass<F: Future<Output = Pass>>(
     let pass = std::task::ready!(waiting.as_mut().poll(context));
     *next_pass = None;
     Poll::Ready(pass)
-}
-
-/// Whether the interval has passed a tick that nobody has taken yet; it is taken then.
-fn futures_ready(ticks: &mut tokio::time::Interval) -> bool {
-    let mut context = Context::from_waker(std::task::Waker::noop());
-    ticks.poll_tick(&mut context).is_ready()
 }
 
 /// What a socket took; an error when it is of no use any more.

@@ -147,6 +147,9 @@ fn seeds() {
     if seeds.iter().filter(|seed| 0 < Options::of(**seed).replica_clients).count() > 3 {
         assert!(report.follower_reads > 0, "no follower answered a read");
     }
+    if seeds.iter().filter(|seed| Options::of(**seed).lulls_us.is_some()).count() > 3 {
+        assert!(report.rests > 0, "no worker came to rest");
+    }
 }
 
 /// Only these seeds lose data folders: see [`Options::of`].

@@ -170,6 +170,8 @@ pub(crate) struct Options {
     /// Longest fault, µs.
     pub(crate) fault_us: u64,
     pub(crate) mix: FaultMix,
+    /// Whether all clients fall silent now and then, so that nodes come to rest: how often, and for how long, µs.
+    pub(crate) lulls_us: Option<(u64, u64)>,
     /// One turn in so many is interrupted by a stall between its work and its replies; 0 = none.
     pub(crate) stall_one_in: u64,
     /// Largest error of the wall clocks, ms.
@@ -207,6 +209,7 @@ impl Options {
         let mut rng = Rng::new(seed ^ 0x006f_7074_696f_6e73);
         // What came later draws from a sequence of its own.
         let mut extra = Rng::new(seed ^ 0x006d_6f72_6500_0000);
+        let mut lulls = Rng::new(seed ^ 0x006c_756c_6c73_0000);
         let crashes = (CRASH_SEEDS..LIVENESS_SEEDS).contains(&seed);
         let fsync = rng.one_in(2) && !crashes;
         // Each kind is absent from half of the runs, so that it cannot hide what another one brings out.
@@ -311,6 +314,10 @@ impl Options {
             fault_every_us: rng.range(300_000, 3 * SECOND),
             fault_us: rng.range(SECOND / 2, 4 * SECOND),
             mix,
+            lulls_us: lulls.one_in(3).then(|| {
+                let every = lulls.range(2 * SECOND, 6 * SECOND);
+                (every, every * lulls.range(2, 9) / 10)
+            }),
             stall_one_in: if rng.one_in(2) { rng.range(300, 5_000) } else { 0 },
             skew_ms: rng.spread(1, 8_000),
             drift_ppm: extra.spread(100, DRIFT_PPM_MAX),
@@ -394,6 +401,12 @@ impl Options {
         // All that is asked of a partition goes one after the other.
         self.think_us = 200_000;
         self.is_hot = false;
+    }
+
+    /// Time until clients may speak, µs.
+    pub(crate) fn lull_left_us(&self, now: u64) -> u64 {
+        let (every, length) = self.lulls_us.unwrap_or((1, 0));
+        length.saturating_sub(now % every)
     }
 
     /// Whether an acknowledged write may be gone because its key was evicted.
@@ -512,6 +525,9 @@ impl std::fmt::Display for Options {
             ms(self.fault_every_us),
             ms(self.fault_us)
         )?;
+        if let Some((every, length)) = self.lulls_us {
+            write!(f, " clients silent for {} of {} ms;", ms(length), ms(every))?;
+        }
         for (fault, weight) in self.mix.weights() {
             if weight > 0 {
                 write!(f, " {fault:?} {weight}")?;

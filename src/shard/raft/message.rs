@@ -70,6 +70,11 @@ impl Message {
         self.0.get_msg_type() == MessageType::MsgHeartbeatResponse
     }
 
+    /// Whether it answers a heartbeat that asked nothing: the leader counts on it within its election timeout.
+    pub fn is_idle_answer(&self) -> bool {
+        self.is_heartbeat_response() && self.0.context.is_empty()
+    }
+
     /// What it says of that; `None`: nothing.
     pub(super) fn take_room(&mut self) -> Option<bool> {
         self.is_heartbeat_response().then(|| !std::mem::take(&mut self.0.reject))

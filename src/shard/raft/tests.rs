@@ -71,14 +71,14 @@ fn a_follower_that_answers_never_looks_dead() {
         if tick % HEARTBEAT_TICKS == 0 {
             leader.step(respond(MessageType::MsgHeartbeatResponse, 1));
         }
-        leader.tick();
+        leader.tick(false);
         settle(&mut leader);
         assert!(is_active(&leader), "tick {tick}");
     }
     leader.report_unreachable(2);
     let mut left = 2 * ELECTION_TICKS_MIN;
     while leader.is_leader() && is_active(&leader) {
-        leader.tick();
+        leader.tick(false);
         settle(&mut leader);
         left = left.checked_sub(1).expect("a dead follower is seen as such");
     }
@@ -108,7 +108,7 @@ fn restarted_voter_is_silent_for_one_election_timeout() {
     raft.step(ask.clone());
     assert!(raft.take_ready().is_none(), "it voted before the timeout of its earlier promise");
     for _ in 0..ELECTION_TICKS_MIN {
-        raft.tick();
+        raft.tick(false);
     }
     raft.step(ask);
     assert!(raft.take_ready().is_some());
@@ -186,9 +186,9 @@ fn a_late_answer_does_not_make_a_voter_forget_the_leader_that_counts_on_it() {
         for _ in 0..ELECTION_TICKS_MIN - 1 {
             raft.step(Message(answer.clone()));
             assert_eq!((raft.term(), raft.leader()), (5, Some(2)), "{kind:?}");
-            raft.tick();
+            raft.tick(false);
         }
-        raft.tick();
+        raft.tick(false);
         raft.step(Message(answer));
         assert_eq!((raft.term(), raft.leader()), (6, None), "{kind:?}: nobody counts on it any more");
     }
@@ -237,7 +237,7 @@ fn a_leader_that_learns_that_it_has_left_is_none_any_more() {
     raft.apply_change(&leave).unwrap();
     assert!(!raft.is_leader(), "it is no member");
     raft.persisted(own.number);
-    raft.tick();
+    raft.tick(false);
 }
 
 #[test]
@@ -274,7 +274,7 @@ fn a_replica_that_cannot_read_what_it_must_apply_leads_nothing_and_asks_for_a_sn
     raft.campaign();
     let mut kinds = settle(&mut raft);
     for _ in 0..2 * ELECTION_TICKS_MAX {
-        raft.tick();
+        raft.tick(false);
         kinds.extend(settle(&mut raft));
     }
     assert!(kinds.is_empty(), "it campaigns, or asks nobody for something: {kinds:?}");
@@ -282,7 +282,7 @@ fn a_replica_that_cannot_read_what_it_must_apply_leads_nothing_and_asks_for_a_sn
     append.entries.push(to_raft(LogEntry { index: 10, term: 4, kind: 0, data: Bytes::new() }));
     raft.step(Message(append));
     settle(&mut raft);
-    raft.tick();
+    raft.tick(false);
     settle(&mut raft);
     let mut snapshot = from_leader(MessageType::MsgSnapshot, 0, 0);
     let metadata = snapshot.mut_snapshot().mut_metadata();
@@ -312,7 +312,7 @@ fn a_leader_that_cannot_read_what_it_must_apply_is_none_any_more() {
             assert!(ready.committed.is_empty(), "nothing can be read");
             raft.persisted(ready.number);
         }
-        raft.tick();
+        raft.tick(false);
     }
     assert!(has_led && raft.is_stuck() && !raft.is_leader());
 }

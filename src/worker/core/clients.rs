@@ -53,6 +53,7 @@ impl<D: Disk> WorkerCore<D> {
 
     /// Takes bytes of a client.
     pub fn client_data(&mut self, client: u64, bytes: &[u8], now: Now) {
+        self.stir();
         self.clients.set_now(now.boot_us);
         self.clients.set_wall(now.wall_ms.saturating_mul(1000));
         if let Some(state) = self.ports.clients.get_mut(client) {
@@ -270,6 +271,7 @@ impl<D: Disk> WorkerCore<D> {
 
     /// Takes a message of another worker of this node.
     pub fn worker_message(&mut self, message: WorkerMessage, now: Now) {
+        self.stir();
         match message {
             WorkerMessage::Command { origin, group, access, is_after_queued, body } => {
                 self.execute(origin, group, access, is_after_queued, &body, now);

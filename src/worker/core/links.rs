@@ -36,6 +36,7 @@ impl<D: Disk> WorkerCore<D> {
     /// # Errors
     /// They are malformed, or beyond the link's credit: drop the link.
     pub fn link_data(&mut self, link: u64, bytes: &[u8], now: Now) -> Result<(), WireError> {
+        self.stir();
         self.ports.now_us = now.boot_us;
         let Some(state) = self.ports.links.get_mut(link) else { return Ok(()) };
         let mut input = std::mem::take(&mut state.input);

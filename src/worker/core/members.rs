@@ -494,10 +494,10 @@ mod tests {
         map.next_replica += 1;
         map.meta.set_seats(seats);
         follow(&mut core, &map);
-        core.ports.send_to_peers(|_, _, _| {});
+        core.ports.send_to_peers(false, |_, _, _| {});
         core.tell_meta(&MetaWrite::Left(vec![(3, vec![8])]));
         let mut told = Vec::new();
-        core.ports.send_to_peers(|node, _, _| told.push(node.clone()));
+        core.ports.send_to_peers(false, |node, _, _| told.push(node.clone()));
         assert!(told.contains(&leader) && told.contains(&NodeId("n4".into())), "{told:?}");
     }
 

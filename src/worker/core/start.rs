@@ -4,6 +4,7 @@ use super::asides::Standby;
 use super::groups::Groups;
 use super::members::{Found, has_left, judge};
 use super::reads::ReadBatch;
+use super::time::Time;
 use super::{LogReader, WorkerCore, WorkerOptions, read_age_us_max, snapshots::Restore};
 use crate::log::{Disk, HardState, Identity, Log, Mark, Recovered, SnapshotFiles, Standing};
 use crate::shard::machine::PartitionMachine;
@@ -70,6 +71,7 @@ impl<D: Disk> WorkerCore<D> {
             gone: Vec::new(),
             is_starting: true,
             ticks: 0,
+            time: Time::default(),
             status: WorkerStatus::default(),
             read_age_us_max: read_age_us_max(map),
             rated: (0, 0),

@@ -18,6 +18,12 @@ impl World {
         if is_last_phase && !self.probes.contains_key(&client) {
             return Ok(());
         }
+        let lull_us = if is_last_phase { 0 } else { self.options.lull_left_us(self.now) };
+        if lull_us > 0 {
+            let late = self.rng.below(50_000);
+            self.after(lull_us + late, Event::Ask { client });
+            return Ok(());
+        }
         // The nodes' own clients have one operation under way, so they ask more often.
         let mean = match self.clients[client].via {
             Via::Proxy(_) => self.options.think_us,

@@ -125,6 +125,7 @@ impl World {
         let id = &self.nodes[node].id;
         let is_named = |n: &Node| map.node(&n.id).is_none_or(|m| m.store_id == n.store_id || m.store_id == 0);
         self.nodes.iter().all(is_named)
+            && map.all_groups().all(|(group, _)| self.keeps_voters(group, &|other| other == id))
             && map.all_groups().all(|(_, group)| {
                 let proven = group.seats.iter().filter(|seat| !group.is_unproven(seat.replica));
                 let voters: BTreeSet<_> = proven.chain(&group.leaving).map(|seat| &seat.node).collect();

@@ -5,7 +5,9 @@ use super::{Event, World};
 use crate::node::{Death, Node};
 use crate::options::SECOND;
 use crate::settings;
+use ringfort::shard::Group;
 use ringfort_ring::NodeId;
+use ringfort_wire::GroupId;
 use ringfort_wire::map::MapSeat;
 
 /// Within this time after the heal every client must have been answered something.
@@ -68,6 +70,27 @@ impl World {
         ) && map.all_groups().filter_map(|(_, group)| group.target.as_ref()).all(|target| {
             let left = target.replicas.iter().filter(|id| !is_spared(id)).count();
             2 * left > target.replicas.len()
+        }) && map.all_groups().all(|(id, _)| self.keeps_voters(id, &is_spared))
+    }
+
+    /// Whether the members that a group has now, by the replica that has applied most, keep a majority without some nodes. The
+    /// map does not tell whether one that is leaving ever came to vote.
+    pub(super) fn keeps_voters(&self, id: GroupId, is_spared: &impl Fn(&NodeId) -> bool) -> bool {
+        let replicas: Vec<(&NodeId, &Group)> = self
+            .nodes
+            .iter()
+            .flat_map(|n| n.workers.iter().map(move |worker| (&n.id, worker)))
+            .filter_map(|(node, worker)| Some((node, worker.core.as_ref()?.group(id)?)))
+            .collect();
+        let Some((_, newest)) = replicas.iter().max_by_key(|(_, group)| group.raft().applied_index()) else {
+            return true;
+        };
+        let is_left = |voter: u64| {
+            replicas.iter().any(|(node, group)| group.raft().replica() == voter && !is_spared(node))
+        };
+        let members = newest.raft().membership();
+        [&members.voters, &members.outgoing].into_iter().all(|voters| {
+            voters.is_empty() || 2 * voters.iter().filter(|voter| is_left(**voter)).count() > voters.len()
         })
     }
 

@@ -6,6 +6,7 @@ use crate::net::Use;
 use crate::node::{Death, TurnClock};
 use crate::options::{PARTITIONS, SECOND};
 use ringfort::shard::Group;
+use ringfort::shard::raft::TICK_MS;
 use ringfort::worker::JobDone;
 use ringfort_wire::{GroupId, MetaAnswer};
 use std::cell::Cell;
@@ -117,15 +118,17 @@ impl World {
         let state = &mut self.nodes[node];
         let now = state.clocks.now(self.now);
         let Some(core) = &mut state.workers[worker].core else { return Ok(()) };
-        let result = core.tick(now);
+        let has_ticked = core.next_tick_us() <= now.boot_us && core.pass_time(now);
+        let is_resting = now.boot_us + 2 * TICK_MS * 1_000 < core.next_tick_us();
+        self.report.rests += u64::from(has_ticked && is_resting);
         let wants_turn = core.wants_turn();
         let (life, tick_us) = (state.life, state.clocks.tick_us());
         self.trace.note(self.now, 3, node as u64, u64::from(wants_turn));
-        if let Err(error) = result {
-            return self.end_process(node, &error);
-        }
         let late = self.rng.below(300);
         self.after(tick_us + late, Event::Tick { node, worker, life });
+        if !has_ticked {
+            return Ok(());
+        }
         // As the real shell: a turn also sees what came without a message, such as another worker's map.
         self.want_turn(node, worker);
         self.want_flush(node, worker);

@@ -59,6 +59,8 @@ pub(crate) struct Report {
     pub(crate) refused: u64,
     /// Reads that followers answered, of the last processes.
     pub(crate) follower_reads: u64,
+    /// Times that a worker lay down to rest for more than one tick.
+    pub(crate) rests: u64,
     /// Keys whose history was too hard to judge.
     pub(crate) undecided: u64,
 }
@@ -86,6 +88,7 @@ impl Report {
             ("nodes_left", self.left),
             ("machines_suspect", self.suspects),
             ("follower_reads", self.follower_reads),
+            ("rests", self.rests),
             ("keys_undecided", self.undecided),
         ];
         let counts = counts.into_iter().map(|(name, count)| (name.to_owned(), count));
@@ -127,6 +130,7 @@ impl Report {
         self.evicted += other.evicted;
         self.refused += other.refused;
         self.follower_reads += other.follower_reads;
+        self.rests += other.rests;
         self.undecided += other.undecided;
     }
 }
@@ -137,7 +141,7 @@ impl std::fmt::Display for Report {
             f,
             "{} events in {} virtual s; {} operations done, {} failed, {} unknown; {} faults, {} restarts, {} data \
              folders lost, {} changes of the members in {} steps, {} moves turned round, {} nodes judged down, {} gone for good, {} nodes left, {} damaged, {} packets late, {} elections, {} snapshots sent, {} keys evicted by the last processes, {} writes refused for \
-             want of memory, {} reads answered by the last processes as followers",
+             want of memory, {} reads answered by the last processes as followers, {} rests",
             self.events,
             self.virtual_us / SECOND,
             self.done,
@@ -158,7 +162,8 @@ impl std::fmt::Display for Report {
             self.snapshots,
             self.evicted,
             self.refused,
-            self.follower_reads
+            self.follower_reads,
+            self.rests
         )
     }
 }
