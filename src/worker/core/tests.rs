@@ -84,3 +84,107 @@ fn an_answer_that_waits_for_a_sync_is_sent_though_nothing_is_written_after_it() 
     }
     assert!(n2.pending.is_empty(), "{:?}", n2.pending);
 }
+
+/// A clock that stands at this time.
+struct At(Now);
+
+impl Clock for At {
+    fn now(&self) -> Now {
+        self.0
+    }
+}
+
+fn at(boot_us: u64) -> Now {
+    Now { boot_us, wall_ms: boot_us / 1000 }
+}
+
+#[test]
+fn ticks_are_those_that_have_passed_and_never_burst() {
+    let mut n1 = start(1, &sample_map(), &MemDisk::new(), false);
+    let mut ticks_after = |us: u64| {
+        let before = n1.ticks;
+        n1.pass_time(at(us));
+        n1.ticks - before
+    };
+    assert_eq!([1_000_000, 1_009_999, 1_010_000, 1_025_000].map(&mut ticks_after), [1, 0, 1, 1]);
+    assert_eq!(ticks_after(1_030_000), 1, "a wake that is late does not put off the next tick");
+    assert_eq!(ticks_after(9_000_000), 1, "a stall is none of its ticks");
+    assert_eq!([9_009_999, 9_010_000].map(ticks_after), [0, 1]);
+}
+
+/// Three nodes that hear each other without delay; each wakes when it must or when it is sent something.
+struct Cluster {
+    nodes: Vec<WorkerCore<MemDisk>>,
+    now_us: u64,
+    /// How often each was woken.
+    wakes: [u64; 3],
+}
+
+impl Cluster {
+    /// Lets time pass. `is_off`: a node that is gone.
+    fn run(&mut self, us: u64, is_off: impl Fn(usize) -> bool) {
+        let until_us = self.now_us + us;
+        while self.now_us < until_us {
+            self.now_us += 1_000;
+            let now = at(self.now_us);
+            for n in (0..3).filter(|n| !is_off(*n)) {
+                if self.nodes[n].next_tick_us() <= self.now_us {
+                    self.nodes[n].pass_time(now);
+                    self.wakes[n] += 1;
+                    self.settle(n, now);
+                }
+            }
+            for from in (0..3).filter(|n| !is_off(*n)) {
+                let mut sent = Vec::new();
+                let number = |node: &NodeId| usize::from(node.0.as_bytes()[1] - b'1');
+                self.nodes[from].send_raft_output(|to, _, bytes| sent.push((number(to), bytes.to_vec())));
+                for (to, bytes) in sent.into_iter().filter(|(to, _)| !is_off(*to)) {
+                    self.nodes[to].pass_time(now);
+                    self.wakes[to] += 1;
+                    let mut rest = &bytes[..];
+                    while let Some(frame) = ringfort_wire::frame::next(rest).unwrap() {
+                        self.nodes[to].peer_frame(frame.kind, frame.body).unwrap();
+                        rest = &rest[frame.consumed..];
+                    }
+                    self.settle(to, now);
+                }
+            }
+        }
+    }
+
+    fn settle(&mut self, n: usize, now: Now) {
+        while self.nodes[n].wants_turn() {
+            self.nodes[n].turn(&At(now)).unwrap();
+            let jobs = self.nodes[n].take_jobs();
+            jobs.into_iter().for_each(|job| self.nodes[n].job_done(job.run()).unwrap());
+        }
+    }
+
+    /// The terms of all groups that are led by one node of these, in the order of the groups.
+    fn led_terms(&self, nodes: &[usize]) -> Vec<u64> {
+        let groups = || nodes.iter().flat_map(|n| self.nodes[*n].groups());
+        let mut terms: Vec<_> =
+            groups().filter(|g| g.raft().is_leader()).map(|g| (g.id(), g.raft().term())).collect();
+        terms.sort_unstable();
+        terms.into_iter().map(|(_, term)| term).collect()
+    }
+}
+
+#[test]
+fn nodes_that_rest_wake_rarely_keep_their_leaders_and_miss_one_that_is_gone() {
+    let map = sample_map();
+    let nodes = (1..=3).map(|n| start(n, &map, &MemDisk::new(), false)).collect();
+    let mut cluster = Cluster { nodes, now_us: 1_000_000, wakes: [0; 3] };
+    cluster.run(5_000_000, |_| false);
+    let terms = cluster.led_terms(&[0, 1, 2]);
+    assert_eq!(terms.len(), map.groups.len() + 1, "all groups are led");
+    cluster.wakes = [0; 3];
+    cluster.run(10_000_000, |_| false);
+    assert_eq!(cluster.led_terms(&[0, 1, 2]), terms, "nobody campaigned");
+    // Ten wakes a second of its own, and those for what the two others send.
+    assert!(cluster.wakes.iter().all(|wakes| (100..450).contains(wakes)), "{:?}", cluster.wakes);
+    let led = cluster.led_terms(&[1, 2]).len();
+    assert!(led < terms.len(), "the first node leads some");
+    cluster.run(1_000_000, |n| n == 0);
+    assert_eq!(cluster.led_terms(&[1, 2]).len(), terms.len(), "within a second the others lead all");
+}
