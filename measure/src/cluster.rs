@@ -87,7 +87,7 @@ impl Cluster {
                 others.iter_mut().find(|other| other.shared().node == *to).expect("it is a node of the map");
             let mut rest = bytes;
             while let Some(frame) = frame::next(rest).expect("a node sends whole frames") {
-                to.peer_frame(frame.kind, frame.body).expect("a node sends what nodes understand");
+                to.peer_frame(frame.kind, frame.body, NOW).expect("a node sends what nodes understand");
                 rest = &rest[frame.consumed..];
             }
         });

@@ -41,7 +41,7 @@ const META_WRITE_BYTES_MAX: usize = 1 << 20;
 /// How long another node may hold a question for a newer map; also the wait after it did not answer.
 const MAP_WAIT: Duration = Duration::from_secs(1);
 /// Questions that a member of the meta group asks of one node before it turns to another one.
-const MEMBER_ASKS: u32 = 10;
+const MEMBER_ASKS: u32 = 4;
 const _: () = assert!(MAP_WAIT.as_millis() <= MAP_WAIT_MS_MAX as u128);
 /// Wait between two requests to be taken in anew.
 const REJOIN_INTERVAL: Duration = Duration::from_millis(200);
@@ -435,7 +435,7 @@ impl Control {
             anyhow::ensure!(kind == Kind::Map, "a question for the map was answered by something else");
             if answer.is_empty() {
                 asks_left -= 1;
-                if asks_left == 0 {
+                if asks_left == 0 || known.meta.replica_on(&self.node).is_some() != is_member {
                     break;
                 }
                 tokio::time::sleep(MAP_WAIT).await;

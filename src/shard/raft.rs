@@ -303,14 +303,19 @@ impl Raft {
         self.draw_timeout();
     }
 
-    /// Advances the clock by one tick. `is_beat`: a leader sends its heartbeats. (The crate's own come only if nobody says so.)
+    /// Advances the clock by one tick. `is_beat`: a leader sends its heartbeats.
     pub fn tick(&mut self, is_beat: bool) {
         // Every campaign window starts after the silence, so that voters which restart together can elect at once.
         self.silent_ticks = self.silent_ticks.saturating_sub(1);
         self.remember_heard();
         self.is_waiting = false;
         if self.installing.is_none() {
+            // The crate's own heartbeats would come at other times.
+            let said = self.raw.raft.msgs.len();
             self.raw.tick();
+            if self.is_leader() {
+                self.raw.raft.msgs.truncate(said);
+            }
             if is_beat {
                 self.raw.ping();
             }
@@ -402,7 +407,9 @@ impl Raft {
                         && raft.prs().iter().all(|(_, p)| p.matched == last && !p.paused)
                 }
                 StateRole::Follower => {
-                    raft.leader_id != raft::INVALID_ID && raft.election_elapsed <= CALM_TICKS_MAX
+                    raft.leader_id != raft::INVALID_ID
+                        && raft.election_elapsed <= CALM_TICKS_MAX
+                        && log.committed == log.last_index()
                 }
                 StateRole::Candidate | StateRole::PreCandidate => false,
             }

@@ -129,7 +129,8 @@ impl ExecutedReads {
         self.bytes.shrink_to(EXECUTED_KEPT_BYTES);
     }
 
-    fn has_room(&self) -> bool {
+    /// Whether another read may be executed before these are answered.
+    pub fn has_room(&self) -> bool {
         self.bytes.len() < EXECUTED_BYTES_MAX
     }
 }
@@ -517,6 +518,11 @@ impl Group {
     /// Whether reads ask for [`Group::serve_reads`]: some wait, or lease or age is to be renewed because they came.
     pub fn has_reads_to_serve(&self, now: Now) -> bool {
         self.reads.is_waiting() || !self.reads.asks.is_empty() || self.must_renew(now)
+    }
+
+    /// Whether reads wait.
+    pub fn has_waiting_reads(&self) -> bool {
+        self.reads.is_waiting()
     }
 
     fn must_renew(&self, now: Now) -> bool {

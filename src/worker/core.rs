@@ -268,11 +268,12 @@ impl<D: Disk> WorkerCore<D> {
         }
     }
 
-    /// Takes a frame of another node's worker, after [`WorkerCore::pass_time`].
+    /// Takes a frame of another node's worker.
     ///
     /// # Errors
     /// It is malformed: drop the link.
-    pub fn peer_frame(&mut self, kind: Kind, body: &[u8]) -> Result<(), WireError> {
+    pub fn peer_frame(&mut self, kind: Kind, body: &[u8], now: Now) -> Result<(), WireError> {
+        self.pass_time(now);
         match kind {
             Kind::Raft => self.raft_frame(body),
             Kind::MetaReport => self.meta_report(body),
@@ -374,7 +375,13 @@ impl<D: Disk> WorkerCore<D> {
             }
         }
         self.clients.set_now(after.boot_us);
+        let had_room = self.executed.has_room();
         self.finish_reads(after);
+        if !had_room {
+            // Reads may wait for nothing but that.
+            touched.retain(|&id| self.groups.get(id).is_some_and(Group::has_waiting_reads));
+            touched.iter().for_each(|&id| self.touch(id));
+        }
         touched.clear();
         self.touched = touched;
         let took_us = match self.ports.is_large_taken() {

@@ -266,7 +266,7 @@ impl Shell {
     async fn main(self: Rc<Self>) -> anyhow::Result<()> {
         self.follow_peers();
         let mut ticks = pin!(tokio::time::sleep(Duration::ZERO));
-        let mut tick_us = 0;
+        let (mut tick_us, mut followed_us) = (0, 0);
         loop {
             let next_us = self.core.borrow().next_tick_us();
             if next_us != std::mem::replace(&mut tick_us, next_us) {
@@ -285,10 +285,12 @@ impl Shell {
                     () = &mut ticks => {}
                 }
             }
+            self.core.borrow_mut().pass_time(self.clock.now());
             if self.take_inputs()? {
                 return Ok(());
             }
-            if self.core.borrow_mut().pass_time(self.clock.now()) {
+            let next_us = self.core.borrow().next_tick_us();
+            if next_us != std::mem::replace(&mut followed_us, next_us) {
                 self.follow_peers();
             }
             self.core.borrow_mut().turn(&self.clock)?;
@@ -442,6 +444,7 @@ impl Shell {
                 link.unsent.borrow_mut().clear();
                 tracing::debug!(peer = %key.0, worker = key.1, "link to peer is lost");
                 self.core.borrow_mut().peer_down(&key.0);
+                self.inbox.wake.notify_one();
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(RECONNECT.1);
@@ -549,12 +552,12 @@ impl Shell {
                 Err(_) => return,
             };
             failpoint::pass(Point::PeerReceive);
-            self.core.borrow_mut().pass_time(self.clock.now());
+            let now = self.clock.now();
             let mut start = 0;
             loop {
                 match frame::next(&input[start..]) {
                     Ok(Some(f)) => {
-                        let outcome = self.core.borrow_mut().peer_frame(f.kind, f.body);
+                        let outcome = self.core.borrow_mut().peer_frame(f.kind, f.body, now);
                         if let Err(error) = outcome {
                             tracing::warn!(%error, "a peer's link is dropped");
                             return;

@@ -666,7 +666,7 @@ mod tests {
             body
         };
         let mut term_after = |incarnation| {
-            core.peer_frame(ringfort_wire::frame::Kind::Raft, &heartbeat(incarnation)).unwrap();
+            core.peer_frame(ringfort_wire::frame::Kind::Raft, &heartbeat(incarnation), Still.now()).unwrap();
             core.group(GROUP).expect("it runs").raft().term()
         };
         assert_eq!(term_after(1), 0, "it is not for this incarnation");

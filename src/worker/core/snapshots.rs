@@ -416,7 +416,7 @@ mod tests {
             self.now.boot_us += TICK_MS * 1000;
             self.now.wall_ms += TICK_MS;
             for core in &mut self.cores {
-                core.tick(self.now).unwrap();
+                core.pass_time(self.now);
             }
             for _ in 0..4 {
                 for n in 0..3 {
@@ -437,7 +437,7 @@ mod tests {
                 let mut start = 0;
                 while let Some(frame) = frame::next(&bytes[start..]).unwrap() {
                     if ![Some(n), Some(to)].contains(&self.cut) {
-                        self.cores[to].peer_frame(frame.kind, frame.body).unwrap();
+                        self.cores[to].peer_frame(frame.kind, frame.body, self.now).unwrap();
                     }
                     start += frame.consumed;
                 }

@@ -45,7 +45,7 @@ fn deliver(from: &mut WorkerCore<MemDisk>, to: &mut WorkerCore<MemDisk>) {
         let mut rest = bytes;
         while let Some(frame) = ringfort_wire::frame::next(rest).unwrap().filter(|_| *node == to.options.node)
         {
-            to.peer_frame(frame.kind, frame.body).unwrap();
+            to.peer_frame(frame.kind, frame.body, Still.now()).unwrap();
             rest = &rest[frame.consumed..];
         }
     });
@@ -112,6 +112,23 @@ fn ticks_are_those_that_have_passed_and_never_burst() {
     assert_eq!([9_009_999, 9_010_000].map(ticks_after), [0, 1]);
 }
 
+#[test]
+fn what_ends_a_rest_takes_none_of_its_ticks() {
+    let nodes = (1..=3).map(|n| start(n, &sample_map(), &MemDisk::new(), false)).collect();
+    let mut cluster = Cluster { nodes, now_us: 1_000_000, wakes: [0; 3] };
+    cluster.run(5_000_000, |_| false);
+    let (n1, at_us) = (&mut cluster.nodes[0], cluster.now_us);
+    n1.pass_time(at(at_us));
+    let before = n1.ticks;
+    assert!(at_us + 20_000 < n1.next_tick_us(), "it rests");
+    n1.stir();
+    let woken_us = n1.next_tick_us() + 10_000;
+    assert!(woken_us < at_us + 25_000, "it wakes for the next tick");
+    n1.pass_time(at(woken_us));
+    assert_eq!(n1.ticks - before, 2, "those that have passed are counted");
+    assert!(n1.next_tick_us() <= woken_us + 10_000, "and now each by itself");
+}
+
 /// Three nodes that hear each other without delay; each wakes when it must or when it is sent something.
 struct Cluster {
     nodes: Vec<WorkerCore<MemDisk>>,
@@ -139,11 +156,10 @@ impl Cluster {
                 let number = |node: &NodeId| usize::from(node.0.as_bytes()[1] - b'1');
                 self.nodes[from].send_raft_output(|to, _, bytes| sent.push((number(to), bytes.to_vec())));
                 for (to, bytes) in sent.into_iter().filter(|(to, _)| !is_off(*to)) {
-                    self.nodes[to].pass_time(now);
                     self.wakes[to] += 1;
                     let mut rest = &bytes[..];
                     while let Some(frame) = ringfort_wire::frame::next(rest).unwrap() {
-                        self.nodes[to].peer_frame(frame.kind, frame.body).unwrap();
+                        self.nodes[to].peer_frame(frame.kind, frame.body, now).unwrap();
                         rest = &rest[frame.consumed..];
                     }
                     self.settle(to, now);

@@ -3,12 +3,12 @@
 //!
 //! A wake costs a machine tens of microseconds, whatever is done then. So a worker that rests wakes for every
 //! [`REST_TICKS`]th tick only, when it also sends its heartbeats, and its answers to the heartbeats of others, which wait for
-//! that. Whoever counts on them counts at least [`ELECTION_TICKS_MIN`] ticks.
+//! that. Whoever counts on either counts at least [`ELECTION_TICKS_MIN`] ticks, and hears of it twice as often.
 //!
 //! # Invariants
 //! - Between two moments no more ticks are counted than have passed, and one: ticks that are due are counted **before** a
-//!   message is taken ([`WorkerCore::pass_time`]), so a voter that has just heard its leader keeps to it for as long as the
-//!   lease counts on ([`crate::shard::lease`]).
+//!   message is taken ([`WorkerCore::peer_frame`] does so), so a voter that has just heard its leader keeps to it for as long
+//!   as the lease counts on ([`crate::shard::lease`]).
 //! - Ticks never burst: after a stall no more are counted than were to be slept through.
 //! - A worker rests only while all of its replicas are [calm](Group::is_calm): a follower that misses its leader counts every
 //!   tick, so elections are as prompt as ever.
@@ -21,7 +21,7 @@ use crate::shard::raft::{ELECTION_TICKS_MIN, HEARTBEAT_TICKS, TICK_MS};
 
 /// Ticks between two heartbeats, and two wakes, of a worker that rests (100 ms).
 const REST_TICKS: u64 = 2 * HEARTBEAT_TICKS as u64;
-const _: () = assert!(3 * REST_TICKS < ELECTION_TICKS_MIN as u64, "heartbeats may be lost or late");
+const _: () = assert!(2 * REST_TICKS < ELECTION_TICKS_MIN as u64, "an answer that is held comes in time");
 /// Ticks without anything after which a worker rests (200 ms).
 const STIRRED_TICKS: u64 = 200 / TICK_MS;
 /// Ticks before its rest from which on it is looked at whether a worker may.
@@ -33,6 +33,8 @@ const TICK_US: u64 = TICK_MS * 1000;
 pub(super) struct Time {
     /// Time up to which ticks are counted, µs; 0: none was.
     ticked_us: u64,
+    /// How many may have passed unseen when the next are counted: until then the worker meant to sleep.
+    promised: u64,
     /// Tick from which on the worker rests.
     rests_at: u64,
     /// Whether heartbeats have fallen due since messages were sent last.
@@ -42,14 +44,14 @@ pub(super) struct Time {
 }
 
 impl<D: Disk> WorkerCore<D> {
-    /// Counts the ticks that have passed; returns whether there were any. To be called before messages of peers are taken,
-    /// and no later than [`WorkerCore::next_tick_us`]. What goes wrong is what the next turn ends with.
+    /// Counts the ticks that have passed; returns whether there were any. To be called at [`WorkerCore::next_tick_us`] and
+    /// before what peers have sent is taken. What goes wrong is what the next turn ends with.
     pub fn pass_time(&mut self, now: Now) -> bool {
         if self.time.ticked_us == 0 {
             self.time.ticked_us = now.boot_us.saturating_sub(TICK_US);
         }
         let passed = now.boot_us.saturating_sub(self.time.ticked_us) / TICK_US;
-        let ticks = passed.min(self.stride());
+        let ticks = passed.min(self.time.promised.max(1));
         if ticks == 0 {
             return false;
         }
@@ -61,6 +63,7 @@ impl<D: Disk> WorkerCore<D> {
             }
         }
         self.notice_stir();
+        self.time.promised = self.stride();
         true
     }
 
@@ -74,9 +77,9 @@ impl<D: Disk> WorkerCore<D> {
         self.time.failure.take()
     }
 
-    /// Ticks until the next wake.
+    /// Ticks until the next wake: of one that rests, until its next heartbeats.
     fn stride(&self) -> u64 {
-        if self.is_resting() { REST_TICKS } else { 1 }
+        if self.is_resting() { REST_TICKS - self.ticks % REST_TICKS } else { 1 }
     }
 
     pub(super) fn is_resting(&self) -> bool {
@@ -101,6 +104,7 @@ impl<D: Disk> WorkerCore<D> {
             || self.has_background_work()
             || self.has_asides()
             || !self.ending.is_empty()
+            || !self.paused_clients.is_empty()
             || !self.received.is_empty()
             || !self.groups.iter().all(Group::is_calm);
         if is_stirred {

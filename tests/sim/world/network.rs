@@ -112,10 +112,9 @@ impl World {
                 let worker = usize::from(packet.worker);
                 let now = self.nodes[to].clocks.now(self.now);
                 let Some(core) = &mut self.nodes[to].workers[worker].core else { return Ok(()) };
-                core.pass_time(now);
                 let mut rest = &packet.bytes[..];
                 while let Some(f) = frame::next(rest).map_err(|e| format!("a node sent a bad frame: {e}"))? {
-                    core.peer_frame(f.kind, f.body)
+                    core.peer_frame(f.kind, f.body, now)
                         .map_err(|e| format!("a node sent a bad Raft frame: {e}"))?;
                     rest = &rest[f.consumed..];
                 }
