@@ -207,8 +207,8 @@ impl PartitionMachine {
         Ok(())
     }
 
-    /// Tells where the first [`PREFETCH_OPS`] operations of an entry have their keys, and has the processor fetch the first thing
-    /// on the way to each. Returns how many there are.
+    /// Tells where the first operations of an entry (at most 16) have their keys, and has the processor fetch the first thing on
+    /// the way to each. Returns how many there are.
     pub fn spots_ahead<'a>(&'a self, entry: &[u8], tell: &mut impl FnMut(&'a Store, Spot)) -> usize {
         let Ok(entry) = Entry::decode(entry) else { return 0 };
         self.spots_of(entry.ops().take(PREFETCH_OPS)).map(|spot| tell(&self.store, spot)).count()
