@@ -59,7 +59,7 @@ impl Cluster {
             if cluster.nodes[0].groups().filter(|group| is_led(group)).count() > cluster.map.groups.len() {
                 return cluster;
             }
-            cluster.nodes.iter_mut().for_each(|node| node.tick(NOW).expect("a disk in memory does not fail"));
+            cluster.nodes.iter_mut().for_each(|node| node.tick(1, NOW).expect("a disk in memory does not fail"));
             cluster.run();
         }
         panic!("no leaders after {TICKS_MAX} ticks");
@@ -67,10 +67,13 @@ impl Cluster {
 
     /// Lets every node take its turns and carries what they have for each other, until nobody has anything more to do.
     pub fn run(&mut self) {
-        while self.nodes.iter().any(WorkerCore::wants_turn) {
+        loop {
             for from in 0..self.nodes.len() {
                 self.nodes[from].turn(&Still).expect("a disk in memory does not fail");
                 self.carry(from);
+            }
+            if !self.nodes.iter().any(WorkerCore::wants_turn) {
+                return;
             }
         }
     }

@@ -499,11 +499,12 @@ impl Group {
         self.raft.campaign();
     }
 
-    /// Advances the clock by one tick. Returns whether the group has something to do.
-    pub fn tick(&mut self, is_beat: bool) -> bool {
-        self.raft.tick(is_beat);
-        self.led_ticks = if self.raft.is_leader() { self.led_ticks + 1 } else { 0 };
-        self.retry_ticks = self.retry_ticks.saturating_sub(1);
+    /// Advances the clock by `ticks`; a leader sends its heartbeats if `is_beat`. Returns whether the group has something to do.
+    pub fn tick(&mut self, ticks: u64, is_beat: bool, ports: &mut impl Ports) -> bool {
+        self.raft.tick(ticks, is_beat);
+        self.send_heartbeats(ports);
+        self.led_ticks = if self.raft.is_leader() { self.led_ticks + ticks } else { 0 };
+        self.retry_ticks = self.retry_ticks.saturating_sub(ticks);
         if self.raft.is_full() && self.retry_ticks == 0 && self.transfer_to(|heir| heir.has_room) {
             self.retry_ticks = self.limits.return_ticks;
         }
@@ -512,7 +513,23 @@ impl Group {
         } else if !self.raft.is_transferring() {
             self.heir = None; // the hand-over was given up
         }
+        self.is_busy()
+    }
+
+    fn is_busy(&self) -> bool {
         self.raft.has_ready() || self.reads.is_waiting()
+    }
+
+    /// Sends heartbeats, and answers to heartbeats, that wait for nothing and are alone.
+    fn send_heartbeats(&mut self, ports: &mut impl Ports) {
+        if self.unpersisted.iter().any(|u| u.has_hard_state) {
+            return;
+        }
+        for message in self.raft.take_heartbeats() {
+            if let Some((_, node)) = self.seats.peers.iter().find(|(replica, _)| *replica == message.to()) {
+                ports.send(self.id, self.incarnation, node, &message);
+            }
+        }
     }
 
     /// Says whether this node's disk lacks room. A leader that does hands over to a follower that is known to have some, and no
@@ -521,8 +538,9 @@ impl Group {
         self.raft.set_full(is_full);
     }
 
-    /// Takes a message of a peer.
-    pub fn step(&mut self, message: Message) {
+    /// Takes a message of a peer. Returns whether the group has something to do.
+    pub fn step(&mut self, message: Message, ports: &mut impl Ports) -> bool {
+        let is_heartbeat = message.is_heartbeat();
         if let Some((replica, round)) = message.as_read_ask() {
             self.reads.asked(replica, round);
         } else if let Some((round, index)) = message.as_read_answer() {
@@ -532,7 +550,9 @@ impl Group {
             }
         } else {
             self.raft.step(message);
+            self.send_heartbeats(ports);
         }
+        !is_heartbeat || self.is_busy()
     }
 
     /// The link to a node broke.

@@ -303,22 +303,25 @@ impl Raft {
         self.draw_timeout();
     }
 
-    /// Advances the clock by one tick. `is_beat`: a leader sends its heartbeats.
-    pub fn tick(&mut self, is_beat: bool) {
+    /// Advances the clock by `ticks`. `is_beat`: a leader sends its heartbeats.
+    pub fn tick(&mut self, ticks: u64, is_beat: bool) {
         // Every campaign window starts after the silence, so that voters which restart together can elect at once.
-        self.silent_ticks = self.silent_ticks.saturating_sub(1);
-        self.remember_heard();
+        self.silent_ticks = self.silent_ticks.saturating_sub(ticks as usize);
         self.is_waiting = false;
-        if self.installing.is_none() {
+        for _ in 0..ticks {
+            self.remember_heard();
+            if self.installing.is_some() {
+                continue;
+            }
             // The crate's own heartbeats would come at other times.
             let said = self.raw.raft.msgs.len();
             self.raw.tick();
             if self.is_leader() {
                 self.raw.raft.msgs.truncate(said);
             }
-            if is_beat {
-                self.raw.ping();
-            }
+        }
+        if is_beat && self.installing.is_none() {
+            self.raw.ping();
         }
         if self.is_stuck() {
             // Refused while there is no leader, and until an entry of its term is here: asked again.
@@ -367,6 +370,21 @@ impl Raft {
         // An error means: unknown sender, or a proposal that must not come over the network.
         let _ = self.raw.step(message.0);
         self.set_timeout();
+    }
+
+    /// Takes the heartbeats and the answers to heartbeats that wait to be sent, if nothing else does. The caller has no hard
+    /// state that waits for the disk: such an answer promises only a term, which the log then holds.
+    ///
+    /// They could as well be a part of a [`Ready`], at several times the cost.
+    pub fn take_heartbeats(&mut self) -> impl Iterator<Item = Message> {
+        let has_room = !self.is_full;
+        let raft = &mut self.raw.raft;
+        let is_held = (raft.term, raft.vote) == (self.hard_state.term, self.hard_state.vote);
+        let count = if is_held && raft.msgs.iter().all(message::is_heartbeat) { raft.msgs.len() } else { 0 };
+        raft.msgs.drain(..count).map(move |mut message| {
+            message::set_room(&mut message, has_room);
+            Message(message)
+        })
     }
 
     /// Reads what an answer to a heartbeat says of its sender's disk, which is not for the crate.

@@ -150,7 +150,7 @@ impl Trio {
                         || self.cut.contains(&to)
                         || (self.full.contains(&to) && message.is_append());
                     if !is_lost && let Some(group) = self.groups.get_mut(to as usize - 1) {
-                        group.step(message);
+                        group.step(message, &mut self.ports[to as usize - 1]);
                     }
                 }
             }
@@ -165,8 +165,8 @@ impl Trio {
             self.now.boot_us += TICK_MS * 1000;
             self.now.wall_ms += TICK_MS;
             self.ticks += 1;
-            for group in &mut self.groups {
-                group.tick(self.ticks.is_multiple_of(HEARTBEAT_TICKS));
+            for (group, ports) in self.groups.iter_mut().zip(&mut self.ports) {
+                group.tick(1, self.ticks.is_multiple_of(HEARTBEAT_TICKS), ports);
                 group.reconcile(false);
             }
             self.settle();
@@ -297,7 +297,7 @@ fn a_follower_acknowledges_nothing_before_it_is_persisted() {
     }
     for (to, message) in std::mem::take(&mut trio.ports[0].messages) {
         if to == 2 {
-            trio.groups[1].step(message);
+            trio.groups[1].step(message, &mut trio.ports[1]);
         }
     }
     let (number, work) = trio.groups[1].take_ready(&mut trio.ports[1]).unwrap();
@@ -408,7 +408,7 @@ fn a_read_on_a_leader_that_steps_down_before_the_check_is_answered() {
     assert!(alone.has_executed(1));
     // Without an answer for an election timeout a leader gives its office up, in the same turn as the read.
     for _ in 0..2 * ELECTION_TICKS_MAX {
-        alone.groups[0].tick(false);
+        alone.groups[0].tick(1, false, &mut alone.ports[0]);
     }
     assert!(!alone.groups[0].raft().is_leader());
     alone.settle();
@@ -953,7 +953,7 @@ fn a_leader_that_may_be_none_answers_no_follower() {
     trio.write(1, 1, &[b"k", b"v"], Command::Set);
     trio.settle();
     let ask = trio.groups[1].raft.read_ask(1, 7);
-    trio.groups[0].step(ask.clone());
+    trio.groups[0].step(ask.clone(), &mut trio.ports[0]);
     trio.serve_reads(1);
     trio.finish_reads(1);
     let is_answer = |(_, m): &(u64, Message)| m.as_read_answer().is_some();
@@ -961,9 +961,9 @@ fn a_leader_that_may_be_none_answers_no_follower() {
     trio.settle();
     // It was stopped for so long that another may lead, and hears nobody.
     trio.now.boot_us += 30_000_000;
-    trio.groups[0].step(ask);
+    trio.groups[0].step(ask, &mut trio.ports[0]);
     for _ in 0..20 {
-        trio.groups[0].tick(false);
+        trio.groups[0].tick(1, false, &mut trio.ports[0]);
         trio.groups[0].take_ready(&mut trio.ports[0]);
         trio.groups[0].apply_taken(&mut trio.ports[0]).unwrap();
         trio.serve_reads(1);

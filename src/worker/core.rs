@@ -294,8 +294,8 @@ impl<D: Disk> WorkerCore<D> {
         if let Some(group) = self.groups.get_mut(id)
             && group.incarnation() == incarnation
             && group.raft().replica() == message.to()
+            && group.step(message, &mut self.ports)
         {
-            group.step(message);
             self.touch(id);
         }
         Ok(())
@@ -599,7 +599,7 @@ impl<D: Disk> WorkerCore<D> {
                 };
                 // It becomes the current one when Raft accepts it; until then the older one stays.
                 if let Some(group) = self.groups.get_mut(id) {
-                    group.step(message);
+                    group.step(message, &mut self.ports);
                     self.received.insert(id, Some(Received { header, machine }));
                     self.touch(id);
                 } else {
@@ -610,12 +610,13 @@ impl<D: Disk> WorkerCore<D> {
         Ok(())
     }
 
-    /// Advances the clock by one tick; [`WorkerCore::pass_time`] says when.
+    /// Advances the clock by `ticks`; [`WorkerCore::pass_time`] says when, and by how many: none but the last is a multiple of
+    /// what a worker that rests wakes for.
     ///
     /// # Errors
     /// The log cannot be maintained: the process must stop.
-    pub fn tick(&mut self, now: Now) -> anyhow::Result<()> {
-        self.ticks += 1;
+    pub fn tick(&mut self, ticks: u64, now: Now) -> anyhow::Result<()> {
+        self.ticks += ticks;
         let is_beat = self.is_beat();
         self.unpark_all(now);
         let ids: Vec<u16> = self.groups.iter().map(|group| group.id().0).collect();
@@ -624,7 +625,7 @@ impl<D: Disk> WorkerCore<D> {
         for &id in &ids {
             let Some(group) = self.groups.get_mut(id) else { continue };
             group.set_full(is_full);
-            let mut is_busy = group.tick(is_beat);
+            let mut is_busy = group.tick(ticks, is_beat, &mut self.ports);
             if self.ticks.is_multiple_of(FIRST_CAMPAIGN_TICKS) && group.awaits_first_leader() {
                 // The links of a new cluster come up one by one; nobody else leads, so ask again soon.
                 group.campaign();
@@ -666,7 +667,10 @@ impl<D: Disk> WorkerCore<D> {
             self.publish_status(now);
         }
         // Frees dead segments, a small piece at a time, for commands wait meanwhile: at up to 6 MiB/s.
-        if !self.log.borrow().has_staged() && self.maintain_at <= self.ticks {
+        for _ in 0..ticks {
+            if self.log.borrow().has_staged() || self.ticks < self.maintain_at {
+                break;
+            }
             let maintained = self.log.borrow_mut().maintain();
             maintained.or_else(|error| self.not_maintained(error))?;
         }

@@ -65,6 +65,11 @@ impl Message {
         (self.0.get_msg_type() == kind).then(round).flatten()
     }
 
+    /// Whether it is a heartbeat, or answers one.
+    pub fn is_heartbeat(&self) -> bool {
+        is_heartbeat(&self.0)
+    }
+
     /// Whether it answers a heartbeat, and so promises nothing that must be on disk first.
     pub fn is_heartbeat_response(&self) -> bool {
         self.0.get_msg_type() == MessageType::MsgHeartbeatResponse
@@ -187,6 +192,11 @@ impl Message {
         }
         if r.is_empty() { Ok(Self(m)) } else { Err(r.malformed()) }
     }
+}
+
+/// Whether a message is a heartbeat, or answers one.
+pub(super) fn is_heartbeat(message: &eraftpb::Message) -> bool {
+    matches!(message.get_msg_type(), MessageType::MsgHeartbeat | MessageType::MsgHeartbeatResponse)
 }
 
 /// Says whether its sender's disk has room, if a message answers a heartbeat: in the field that such an answer does not use.

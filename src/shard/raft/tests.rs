@@ -71,14 +71,14 @@ fn a_follower_that_answers_never_looks_dead() {
         if tick % HEARTBEAT_TICKS == 0 {
             leader.step(respond(MessageType::MsgHeartbeatResponse, 1));
         }
-        leader.tick(false);
+        leader.tick(1, false);
         settle(&mut leader);
         assert!(is_active(&leader), "tick {tick}");
     }
     leader.report_unreachable(2);
     let mut left = 2 * ELECTION_TICKS_MIN;
     while leader.is_leader() && is_active(&leader) {
-        leader.tick(false);
+        leader.tick(1, false);
         settle(&mut leader);
         left = left.checked_sub(1).expect("a dead follower is seen as such");
     }
@@ -108,7 +108,7 @@ fn restarted_voter_is_silent_for_one_election_timeout() {
     raft.step(ask.clone());
     assert!(raft.take_ready().is_none(), "it voted before the timeout of its earlier promise");
     for _ in 0..ELECTION_TICKS_MIN {
-        raft.tick(false);
+        raft.tick(1, false);
     }
     raft.step(ask);
     assert!(raft.take_ready().is_some());
@@ -186,11 +186,54 @@ fn a_late_answer_does_not_make_a_voter_forget_the_leader_that_counts_on_it() {
         for _ in 0..ELECTION_TICKS_MIN - 1 {
             raft.step(Message(answer.clone()));
             assert_eq!((raft.term(), raft.leader()), (5, Some(2)), "{kind:?}");
-            raft.tick(false);
+            raft.tick(1, false);
         }
-        raft.tick(false);
+        raft.tick(1, false);
         raft.step(Message(answer));
         assert_eq!((raft.term(), raft.leader()), (6, None), "{kind:?}: nobody counts on it any more");
+    }
+}
+
+#[test]
+fn an_answer_to_a_heartbeat_needs_no_ready_once_the_log_holds_the_term() {
+    let from_leader = |kind: MessageType| {
+        let mut m = eraftpb::Message::default();
+        m.set_msg_type(kind);
+        (m.to, m.from, m.term) = (1, 2, 5);
+        Message(m)
+    };
+    let mut raft = Raft::new(start(1, &[1, 2]), Rc::new(NoDisk)).unwrap();
+    raft.step(from_leader(MessageType::MsgHeartbeat));
+    assert_eq!(raft.take_heartbeats().count(), 0, "the term is not in the log");
+    let ready = raft.take_ready().unwrap();
+    assert_eq!(ready.persisted_messages.len(), 1);
+    raft.persisted(ready.number);
+    raft.set_full(true);
+    raft.step(from_leader(MessageType::MsgHeartbeat));
+    let mut answers: Vec<_> = raft.take_heartbeats().collect();
+    assert_eq!(answers.iter_mut().map(Message::take_room).collect::<Vec<_>>(), [Some(false)]);
+    assert!(!raft.has_ready());
+    raft.step(from_leader(MessageType::MsgHeartbeat));
+    raft.step(from_leader(MessageType::MsgAppend));
+    assert_eq!(raft.take_heartbeats().count(), 0, "an acknowledgement waits for the disk, in its order");
+    assert_eq!(raft.take_ready().map(|ready| ready.persisted_messages.len()), Some(2));
+}
+
+#[test]
+fn ticks_at_once_are_as_many_as_one_by_one() {
+    let ticks_until_it_asks = |restarted: bool, at_once: u64| {
+        let mut raft =
+            Raft::new(Start { is_restart: restarted, ..start(1, &[1, 2]) }, Rc::new(NoDisk)).unwrap();
+        let mut ticks = 0;
+        while !raft.has_ready() {
+            raft.tick(at_once, false);
+            ticks += at_once;
+        }
+        ticks
+    };
+    for restarted in [false, true] {
+        let ticks = ticks_until_it_asks(restarted, 1);
+        assert_eq!(ticks_until_it_asks(restarted, 10), ticks.next_multiple_of(10));
     }
 }
 
@@ -237,7 +280,7 @@ fn a_leader_that_learns_that_it_has_left_is_none_any_more() {
     raft.apply_change(&leave).unwrap();
     assert!(!raft.is_leader(), "it is no member");
     raft.persisted(own.number);
-    raft.tick(false);
+    raft.tick(1, false);
 }
 
 #[test]
@@ -274,7 +317,7 @@ fn a_replica_that_cannot_read_what_it_must_apply_leads_nothing_and_asks_for_a_sn
     raft.campaign();
     let mut kinds = settle(&mut raft);
     for _ in 0..2 * ELECTION_TICKS_MAX {
-        raft.tick(false);
+        raft.tick(1, false);
         kinds.extend(settle(&mut raft));
     }
     assert!(kinds.is_empty(), "it campaigns, or asks nobody for something: {kinds:?}");
@@ -282,7 +325,7 @@ fn a_replica_that_cannot_read_what_it_must_apply_leads_nothing_and_asks_for_a_sn
     append.entries.push(to_raft(LogEntry { index: 10, term: 4, kind: 0, data: Bytes::new() }));
     raft.step(Message(append));
     settle(&mut raft);
-    raft.tick(false);
+    raft.tick(1, false);
     settle(&mut raft);
     let mut snapshot = from_leader(MessageType::MsgSnapshot, 0, 0);
     let metadata = snapshot.mut_snapshot().mut_metadata();
@@ -312,7 +355,7 @@ fn a_leader_that_cannot_read_what_it_must_apply_is_none_any_more() {
             assert!(ready.committed.is_empty(), "nothing can be read");
             raft.persisted(ready.number);
         }
-        raft.tick(false);
+        raft.tick(1, false);
     }
     assert!(has_led && raft.is_stuck() && !raft.is_leader());
 }

@@ -306,7 +306,7 @@ mod tests {
         core.shared.set_map(map);
         for _ in 0..3 {
             core.turn(&Still).unwrap();
-            core.tick(Still.now()).unwrap();
+            core.tick(1, Still.now()).unwrap();
             core.turn(&Still).unwrap();
             for job in core.take_jobs() {
                 core.job_done(job.run()).unwrap();

@@ -66,7 +66,7 @@ fn an_answer_that_waits_for_a_sync_is_sent_though_nothing_is_written_after_it() 
     let mut held = Vec::new();
     let mut has_more = false;
     while !has_more {
-        n1.tick(Still.now()).unwrap();
+        n1.tick(1, Still.now()).unwrap();
         n1.turn(&Still).unwrap();
         let jobs = n1.take_jobs();
         finish(&mut n1, jobs);

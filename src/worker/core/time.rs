@@ -55,12 +55,11 @@ impl<D: Disk> WorkerCore<D> {
         if ticks == 0 {
             return false;
         }
+        debug_assert!(self.ticks % REST_TICKS + ticks <= REST_TICKS, "what is done at its multiples is not passed over");
         let is_late = ticks < passed;
         self.time.ticked_us = if is_late { now.boot_us } else { self.time.ticked_us + ticks * TICK_US };
-        for _ in 0..ticks {
-            if let Err(error) = self.tick(now) {
-                self.time.failure.get_or_insert(error);
-            }
+        if let Err(error) = self.tick(ticks, now) {
+            self.time.failure.get_or_insert(error);
         }
         self.notice_stir();
         self.time.promised = self.stride();
