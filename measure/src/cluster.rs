@@ -59,7 +59,10 @@ impl Cluster {
             if cluster.nodes[0].groups().filter(|group| is_led(group)).count() > cluster.map.groups.len() {
                 return cluster;
             }
-            cluster.nodes.iter_mut().for_each(|node| node.tick(1, NOW).expect("a disk in memory does not fail"));
+            cluster
+                .nodes
+                .iter_mut()
+                .for_each(|node| node.tick(1, NOW).expect("a disk in memory does not fail"));
             cluster.run();
         }
         panic!("no leaders after {TICKS_MAX} ticks");

@@ -308,6 +308,34 @@ fn a_follower_acknowledges_nothing_before_it_is_persisted() {
 }
 
 #[test]
+fn a_follower_answers_no_heartbeat_before_its_term_is_persisted() {
+    let mut trio = Trio::new();
+    trio.cut = vec![1];
+    trio.tick(ELECTION_TICKS_MAX);
+    trio.cut.clear();
+    assert!(trio.groups[1].raft().is_leader());
+    // Replica 1 hears of the new term, and its disk is slow.
+    let beat = |trio: &mut Trio| {
+        trio.groups[1].tick(1, true, &mut trio.ports[1]);
+        for (to, message) in std::mem::take(&mut trio.ports[1].messages) {
+            if to == 1 {
+                trio.groups[0].step(message, &mut trio.ports[0]);
+            }
+        }
+    };
+    beat(&mut trio);
+    let (number, work) = trio.groups[0].take_ready(&mut trio.ports[0]).unwrap();
+    trio.groups[0].apply_taken(&mut trio.ports[0]).unwrap();
+    assert!(work.hard_state.is_some(), "the term is to be written");
+    beat(&mut trio);
+    assert!(trio.ports[0].messages.is_empty(), "it answers before that is written");
+    trio.groups[0].persisted(number, &mut trio.ports[0]);
+    assert_eq!(trio.ports[0].messages.len(), 1, "now it may");
+    beat(&mut trio);
+    assert_eq!(trio.ports[0].messages.len(), 3, "and needs nothing else for the answers after that");
+}
+
+#[test]
 fn a_follower_hears_of_a_commit_with_the_next_entry_or_heartbeat() {
     let mut trio = Trio::new();
     let applied = |trio: &Trio| trio.groups.iter().map(|g| g.raft().applied_index()).collect::<Vec<_>>();

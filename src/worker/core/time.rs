@@ -55,7 +55,10 @@ impl<D: Disk> WorkerCore<D> {
         if ticks == 0 {
             return false;
         }
-        debug_assert!(self.ticks % REST_TICKS + ticks <= REST_TICKS, "what is done at its multiples is not passed over");
+        debug_assert!(
+            self.ticks % REST_TICKS + ticks <= REST_TICKS,
+            "what is done at its multiples is not passed over"
+        );
         let is_late = ticks < passed;
         self.time.ticked_us = if is_late { now.boot_us } else { self.time.ticked_us + ticks * TICK_US };
         if let Err(error) = self.tick(ticks, now) {
