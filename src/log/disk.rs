@@ -4,6 +4,7 @@
 //! A disk is a flat folder: names are file names without separators, made by this module only.
 
 use crate::failpoint::{note, note_sync, note_write};
+use crossbeam::channel::{self, Sender};
 use ringfort_proxy::server::faults;
 use std::fmt;
 use std::fs;
@@ -11,6 +12,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
 
 /// A folder that holds the log and the snapshots of one worker.
 ///
@@ -38,7 +41,7 @@ pub trait Disk: Clone + fmt::Debug + Send + 'static {
     /// Whatever the system reports.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
-    /// Removes the name `name`; handles that are open keep reading the file.
+    /// Removes the name `name`; handles that are open keep reading the file. Its room may become free only a moment later.
     ///
     /// # Errors
     /// Whatever the system reports.
@@ -96,10 +99,67 @@ pub trait DiskFile: Clone + fmt::Debug + Send + 'static {
     fn sync(&self) -> io::Result<()>;
 }
 
+/// Ends the names of files that are removed for good in the background.
+const REMOVED: &str = ".removed";
+/// Most files that wait for that; what is beyond is removed by whoever asks.
+const REMOVALS_MAX: usize = 256;
+
 /// A folder of the file system.
 #[derive(Clone, Debug)]
 pub struct FsDisk {
     folder: Arc<PathBuf>,
+    remover: Arc<Remover>,
+}
+
+/// Removes files on a thread of its own. A file system may take a tenth of a second for one (ext4 with `discard` waits until
+/// the device has let its blocks go), and a worker has no time for that.
+#[derive(Debug)]
+struct Remover {
+    /// `None`: there is no such thread.
+    queue: Option<Sender<PathBuf>>,
+    thread: Option<JoinHandle<()>>,
+    is_ended: Arc<AtomicBool>,
+    /// Number in the next name.
+    next: AtomicU64,
+}
+
+impl Remover {
+    fn start() -> Self {
+        let (queue, paths) = channel::bounded::<PathBuf>(REMOVALS_MAX);
+        let is_ended = Arc::new(AtomicBool::new(false));
+        let ends = Arc::clone(&is_ended);
+        let thread = std::thread::Builder::new().name("remove".to_owned()).spawn(move || {
+            for path in paths.iter().take_while(|_| !ends.load(Ordering::Relaxed)) {
+                remove_now(&path);
+            }
+        });
+        let thread = thread.ok();
+        Self { queue: thread.is_some().then_some(queue), thread, is_ended, next: AtomicU64::new(0) }
+    }
+
+    fn remove(&self, path: PathBuf) {
+        let Some(queue) = &self.queue else { return remove_now(&path) };
+        if let Err(refused) = queue.try_send(path) {
+            remove_now(&refused.into_inner());
+        }
+    }
+}
+
+impl Drop for Remover {
+    /// Waits for the file that is being removed; the others go when the folder is opened again.
+    fn drop(&mut self) {
+        self.is_ended.store(true, Ordering::Relaxed);
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn remove_now(path: &Path) {
+    if let Err(error) = fs::remove_file(path) {
+        tracing::warn!(path = %path.display(), %error, "a file that nobody needs could not be removed");
+    }
 }
 
 impl FsDisk {
@@ -115,7 +175,14 @@ impl FsDisk {
                 fs::File::open(parent)?.sync_all()?;
             }
         }
-        Ok(Self { folder: Arc::new(folder) })
+        let remover = Remover::start();
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            if path.as_os_str().as_encoded_bytes().ends_with(REMOVED.as_bytes()) {
+                remover.remove(path);
+            }
+        }
+        Ok(Self { folder: Arc::new(folder), remover: Arc::new(remover) })
     }
 
     /// Returns the folder.
@@ -155,7 +222,20 @@ impl Disk for FsDisk {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let path = self.path(name);
-        fs::remove_file(&path)?;
+        let removed = loop {
+            let number = self.remover.next.fetch_add(1, Ordering::Relaxed);
+            let removed = self.path(&format!("{name}.{number}{REMOVED}"));
+            // One that an earlier process left.
+            if !removed.exists() {
+                break removed;
+            }
+        };
+        match fs::rename(&path, &removed) {
+            Ok(()) => self.remover.remove(removed),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(error),
+            // A full disk may have no room for another name.
+            Err(_) => fs::remove_file(&path)?,
+        }
         note(|| format!("remove {}", path.display()));
         Ok(())
     }
@@ -168,7 +248,9 @@ impl Disk for FsDisk {
                 continue;
             }
             // A name that is not UTF-8 is none of ours.
-            if let Ok(name) = entry.file_name().into_string() {
+            if let Ok(name) = entry.file_name().into_string()
+                && !name.ends_with(REMOVED)
+            {
                 names.push(name);
             }
         }
@@ -226,5 +308,62 @@ impl DiskFile for FsFile {
 
     fn sync(&self) -> io::Result<()> {
         note_sync("sync", &self.path, || self.file.sync_data())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::tests::TempFolder;
+    use std::time::{Duration, Instant};
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<_> = entries.map(|name| name.into_string().unwrap()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    fn until_there_are(folder: &Path, expected: &[&str]) {
+        let end = Instant::now() + Duration::from_secs(30);
+        while names(folder) != expected {
+            assert!(Instant::now() < end, "{:?} are left", names(folder));
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_removed_name_is_gone_at_once_and_may_be_used_again() {
+        let folder = TempFolder::new("disk");
+        let disk = FsDisk::open(folder.path()).unwrap();
+        let old = disk.create("a").unwrap();
+        old.write_at(0, b"old").unwrap();
+        for _ in 0..2 * REMOVALS_MAX {
+            disk.remove("a").unwrap();
+            assert!(disk.list().unwrap().is_empty());
+            disk.create("a").unwrap().write_at(0, b"new").unwrap();
+        }
+        until_there_are(folder.path(), &["a"]);
+        let mut bytes = [0; 3];
+        disk.open("a").unwrap().read_at(0, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"new");
+        old.read_at(0, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"old", "an open handle keeps its file");
+        assert_eq!(disk.remove("b").unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn what_an_ended_process_had_still_to_remove_is_removed_by_the_next() {
+        let folder = TempFolder::new("disk");
+        fs::create_dir_all(folder.path()).unwrap();
+        let write = |name: &str| fs::write(folder.path().join(name), b"x").unwrap();
+        ["kept", "a.0.removed", "a.7.removed"].into_iter().for_each(write);
+        let disk = FsDisk::open(folder.path()).unwrap();
+        assert_eq!(disk.list().unwrap(), ["kept"]);
+        until_there_are(folder.path(), &["kept"]);
+        // One that is still to be removed keeps its name for itself.
+        ["a", "a.0.removed"].into_iter().for_each(write);
+        disk.remove("a").unwrap();
+        until_there_are(folder.path(), &["a.0.removed", "kept"]);
     }
 }
