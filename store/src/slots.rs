@@ -178,9 +178,13 @@ impl SlotTables {
         self.item(at.item)
     }
 
-    /// The records of a slot, in no particular order.
+    /// The records of a slot, in no particular order. Those of a segment are fetched together: they lie anywhere.
     pub(crate) fn records_of(&self, slot: usize) -> impl Iterator<Item = Record<'_>> {
-        self.segments_of(slot, 0).flatten()
+        let ids = self.slots[slot].segment_ids(&self.segments, 0);
+        ids.flat_map(|id| {
+            self.prefetch_segment(id);
+            self.records_of_segment(id)
+        })
     }
 
     /// The records of a slot whose hash is `from` or more, and some others, in portions: all hashes of a portion are less
