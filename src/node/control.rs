@@ -43,8 +43,8 @@ const MAP_WAIT: Duration = Duration::from_secs(1);
 /// Questions that a member of the meta group asks of one node before it turns to another one.
 const MEMBER_ASKS: u32 = 4;
 const _: () = assert!(MAP_WAIT.as_millis() <= MAP_WAIT_MS_MAX as u128);
-/// Wait between two requests to be taken in anew.
-const REJOIN_INTERVAL: Duration = Duration::from_millis(200);
+/// Wait between two questions to a cluster that has no place for this node yet, or two requests to be taken in anew.
+const JOIN_INTERVAL: Duration = Duration::from_millis(200);
 /// Pause after a failed accept (no file descriptors left), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -335,6 +335,7 @@ impl Control {
         let mut refusals = BTreeMap::new();
         loop {
             let mut answers = Vec::new();
+            let mut has_cluster = false;
             for node in self.config.nodes.iter().filter(|n| n.id != self.node) {
                 let address = node.peer.to_string();
                 let answer = tokio::time::timeout(PROBE_TIMEOUT, self.probe(&address)).await;
@@ -348,7 +349,12 @@ impl Control {
                     }
                     answer => answer.ok().and_then(Result::ok),
                 };
-                answers.push((node.id.clone(), answer.filter(|a| a.node == node.id.0)));
+                let answer = answer.filter(|a| a.node == node.id.0);
+                has_cluster = answer.as_ref().is_some_and(|a| !a.map.is_empty());
+                answers.push((node.id.clone(), answer));
+                if has_cluster {
+                    break; // nobody else is needed to know it
+                }
             }
             let own = Own { id: &self.node, store_id: self.store_id, cluster_id };
             match form::step(&self.config, own, &answers)? {
@@ -374,11 +380,10 @@ impl Control {
                             self.node
                         ),
                     }));
-                    tokio::time::sleep(REJOIN_INTERVAL).await;
                 }
                 Step::Wait(why) => wait(why),
             }
-            tokio::time::sleep(PROBE_INTERVAL).await;
+            tokio::time::sleep(if has_cluster { JOIN_INTERVAL } else { PROBE_INTERVAL }).await;
         }
     }
 
