@@ -516,8 +516,12 @@ impl Group {
         self.is_busy()
     }
 
+    /// Whether a turn of the group has something to do.
     fn is_busy(&self) -> bool {
-        self.raft.has_ready() || self.reads.is_waiting()
+        self.raft.has_ready()
+            || self.raft.is_snapshot_wanted()
+            || self.reads.is_waiting()
+            || self.has_proposable()
     }
 
     /// Sends heartbeats, and answers to heartbeats, that wait for nothing and are alone.

@@ -821,6 +821,11 @@ impl Raft {
         self.raw.store().snapshot.is_some()
     }
 
+    /// Whether [`Self::take_snapshot_wanted`] has something.
+    pub fn is_snapshot_wanted(&self) -> bool {
+        self.raw.store().snapshot_wanted.get()
+    }
+
     /// Whether a follower needs a snapshot and none that serves is on disk. Reading clears it.
     pub fn take_snapshot_wanted(&self) -> bool {
         self.raw.store().snapshot_wanted.replace(false)

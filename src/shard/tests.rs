@@ -712,6 +712,32 @@ fn a_follower_that_waits_for_a_snapshot_has_one_made_not_two() {
 }
 
 #[test]
+fn an_answer_that_shows_that_a_snapshot_is_needed_has_the_leader_take_a_turn() {
+    let mut trio = Trio::new();
+    trio.cut = vec![3];
+    trio.write(1, 1, &[b"k", b"v"], Command::Set);
+    trio.settle();
+    let (index, term) = trio.groups[0].snapshot_begin().expect("there is something");
+    trio.groups[0].compacted(index, term, Membership::founded(&[1, 2, 3]));
+    trio.groups[0].snapshot_lost();
+    trio.cut.clear();
+    trio.tick(2 * HEARTBEAT_TICKS);
+    assert!(trio.groups[0].take_snapshot_wanted());
+    let mut is_busy = false;
+    trio.groups[0].tick(1, true, &mut trio.ports[0]);
+    for (to, heartbeat) in std::mem::take(&mut trio.ports[0].messages) {
+        if to == 3 {
+            trio.groups[2].step(heartbeat, &mut trio.ports[2]);
+        }
+    }
+    for (_, answer) in std::mem::take(&mut trio.ports[2].messages) {
+        is_busy |= trio.groups[0].step(answer, &mut trio.ports[0]);
+    }
+    assert!(is_busy && !trio.groups[0].raft().has_ready(), "there is nothing else to do");
+    assert!(trio.groups[0].take_snapshot_wanted());
+}
+
+#[test]
 fn who_waits_for_a_leader_that_hands_over_is_sent_to_its_heir_before_anybody_knows_the_new_leader() {
     let mut trio = Trio::new();
     assert!(trio.groups[0].transfer(Some(3)));
