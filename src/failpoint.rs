@@ -305,11 +305,20 @@ mod armed {
         let watched = Watched::open(control.into())?;
         let watched = WATCHED.get_or_init(|| watched);
         std::thread::Builder::new().name("failpoints".to_owned()).spawn(move || {
+            let mut heard_file = watched.control.clone().into_os_string();
+            heard_file.push(".heard");
+            let mut heard = String::new();
             loop {
                 #[expect(clippy::disallowed_methods, reason = "a test's wish comes from another process")]
                 std::thread::sleep(POLL);
-                if let Ok(settings) = read(&watched.control) {
+                if let Ok(wish) = std::fs::read_to_string(&watched.control)
+                    && wish != heard
+                    && let Ok(settings) = Settings::parse(&wish)
+                {
                     *watched.settings.lock() = settings;
+                    // The test may wait for this.
+                    let _ = std::fs::write(&heard_file, &wish);
+                    heard = wish;
                 }
             }
         })?;

@@ -1,7 +1,9 @@
 //! Errors of the disk while nodes run: each has a clear message, and loses nothing.
 
 use crate::cluster::{Cluster, Options, START, assert_clean};
-use crate::failpoints::{Load, arm, control, disarm, finish, prepare, restart, wait_for_snapshots};
+use crate::failpoints::{
+    Load, arm, arm_running, control, disarm, finish, prepare, restart, wait_for_snapshots,
+};
 use crate::wait::eventually;
 use ringfort::failpoint::Point;
 use ringfort_loadgen::check;
@@ -250,7 +252,7 @@ fn an_error_at_a_file_of_the_folder_is_one_clear_line_and_the_next_start_works()
         restart(&mut cluster, i);
     }
     // A planned stop that cannot be noted is an unplanned one.
-    arm(&cluster, 1, Point::BootFileTorn, "enospc");
+    arm_running(&cluster, 1, Point::BootFileTorn, "enospc");
     cluster.node(1).signal(rustix::process::Signal::TERM);
     let status = cluster.node(1).exit_status(START);
     assert_eq!(status.code(), Some(1), "{}", cluster.node(1).output());

@@ -159,6 +159,18 @@ pub(crate) fn arm(cluster: &Cluster, n: usize, point: Point, action: &str) {
     control(cluster, n, &format!("{LIMITS}{}={action}\n", point.name()));
 }
 
+/// As [`arm`], and waits until the running node has heard of it.
+pub(crate) fn arm_running(cluster: &Cluster, n: usize, point: Point, action: &str) {
+    arm(cluster, n, point, action);
+    let wish = fs::read_to_string(cluster.control_path(n)).expect("it was just written");
+    let mut heard = cluster.control_path(n).into_os_string();
+    heard.push(".heard");
+    eventually("the node hears of its fault", HIT, || match fs::read_to_string(&heard) {
+        Ok(heard) if heard == wish => Ok(()),
+        heard => Err(format!("{heard:?}")),
+    });
+}
+
 pub(crate) fn disarm(cluster: &Cluster, n: usize) {
     control(cluster, n, LIMITS);
 }
