@@ -513,15 +513,7 @@ impl Group {
         } else if !self.raft.is_transferring() {
             self.heir = None; // the hand-over was given up
         }
-        self.is_busy()
-    }
-
-    /// Whether a turn of the group has something to do.
-    fn is_busy(&self) -> bool {
-        self.raft.has_ready()
-            || self.raft.is_snapshot_wanted()
-            || self.reads.is_waiting()
-            || self.has_proposable()
+        self.has_work()
     }
 
     /// Sends heartbeats, and answers to heartbeats, that wait for nothing and are alone.
@@ -556,7 +548,7 @@ impl Group {
             self.raft.step(message);
             self.send_heartbeats(ports);
         }
-        !is_heartbeat || self.is_busy()
+        !is_heartbeat || self.has_work()
     }
 
     /// The link to a node broke.
@@ -868,7 +860,10 @@ impl Group {
 
     /// Whether a turn has something to do for it, or reads wait, for which something may have come.
     pub fn has_work(&self) -> bool {
-        self.raft.has_ready() || self.has_proposable() || self.reads.is_waiting()
+        self.raft.has_ready()
+            || self.has_proposable()
+            || self.reads.is_waiting()
+            || self.raft.is_snapshot_wanted()
     }
 
     /// Whether nothing is under way that the next ticks could matter for: a leader has nothing to tell to followers, a follower

@@ -106,6 +106,21 @@ impl Trio {
         trio
     }
 
+    /// Replica 3 needs entries that the leader's log has no more, and the leader has no snapshot.
+    fn with_one_that_needs_a_snapshot() -> Self {
+        let mut trio = Self::new();
+        trio.cut = vec![3];
+        trio.write(1, 1, &[b"k", b"v"], Command::Set);
+        trio.settle();
+        let (index, term) = trio.groups[0].snapshot_begin().expect("there is something");
+        trio.groups[0].compacted(index, term, Membership::founded(&[1, 2, 3]));
+        trio.groups[0].snapshot_lost();
+        trio.cut.clear();
+        trio.tick(2 * HEARTBEAT_TICKS);
+        assert!(trio.groups[0].take_snapshot_wanted());
+        trio
+    }
+
     /// The map gives replica 3's seat to the new replica 4, which starts with nothing.
     fn reseat(&mut self) {
         let seats = seats(2, &[1, 2, 4]);
@@ -689,16 +704,7 @@ fn another_leader_goes_on_with_a_change_that_its_predecessor_began() {
 
 #[test]
 fn a_follower_that_waits_for_a_snapshot_has_one_made_not_two() {
-    let mut trio = Trio::new();
-    trio.cut = vec![3];
-    trio.write(1, 1, &[b"k", b"v"], Command::Set);
-    trio.settle();
-    let (index, term) = trio.groups[0].snapshot_begin().expect("there is something");
-    trio.groups[0].compacted(index, term, Membership::founded(&[1, 2, 3]));
-    trio.groups[0].snapshot_lost();
-    trio.cut.clear();
-    trio.tick(2 * HEARTBEAT_TICKS);
-    assert!(trio.groups[0].take_snapshot_wanted());
+    let mut trio = Trio::with_one_that_needs_a_snapshot();
     assert!(trio.groups[0].snapshot_begin().is_some());
     trio.tick(2 * HEARTBEAT_TICKS);
     assert!(!trio.groups[0].take_snapshot_wanted(), "it is being written");
@@ -713,16 +719,7 @@ fn a_follower_that_waits_for_a_snapshot_has_one_made_not_two() {
 
 #[test]
 fn an_answer_that_shows_that_a_snapshot_is_needed_has_the_leader_take_a_turn() {
-    let mut trio = Trio::new();
-    trio.cut = vec![3];
-    trio.write(1, 1, &[b"k", b"v"], Command::Set);
-    trio.settle();
-    let (index, term) = trio.groups[0].snapshot_begin().expect("there is something");
-    trio.groups[0].compacted(index, term, Membership::founded(&[1, 2, 3]));
-    trio.groups[0].snapshot_lost();
-    trio.cut.clear();
-    trio.tick(2 * HEARTBEAT_TICKS);
-    assert!(trio.groups[0].take_snapshot_wanted());
+    let mut trio = Trio::with_one_that_needs_a_snapshot();
     let mut is_busy = false;
     trio.groups[0].tick(1, true, &mut trio.ports[0]);
     for (to, heartbeat) in std::mem::take(&mut trio.ports[0].messages) {
