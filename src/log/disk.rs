@@ -6,6 +6,7 @@
 use crate::failpoint::{note, note_sync, note_write};
 use crossbeam::channel::{self, Sender};
 use ringfort_proxy::server::faults;
+use rustix::fs::FallocateFlags;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -91,6 +92,12 @@ pub trait DiskFile: Clone + fmt::Debug + Send + 'static {
     /// # Errors
     /// Whatever the system reports.
     fn truncate(&self, bytes: u64) -> io::Result<()>;
+
+    /// Asks for room on the disk for `bytes` from `offset` on, so that writes there need not wait until the file system has
+    /// found some. The length stays, and so does all else when nothing comes of it.
+    fn reserve(&self, offset: u64, bytes: u64) {
+        let _ = (offset, bytes);
+    }
 
     /// Makes the content and length of the file durable.
     ///
@@ -306,6 +313,11 @@ impl DiskFile for FsFile {
         Ok(())
     }
 
+    fn reserve(&self, offset: u64, bytes: u64) {
+        // Not every file system can.
+        let _ = rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, offset, bytes);
+    }
+
     fn sync(&self) -> io::Result<()> {
         note_sync("sync", &self.path, || self.file.sync_data())
     }
@@ -352,6 +364,19 @@ mod tests {
         old.read_at(0, &mut bytes).unwrap();
         assert_eq!(&bytes, b"old", "an open handle keeps its file");
         assert_eq!(disk.remove("b").unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn room_that_is_reserved_does_not_make_a_file_longer() {
+        let folder = TempFolder::new("disk");
+        let disk = FsDisk::open(folder.path()).unwrap();
+        let file = disk.create("a").unwrap();
+        file.write_at(0, b"text").unwrap();
+        file.reserve(4, 1 << 20);
+        file.sync().unwrap();
+        assert_eq!(disk.open("a").unwrap().bytes().unwrap(), 4);
+        file.write_at(4, b" and more").unwrap();
+        assert_eq!(file.bytes().unwrap(), 13);
     }
 
     #[test]

@@ -137,6 +137,8 @@ struct Inode {
     synced: usize,
     /// Bytes that a failed sync has not written and that no other one will: a crash of the machine leaves zeros there.
     dropped: Range<usize>,
+    /// Room was asked for up to this length.
+    reserved: u64,
     /// Durable content of before an unsynced cut into it.
     before_cut: Option<Vec<u8>>,
 }
@@ -256,6 +258,13 @@ impl MemDisk {
     /// writing what fits. `None` for no limit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.shared.lock().capacity = bytes.unwrap_or(CAPACITY_DEFAULT);
+    }
+
+    /// Returns up to which length the file `name` has asked for room.
+    #[must_use]
+    pub fn reserved_bytes(&self, name: &str) -> u64 {
+        let folder = self.shared.lock();
+        folder.names.get(name).and_then(|inode| folder.inodes.get(inode)).map_or(0, |inode| inode.reserved)
     }
 
     /// Returns the sum of all file lengths (names only; removed files take no room).
@@ -643,6 +652,14 @@ impl DiskFile for MemFile {
             inode.cut(bytes);
             Ok(())
         })
+    }
+
+    fn reserve(&self, offset: u64, bytes: u64) {
+        let _ = self.with(|folder| {
+            let inode = folder.inode(self.inode)?;
+            inode.reserved = inode.reserved.max(offset + bytes);
+            Ok(())
+        });
     }
 
     fn sync(&self) -> io::Result<()> {

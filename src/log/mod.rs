@@ -456,7 +456,9 @@ impl<D: Disk> Log<D> {
         let dirty = || self.segments.iter().filter(|(_, segment)| synced < segment.last_write);
         let files = dirty().map(|(&sequence, segment)| (sequence, segment.file.clone())).collect();
         let has_new_names = dirty().any(|(_, segment)| synced < segment.first_write);
-        Some(SyncJob::new(self.disk.clone(), Arc::clone(&self.shared), files, has_new_names, self.written))
+        let shared = Arc::clone(&self.shared);
+        let bytes = self.options.segment_bytes;
+        Some(SyncJob::new(self.disk.clone(), shared, files, bytes, has_new_names, self.written))
     }
 
     /// Whether something is staged that no write has taken yet.

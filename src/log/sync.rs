@@ -10,6 +10,12 @@ use super::{LogError, segment_name};
 use crate::failpoint::{self, Point};
 use std::sync::Arc;
 
+/// The part of a segment that a job reserves, for what is written until the next job runs: those writes then do not wait
+/// until the file system has found room, which on ext4 they do for as long as a sync looks for some.
+const RESERVED_PART: u64 = 4;
+/// No room is reserved where less than this is free, in bytes: the disk would count as full too early.
+const RESERVED_FREE_MIN: u64 = 2 << 30;
+
 /// What a [`Log`](super::Log) and its jobs share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -24,6 +30,8 @@ struct State {
     synced: u64,
     /// Jobs were handed out for all writes up to this number.
     requested: u64,
+    /// Room is reserved in the segment of this sequence, up to this length.
+    reserved: (u32, u64),
     /// A sync has failed: what is durable is unknown.
     has_failed: bool,
     /// Sequences of dead segments that are still to be deleted, oldest first.
@@ -37,6 +45,7 @@ impl Shared {
         let state = State {
             synced,
             requested: synced,
+            reserved: (0, 0),
             has_failed: false,
             retired: VecDeque::new(),
             retired_requested: 0,
@@ -80,6 +89,8 @@ pub struct SyncJob<D: Disk> {
     disk: D,
     shared: Arc<Shared>,
     files: Vec<(u32, D::File)>,
+    /// Length that the last of them may get, in bytes.
+    segment_bytes: u64,
     has_new_names: bool,
     through: u64,
     /// Retired segments up to this sequence may be deleted: each later segment that existed is among `files`
@@ -93,11 +104,12 @@ impl<D: Disk> SyncJob<D> {
         disk: D,
         shared: Arc<Shared>,
         files: Vec<(u32, D::File)>,
+        segment_bytes: u64,
         has_new_names: bool,
         through: u64,
     ) -> Self {
         let delete_up_to = shared.state.lock().retired_requested;
-        Self { disk, shared, files, has_new_names, through, delete_up_to, has_run: false }
+        Self { disk, shared, files, segment_bytes, has_new_names, through, delete_up_to, has_run: false }
     }
 
     /// Returns the number of the last write that is durable when this job is done.
@@ -128,6 +140,7 @@ impl<D: Disk> SyncJob<D> {
     }
 
     fn sync(&self) -> Result<(), LogError> {
+        self.reserve();
         for (sequence, file) in &self.files {
             let synced = failpoint::hit(Point::LogSync).and_then(|()| file.sync());
             synced.map_err(|error| LogError::io("sync", segment_name(*sequence), error))?;
@@ -141,6 +154,22 @@ impl<D: Disk> SyncJob<D> {
         let mut state = self.shared.state.lock();
         state.synced = state.synced.max(self.through);
         Ok(())
+    }
+
+    /// Reserves room for the writes to come, once half of what was reserved before is used.
+    fn reserve(&self) {
+        let Some((sequence, file)) = self.files.last() else { return };
+        let Ok(written) = file.bytes() else { return };
+        let (last, reserved) = self.shared.state.lock().reserved;
+        let from = if last == *sequence { written.max(reserved) } else { written };
+        let part = self.segment_bytes / RESERVED_PART;
+        let to = self.segment_bytes.min(written + part);
+        let is_enough = to <= from || written + part / 2 < from;
+        if is_enough || self.disk.free_bytes().is_ok_and(|free| free < RESERVED_FREE_MIN) {
+            return;
+        }
+        file.reserve(from, to - from);
+        self.shared.state.lock().reserved = (*sequence, to);
     }
 
     /// Deletes one segment at a time, each durably before the next, so that no crash leaves a gap.

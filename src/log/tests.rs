@@ -168,6 +168,43 @@ fn accepts_nothing_after_a_failed_sync() {
 }
 
 #[test]
+fn a_sync_reserves_room_for_the_writes_to_come() {
+    let disk = MemDisk::new();
+    let (mut log, _) = open(&disk, 4096);
+    let data = "x".repeat(200);
+    let mut asked = Vec::new();
+    for index in 1..=30 {
+        put(&mut log, 1, &[entry(index, 1, &data)]).unwrap();
+        let written = log.disk_bytes();
+        if log.segments_len() == 2 {
+            break;
+        }
+        sync(&mut log);
+        let reserved = disk.reserved_bytes("log-0000000001.seg");
+        assert!(
+            reserved == 4096 || (written + 512..=written + 1024).contains(&reserved),
+            "{reserved} at {written}"
+        );
+        asked.push(reserved);
+    }
+    asked.dedup();
+    assert!((5..=9).contains(&asked.len()), "it asks for more at once than one write takes: {asked:?}");
+    assert_eq!(asked.last(), Some(&4096), "never for more than a segment");
+    sync(&mut log);
+    assert!(0 < disk.reserved_bytes("log-0000000002.seg"));
+}
+
+#[test]
+fn a_disk_that_is_almost_full_reserves_nothing() {
+    let disk = MemDisk::new();
+    disk.set_capacity(Some(1 << 30));
+    let (mut log, _) = open(&disk, 4096);
+    put(&mut log, 1, &[entry(1, 1, "a")]).unwrap();
+    sync(&mut log);
+    assert_eq!(disk.reserved_bytes("log-0000000001.seg"), 0);
+}
+
+#[test]
 fn a_dropped_job_is_covered_by_the_next() {
     let (mut log, _) = open(&MemDisk::new(), 4096);
     put(&mut log, 1, &[entry(1, 1, "a")]).unwrap();
