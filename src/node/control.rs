@@ -43,6 +43,9 @@ const MAP_WAIT: Duration = Duration::from_secs(1);
 /// Questions that a member of the meta group asks of one node before it turns to another one.
 const MEMBER_ASKS: u32 = 4;
 const _: () = assert!(MAP_WAIT.as_millis() <= MAP_WAIT_MS_MAX as u128);
+/// Time between two maps that a node keeps on disk. A move of partitions makes dozens of them in a second, and each is
+/// synced twice; older ones do as well, for whoever has moved on says so.
+const KEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// Wait between two questions to a cluster that has no place for this node yet, or two requests to be taken in anew.
 const JOIN_INTERVAL: Duration = Duration::from_millis(200);
 /// Pause after a failed accept (no file descriptors left), so that it does not spin.
@@ -453,17 +456,22 @@ impl Control {
         Ok(())
     }
 
-    /// Keeps each newer map on disk, and says so: replicas that it forgets are removed only then. `kept` is there already.
+    /// Keeps newer maps on disk, one each [`KEEP_INTERVAL`] at most, and says so: replicas that it forgets are removed only
+    /// then. `kept` is there already.
     pub(super) async fn keep_maps(self: Rc<Self>, mut kept: Arc<ClusterMap>) {
+        self.shared.set_kept(kept.epoch);
         loop {
-            self.shared.set_kept(kept.epoch);
             self.shared.newer_than(kept.epoch).await;
             let Some(map) = self.shared.map() else { return };
             if map.node(&self.node).is_none() && kept.node(&self.node).is_some() {
                 tracing::info!(node = %self.node, "this node has left the cluster: it can be stopped");
             }
             match self.folder.keep_map(&map) {
-                Ok(()) => kept = map,
+                Ok(()) => {
+                    kept = map;
+                    self.shared.set_kept(kept.epoch);
+                    tokio::time::sleep(KEEP_INTERVAL).await;
+                }
                 Err(error) => {
                     let error = format!("{error:#}");
                     tracing::warn!(error, "the cluster map could not be kept; it is tried again");
