@@ -127,8 +127,7 @@ pub struct ShellOptions {
 pub fn run(options: ShellOptions, ready: impl FnOnce()) -> anyhow::Result<()> {
     let disk = FsDisk::open(&options.folder)?;
     let core = WorkerCore::new(options.core.clone(), Arc::clone(&options.shared), &options.map, disk)?;
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().on_thread_start(yield_to_turns).build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let worker = options.core.worker;
     let inbox = Arc::clone(&options.inboxes[usize::from(worker)]);
     core.set_wake({
@@ -138,6 +137,7 @@ pub fn run(options: ShellOptions, ready: impl FnOnce()) -> anyhow::Result<()> {
     let (syncs, sync_thread) = job_thread(format!("log-{worker}"), &inbox, || {})?;
     // Snapshots may be large: the log's syncs, for which writes wait, must not queue behind them.
     let (snapshots, snapshot_thread) = job_thread(format!("snapshot-{worker}"), &inbox, yield_to_turns)?;
+    let transfers = snapshots::Transfers::start(worker)?;
     let shell = Rc::new(Shell {
         core: RefCell::new(core),
         clock: SystemClock,
@@ -147,6 +147,7 @@ pub fn run(options: ShellOptions, ready: impl FnOnce()) -> anyhow::Result<()> {
         secret: options.secret,
         syncs,
         snapshots,
+        transfers,
         received: RefCell::new(BTreeMap::new()),
         meta_writes: RefCell::new(BTreeMap::new()),
         meta_number: Cell::new(0),
@@ -244,6 +245,7 @@ struct Shell {
     secret: Option<PeerSecret>,
     syncs: crossbeam::channel::Sender<Job<FsDisk>>,
     snapshots: crossbeam::channel::Sender<Job<FsDisk>>,
+    transfers: snapshots::Transfers,
     /// Received snapshots (group, index) whose sender waits to hear that they are durable.
     received: RefCell<BTreeMap<(u16, u64), oneshot::Sender<bool>>>,
     /// Changes of the cluster map, by their numbers, whose sender waits.
