@@ -237,7 +237,7 @@ impl<D: Disk> SnapshotFiles<D> {
         let encoded = header.encode()?;
         let mut output = self.create_temporary(header.group)?;
         output.append(&encoded)?;
-        Ok(SnapshotWriter { output, header, totals: Totals::default(), buffer: Vec::new() })
+        Ok(SnapshotWriter { output, header, totals: Totals::default() })
     }
 
     /// Starts receiving a snapshot of `group` as raw bytes; it is dropped with its writer unless it is
@@ -362,7 +362,6 @@ pub struct SnapshotWriter<D: Disk> {
     output: Output<D>,
     header: SnapshotHeader,
     totals: Totals,
-    buffer: Vec<u8>,
 }
 
 impl<D: Disk> SnapshotWriter<D> {
@@ -375,10 +374,8 @@ impl<D: Disk> SnapshotWriter<D> {
             return Ok(());
         }
         let header = chunk_header(data)?;
-        self.buffer.clear();
-        self.buffer.extend_from_slice(&header);
-        self.buffer.extend_from_slice(data);
-        self.output.append(&self.buffer)?;
+        self.output.append(&header)?;
+        self.output.append(data)?;
         self.totals.add(&header, data.len());
         Ok(())
     }

@@ -317,6 +317,11 @@ impl Store {
         self.tables.tidy(Tidiness::Busy);
     }
 
+    /// Makes room in a slot without keys for so many that come now.
+    pub(crate) fn expect(&mut self, slot: u16, keys: u32) {
+        self.tables.expect(usize::from(slot - self.first_slot()), keys);
+    }
+
     /// Appends to a value. Does nothing without a record.
     pub(crate) fn append(&mut self, place: Place, key: &[u8], suffix: &[u8]) {
         self.update(place, key, |tables, at, mark| {

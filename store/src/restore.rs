@@ -10,6 +10,8 @@ const HEAD_BYTES: usize = 5;
 const SLOT_BYTES: usize = 2;
 const BLOCK_HEAD_BYTES: usize = SLOT_BYTES + 4;
 const END_BYTES: usize = SLOT_BYTES + 16;
+/// Bytes of the next piece that are first looked at for the end of a part that began in the one before; then twice as many, ...
+const REST_BYTES_MIN: usize = 256;
 
 /// Why bytes are no snapshot of this partition. The store under construction is lost; ask for another snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,7 +49,7 @@ pub enum RestoreError {
 
 /// Builds a store out of a snapshot's bytes, in pieces of any size.
 ///
-/// Keeps at most one incomplete record beside the piece at hand; lengths that the bytes claim never size an allocation.
+/// Keeps at most one incomplete record beside the piece at hand; what the bytes claim sizes no allocation above a kilobyte.
 ///
 /// ```text
 ///        head            slot, count > 0            last record
@@ -95,22 +97,34 @@ impl Restorer {
     /// # Errors
     /// The bytes are no snapshot of this partition; every later call fails as well.
     pub fn push(&mut self, piece: &[u8]) -> Result<(), RestoreError> {
+        let mut piece = piece;
+        // Only the part that began in the piece before is put together anew.
         let mut rest = core::mem::take(&mut self.rest);
-        rest.extend_from_slice(piece);
-        let mut at = 0;
-        loop {
-            match self.part(&rest[at..]) {
-                Ok(Some(len)) => at += len,
-                Ok(None) => break,
-                Err(error) => {
-                    self.state = State::Failed;
-                    return Err(error);
-                }
+        let mut more = REST_BYTES_MIN;
+        while !rest.is_empty() && !piece.is_empty() {
+            let had = rest.len();
+            rest.extend_from_slice(&piece[..more.min(piece.len())]);
+            if let Some(len) = self.part_or_fail(&rest)? {
+                // It was not whole before.
+                piece = &piece[len - had..];
+                rest.clear();
+            } else {
+                piece = &piece[rest.len() - had..];
+                more = rest.len();
             }
         }
-        rest.drain(..at);
+        if rest.is_empty() {
+            while let Some(len) = self.part_or_fail(piece)? {
+                piece = &piece[len..];
+            }
+            rest.extend_from_slice(piece);
+        }
         self.rest = rest;
         Ok(())
+    }
+
+    fn part_or_fail(&mut self, bytes: &[u8]) -> Result<Option<usize>, RestoreError> {
+        self.part(bytes).inspect_err(|_| self.state = State::Failed)
     }
 
     /// Ends the restoration.
@@ -166,6 +180,7 @@ impl Restorer {
         if left == 0 {
             return Err(RestoreError::Slot(slot));
         }
+        self.store.expect(slot, left);
         self.state = State::Records { slot, left };
         Ok(Some(BLOCK_HEAD_BYTES))
     }

@@ -360,6 +360,14 @@ impl SlotTables {
         }
     }
 
+    /// Makes room in an empty slot for so many keys that come now, as far as one segment has it.
+    pub(crate) fn expect(&mut self, slot: usize, keys: u32) {
+        debug_assert_eq!(self.slots[slot].len, 0, "only an empty slot");
+        let id = self.new_segment(Segment { slot: slot as u16, ..Segment::UNUSED });
+        self.slots[slot].only = Some(id);
+        self.set_run(id, usual_buckets(keys).min(RUN_MAX as u32));
+    }
+
     /// Adds a record whose key is not there.
     pub(crate) fn insert(&mut self, slot: usize, hash: u64, mark: u32, content: Content<'_>) {
         let item = self.new_item(mark, content.body_len(), |body| content.write(body));
