@@ -4,6 +4,7 @@
 //! read first. Nobody awaits a send: what a socket does not take at once stays in a bounded buffer, and its own task
 //! sends it when the socket is writable.
 
+mod alarm;
 mod snapshots;
 
 use super::core::{Job, JobDone, WorkerCore, WorkerOptions};
@@ -12,6 +13,7 @@ use super::shared::{LinkPlace, Shared};
 use crate::clock::{Clock as _, SystemClock};
 use crate::failpoint::{self, Point};
 use crate::log::{FsDisk, LogError};
+use alarm::Alarm;
 use crossbeam::queue::SegQueue;
 use ringfort_proxy::clients::{Address, Place};
 use ringfort_proxy::errands::TOO_MANY;
@@ -27,7 +29,7 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
 use std::path::PathBuf;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -267,13 +269,13 @@ impl Shell {
     /// The turn task.
     async fn main(self: Rc<Self>) -> anyhow::Result<()> {
         self.follow_peers();
-        let mut ticks = pin!(tokio::time::sleep(Duration::ZERO));
-        let (mut tick_us, mut followed_us) = (0, 0);
+        let mut alarm = Alarm::new()?;
+        let (mut alarm_us, mut followed_us) = (None, 0);
         loop {
             let next_us = self.core.borrow().next_tick_us();
-            if next_us != std::mem::replace(&mut tick_us, next_us) {
-                let wait = Duration::from_micros(next_us.saturating_sub(self.clock.now().boot_us));
-                ticks.as_mut().reset(tokio::time::Instant::now() + wait);
+            if alarm_us != Some(next_us) {
+                alarm.set(next_us)?;
+                alarm_us = Some(next_us);
             }
             if self.core.borrow().wants_turn() {
                 tokio::task::yield_now().await;
@@ -284,7 +286,10 @@ impl Shell {
                         // Lets every socket that is ready be read, so that this turn serves them all.
                         tokio::task::yield_now().await;
                     }
-                    () = &mut ticks => {}
+                    passed = alarm.passed() => {
+                        passed?;
+                        alarm_us = None;
+                    }
                 }
             }
             self.core.borrow_mut().pass_time(self.clock.now());

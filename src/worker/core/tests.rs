@@ -115,7 +115,7 @@ fn ticks_are_those_that_have_passed_and_never_burst() {
 #[test]
 fn what_ends_a_rest_takes_none_of_its_ticks() {
     let nodes = (1..=3).map(|n| start(n, &sample_map(), &MemDisk::new(), false)).collect();
-    let mut cluster = Cluster { nodes, now_us: 1_000_000, wakes: [0; 3] };
+    let mut cluster = Cluster { nodes, now_us: 1_000_000, wall_ahead_ms: 0, wakes: [0; 3] };
     cluster.run(5_000_000, |_| false);
     let (n1, at_us) = (&mut cluster.nodes[0], cluster.now_us);
     n1.pass_time(at(at_us));
@@ -133,6 +133,8 @@ fn what_ends_a_rest_takes_none_of_its_ticks() {
 struct Cluster {
     nodes: Vec<WorkerCore<MemDisk>>,
     now_us: u64,
+    /// What the wall's clock shows beyond the time since boot.
+    wall_ahead_ms: u64,
     /// How often each was woken.
     wakes: [u64; 3],
 }
@@ -143,7 +145,7 @@ impl Cluster {
         let until_us = self.now_us + us;
         while self.now_us < until_us {
             self.now_us += 1_000;
-            let now = at(self.now_us);
+            let now = Now { wall_ms: self.now_us / 1000 + self.wall_ahead_ms, ..at(self.now_us) };
             for n in (0..3).filter(|n| !is_off(*n)) {
                 if self.nodes[n].next_tick_us() <= self.now_us {
                     self.nodes[n].pass_time(now);
@@ -190,7 +192,7 @@ impl Cluster {
 fn nodes_that_rest_wake_rarely_keep_their_leaders_and_miss_one_that_is_gone() {
     let map = sample_map();
     let nodes = (1..=3).map(|n| start(n, &map, &MemDisk::new(), false)).collect();
-    let mut cluster = Cluster { nodes, now_us: 1_000_000, wakes: [0; 3] };
+    let mut cluster = Cluster { nodes, now_us: 1_000_000, wall_ahead_ms: 0, wakes: [0; 3] };
     cluster.run(5_000_000, |_| false);
     let terms = cluster.led_terms(&[0, 1, 2]);
     assert_eq!(terms.len(), map.groups.len() + 1, "all groups are led");
@@ -203,4 +205,36 @@ fn nodes_that_rest_wake_rarely_keep_their_leaders_and_miss_one_that_is_gone() {
     assert!(led < terms.len(), "the first node leads some");
     cluster.run(1_000_000, |n| n == 0);
     assert_eq!(cluster.led_terms(&[1, 2]).len(), terms.len(), "within a second the others lead all");
+}
+
+#[test]
+fn nodes_that_rest_wake_at_the_same_time_whenever_they_were_started() {
+    let nodes: Vec<_> = (1..=3).map(|n| start(n, &sample_map(), &MemDisk::new(), false)).collect();
+    let mut cluster = Cluster { nodes, now_us: 1_003_000, wall_ahead_ms: 0, wakes: [0; 3] };
+    cluster.run(34_000, |n| n > 0);
+    cluster.run(71_000, |n| n > 1);
+    cluster.run(7_000_000, |_| false);
+    for _ in 0..50 {
+        cluster.run(100_000, |_| false);
+        let next_us = |n: usize| cluster.nodes[n].next_tick_us();
+        assert_eq!(next_us(0) % 100_000, 0, "at a multiple of 100 ms");
+        assert_eq!([next_us(1), next_us(2)], [next_us(0); 2]);
+    }
+}
+
+#[test]
+fn a_wall_clock_that_jumps_puts_no_heartbeat_off_for_long() {
+    let nodes = (1..=3).map(|n| start(n, &sample_map(), &MemDisk::new(), false)).collect();
+    let mut cluster = Cluster { nodes, now_us: 1_000_000, wall_ahead_ms: 0, wakes: [0; 3] };
+    cluster.run(5_000_000, |_| false);
+    let terms = cluster.led_terms(&[0, 1, 2]);
+    cluster.wakes = [0; 3];
+    let mut random = 1_u64;
+    for _ in 0..1_000 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        cluster.wall_ahead_ms = random >> 33;
+        cluster.run(10_000, |_| false);
+    }
+    assert_eq!(cluster.led_terms(&[0, 1, 2]), terms, "nobody campaigned");
+    assert!(cluster.wakes.iter().all(|wakes| (90..450).contains(wakes)), "{:?}", cluster.wakes);
 }

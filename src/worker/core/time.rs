@@ -3,7 +3,8 @@
 //!
 //! A wake costs a machine tens of microseconds, whatever is done then. So a worker that rests wakes for every
 //! [`REST_TICKS`]th tick only, when it also sends its heartbeats, and its answers to the heartbeats of others, which wait for
-//! that. Whoever counts on either counts at least [`ELECTION_TICKS_MIN`] ticks, and hears of it twice as often.
+//! that. Whoever counts on either counts at least [`ELECTION_TICKS_MIN`] ticks, and hears of it twice as often. Workers that
+//! rest wake at the same time, if their clocks agree: no wake is spent on what arrives a little later.
 //!
 //! # Invariants
 //! - Between two moments no more ticks are counted than have passed, and one: ticks that are due are counted **before** a
@@ -27,6 +28,10 @@ const STIRRED_TICKS: u64 = 200 / TICK_MS;
 /// Ticks before its rest from which on it is looked at whether a worker may.
 const NOTICE_TICKS: u64 = 5;
 const TICK_US: u64 = TICK_MS * 1000;
+const REST_MS: u64 = REST_TICKS * TICK_MS;
+
+/// Ticks between two looks whether its rest is in step with that of the other nodes (1 s).
+const STEP_TICKS: u64 = 10 * REST_TICKS;
 
 /// What has been counted.
 #[derive(Debug, Default)]
@@ -37,6 +42,8 @@ pub(super) struct Time {
     promised: u64,
     /// Tick from which on the worker rests.
     rests_at: u64,
+    /// Tick from which on it is looked whether it rests in step.
+    steps_at: u64,
     /// Whether heartbeats have fallen due since messages were sent last.
     is_beat: bool,
     /// What went wrong in a tick, for the next turn.
@@ -65,8 +72,27 @@ impl<D: Disk> WorkerCore<D> {
             self.time.failure.get_or_insert(error);
         }
         self.notice_stir();
+        self.fall_in_step(now);
         self.time.promised = self.stride();
         true
+    }
+
+    /// Has a worker that rests wake at the multiples of its wait on the wall's clock. So do all whose clocks agree, and what
+    /// they send each other finds them awake. Ticks may come later for it, never earlier.
+    fn fall_in_step(&mut self, now: Now) {
+        if !self.is_resting() || !self.ticks.is_multiple_of(REST_TICKS) || self.ticks < self.time.steps_at {
+            return;
+        }
+        // At most once in so long, however the clock jumps.
+        self.time.steps_at = self.ticks + STEP_TICKS;
+        let mut next_us = now.boot_us + (REST_MS - now.wall_ms % REST_MS) * 1000;
+        let mut ticks = (next_us - self.time.ticked_us) / TICK_US;
+        if ticks == 0 {
+            (next_us, ticks) = (next_us + REST_MS * 1000, REST_TICKS);
+        }
+        let ticks = ticks.min(REST_TICKS);
+        self.time.ticked_us = next_us - ticks * TICK_US;
+        self.ticks += REST_TICKS - ticks;
     }
 
     /// When the next ticks are to be counted, µs of the clock that counts the time since boot.
