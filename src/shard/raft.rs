@@ -308,7 +308,10 @@ impl Raft {
         // Every campaign window starts after the silence, so that voters which restart together can elect at once.
         self.silent_ticks = self.silent_ticks.saturating_sub(ticks as usize);
         self.is_waiting = false;
-        for _ in 0..ticks {
+        if !self.is_leader() {
+            self.heard.clear();
+        }
+        for _ in self.pass_quietly(ticks)..ticks {
             self.remember_heard();
             if self.installing.is_some() {
                 continue;
@@ -330,13 +333,27 @@ impl Raft {
         self.set_timeout();
     }
 
+    /// Counts those of the next ticks at once in which only the crate's clock goes on; returns how many.
+    fn pass_quietly(&mut self, ticks: u64) -> u64 {
+        let raft = &mut self.raw.raft;
+        if self.installing.is_some() {
+            return 0;
+        }
+        let timeout = match raft.state {
+            StateRole::Leader => raft.election_timeout(),
+            _ => raft.randomized_election_timeout(),
+        };
+        // In the tick that reaches the timeout something happens.
+        let quiet = timeout.saturating_sub(raft.election_elapsed + 1).min(ticks as usize);
+        raft.election_elapsed += quiet;
+        quiet as u64
+    }
+
     /// Keeps who was heard of before the crate's check of the quorum forgets it. Without this every follower would look
     /// dead from each check to the next heartbeat.
     fn remember_heard(&mut self) {
         let raft = &self.raw.raft;
-        if !self.is_leader() {
-            self.heard.clear();
-        } else if raft.election_elapsed + 1 >= raft.election_timeout() {
+        if self.is_leader() && raft.election_elapsed + 1 >= raft.election_timeout() {
             let active = raft.prs().iter().filter(|(_, p)| p.recent_active);
             self.heard = active.map(|(&replica, _)| replica).collect();
         }

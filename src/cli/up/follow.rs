@@ -36,8 +36,8 @@ const POLL: Duration = Duration::from_millis(100);
 const STABLE_US: u64 = 500_000;
 /// Time between two looks at the cluster while something is to be done.
 const LOOK: Duration = Duration::from_millis(500);
-/// The same while nothing is.
-const CALM: Duration = Duration::from_secs(3);
+/// The same while nothing is: then only what happens by itself is told, and each look wakes every node.
+const CALM: Duration = Duration::from_secs(10);
 /// Looks for which a refusal that comes from the state of the cluster may pass by itself: replicas catch up.
 const ATTEMPTS: u32 = 10;
 /// Time between two lines of progress.

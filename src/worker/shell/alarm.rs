@@ -25,7 +25,12 @@ mod system {
         pub(in super::super) fn new() -> io::Result<Self> {
             let timer =
                 timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-            Ok(Self(AsyncFd::with_interest(timer, Interest::READABLE)?))
+            #[expect(
+                deprecated,
+                reason = "what takes its place is unsafe, for types that let their descriptor go"
+            )]
+            let timer = AsyncFd::with_interest(timer, Interest::READABLE)?;
+            Ok(Self(timer))
         }
 
         /// Sets it to a time in µs since boot, instead of the one that it was set to.
