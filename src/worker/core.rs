@@ -620,7 +620,9 @@ impl<D: Disk> WorkerCore<D> {
         let is_beat = self.is_beat();
         self.unpark_all(now);
         let ids: Vec<u16> = self.groups.iter().map(|group| group.id().0).collect();
-        let limit = self.view.cluster_map().map(|map| memory::share(map)).unwrap_or_default();
+        let expires = self.ticks.is_multiple_of(EXPIRE_TICKS);
+        let limit =
+            self.view.cluster_map().filter(|_| expires).map(|map| memory::share(map)).unwrap_or_default();
         let is_full = self.is_full();
         for &id in &ids {
             let Some(group) = self.groups.get_mut(id) else { continue };
@@ -631,7 +633,7 @@ impl<D: Disk> WorkerCore<D> {
                 group.campaign();
                 is_busy = true;
             }
-            if self.ticks.is_multiple_of(EXPIRE_TICKS) {
+            if expires {
                 group.reclaim();
                 group.expire(now);
                 group.follow_limit(&limit);
@@ -649,7 +651,10 @@ impl<D: Disk> WorkerCore<D> {
         if (self.is_leaving || self.is_write_failing) && self.ticks.is_multiple_of(HAND_OVER_TICKS) {
             self.hand_over();
         }
-        if !self.is_leaving && self.ticks.is_multiple_of(PUBLISH_TICKS) {
+        // At rest there is little to do, and little news.
+        let attends_every = if self.is_resting() { HOUSEKEEPING_TICKS } else { PUBLISH_TICKS };
+        let attends = self.ticks.is_multiple_of(attends_every);
+        if !self.is_leaving && attends {
             // One at a time: a return of leadership costs its partition a few milliseconds.
             let handed = self.groups.iter_mut().find_map(|g| g.transfer_to_preferred().then(|| g.id().0));
             if let Some(group) = handed {
@@ -658,11 +663,14 @@ impl<D: Disk> WorkerCore<D> {
         }
         // While something moves, each of a replica's steps is done as soon as the one before it.
         let is_moving = self.ports.map.as_ref().is_some_and(|map| map.change.is_some());
-        if is_moving || self.ticks.is_multiple_of(PUBLISH_TICKS) {
+        if is_moving || attends {
             self.reconcile();
         }
         if self.ticks.is_multiple_of(PUBLISH_TICKS) {
             self.attend_asides()?;
+            self.publish_digests();
+        }
+        if attends {
             self.publish();
             self.publish_status(now);
         }
@@ -748,11 +756,11 @@ impl<D: Disk> WorkerCore<D> {
         self.shared.publish_worker(self.options.worker, status);
     }
 
-    fn publish(&mut self) {
-        // At rest there is little news.
-        if !self.is_resting() || self.ticks.is_multiple_of(HOUSEKEEPING_TICKS) {
-            self.shared.publish(self.options.worker, self.groups.iter().map(Group::status).collect());
-        }
+    fn publish(&self) {
+        self.shared.publish(self.options.worker, self.groups.iter().map(Group::status).collect());
+    }
+
+    fn publish_digests(&mut self) {
         let round = self.shared.digests_asked.load(Ordering::Relaxed);
         if round != self.digests_round {
             self.digests_round = round;

@@ -31,7 +31,7 @@ use crate::meta::plan::{Refusal, Wanted};
 use crate::node::kept_map;
 
 /// Time between two looks at the file.
-const POLL: Duration = Duration::from_millis(100);
+const POLL: Duration = Duration::from_millis(250);
 /// How long the file must stay as it is before it counts: an editor may still be writing.
 const STABLE_US: u64 = 500_000;
 /// Time between two looks at the cluster while something is to be done.
