@@ -91,7 +91,9 @@ impl<D: Disk> WorkerCore<D> {
             (next_us, ticks) = (next_us + REST_MS * 1000, REST_TICKS);
         }
         let ticks = ticks.min(REST_TICKS);
-        self.time.ticked_us = next_us - ticks * TICK_US;
+        let counted_us = next_us - ticks * TICK_US;
+        debug_assert!(self.time.ticked_us <= counted_us, "a voter's ticks never come earlier");
+        self.time.ticked_us = counted_us;
         self.ticks += REST_TICKS - ticks;
     }
 
