@@ -10,7 +10,8 @@ pub struct Now {
     /// Microseconds since the machine's boot (`CLOCK_BOOTTIME`): never goes back and counts time in suspend, so a lease
     /// cannot outlive a sleep of the machine. Timers and leases use it.
     pub boot_us: u64,
-    /// Milliseconds since 1970 (`CLOCK_REALTIME`): may jump either way. Only expiry times and log time use it.
+    /// Milliseconds since 1970 (`CLOCK_REALTIME`): may jump either way. Only expiry times and log time use it,
+    /// and the choice of when workers that rest wake, on which nothing relies.
     pub wall_ms: u64,
 }
 

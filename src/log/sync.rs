@@ -165,7 +165,7 @@ impl<D: Disk> SyncJob<D> {
         let part = self.segment_bytes / RESERVED_PART;
         let to = self.segment_bytes.min(written + part);
         let is_enough = to <= from || written + part / 2 < from;
-        if is_enough || self.disk.free_bytes().is_ok_and(|free| free < RESERVED_FREE_MIN) {
+        if is_enough || !self.disk.free_bytes().is_ok_and(|free| RESERVED_FREE_MIN <= free) {
             return;
         }
         file.reserve(from, to - from);

@@ -470,13 +470,25 @@ impl Control {
                 Ok(()) => {
                     kept = map;
                     self.shared.set_kept(kept.epoch);
-                    tokio::time::sleep(KEEP_INTERVAL).await;
+                    // That this node has left is kept at once: its next start is to know.
+                    let _ = tokio::time::timeout(KEEP_INTERVAL, self.removal(kept.epoch)).await;
                 }
                 Err(error) => {
                     let error = format!("{error:#}");
                     tracing::warn!(error, "the cluster map could not be kept; it is tried again");
                     tokio::time::sleep(MAP_WAIT).await;
                 }
+            }
+        }
+    }
+
+    /// Waits until a map newer than `epoch` comes that does not have this node any more.
+    async fn removal(&self, mut epoch: u64) {
+        loop {
+            self.shared.newer_than(epoch).await;
+            match self.shared.map() {
+                Some(map) if map.node(&self.node).is_some() => epoch = map.epoch,
+                _ => return,
             }
         }
     }

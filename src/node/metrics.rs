@@ -10,7 +10,7 @@ use ringfort_proxy::metrics::{CONTENT_TYPE, Exposition, Kind, write_clients, wri
 use ringfort_wire::GroupId;
 use std::sync::{Arc, OnceLock};
 
-/// Time without a turn after which a worker counts as stuck, µs; it turns every 10 ms.
+/// Time without news after which a worker counts as stuck, µs; at rest it tells some each second.
 const STUCK_US: u64 = 10_000_000;
 
 /// Where the answers come from.

@@ -220,6 +220,14 @@ async fn run_node(options: NodeOptions) -> anyhow::Result<()> {
         }
     }
     failpoint::hit(Point::StopNote)?;
+    if let Some(map) = shared.map().filter(|map| shared.kept_epoch() < map.epoch)
+        && let Err(error) = control.folder.keep_map(&map)
+    {
+        tracing::warn!(
+            error = format!("{error:#}"),
+            "the cluster map could not be kept: an older one is there"
+        );
+    }
     control.folder.note_clean_stop()?;
     tracing::info!(node = %id, "stopped");
     Ok(())

@@ -80,9 +80,10 @@ const WRITE_RETRY_TICKS: u64 = 500 / TICK_MS;
 const HAND_OVER_TICKS: u64 = 50 / TICK_MS;
 /// Ticks between two looks at expired keys and at the memory limit (100 ms).
 const EXPIRE_TICKS: u64 = 100 / TICK_MS;
-/// Ticks between two reports to the meta group of what changes of members have come to (200 ms); news is told at once.
+/// Ticks between two reports to the meta group of what changes of members have come to (200 ms; at rest 1 s); news is told at
+/// once.
 const REPORT_TICKS: u64 = 200 / TICK_MS;
-/// Ticks between two publications of the groups' state (100 ms).
+/// Ticks between two publications of the groups' state, and two looks at their members (100 ms; at rest 1 s).
 const PUBLISH_TICKS: u64 = 100 / TICK_MS;
 
 /// How a worker is started.
@@ -184,6 +185,7 @@ pub struct WorkerCore<D: Disk> {
     gone: Vec<(u16, Vec<u64>)>,
     /// Whether the replicas of the map that was kept are being started.
     is_starting: bool,
+    /// A calendar of what is due, in ticks; at rest it leaps now and then ([`time`]). Replicas count their own.
     ticks: u64,
     time: time::Time,
     status: WorkerStatus,
@@ -652,9 +654,9 @@ impl<D: Disk> WorkerCore<D> {
             self.hand_over();
         }
         // At rest there is little to do, and little news.
-        let attends_every = if self.is_resting() { HOUSEKEEPING_TICKS } else { PUBLISH_TICKS };
-        let attends = self.ticks.is_multiple_of(attends_every);
-        if !self.is_leaving && attends {
+        let publishes_every = if self.is_resting() { HOUSEKEEPING_TICKS } else { PUBLISH_TICKS };
+        let publishes = self.ticks.is_multiple_of(publishes_every);
+        if !self.is_leaving && publishes {
             // One at a time: a return of leadership costs its partition a few milliseconds.
             let handed = self.groups.iter_mut().find_map(|g| g.transfer_to_preferred().then(|| g.id().0));
             if let Some(group) = handed {
@@ -663,14 +665,14 @@ impl<D: Disk> WorkerCore<D> {
         }
         // While something moves, each of a replica's steps is done as soon as the one before it.
         let is_moving = self.ports.map.as_ref().is_some_and(|map| map.change.is_some());
-        if is_moving || attends {
+        if is_moving || publishes {
             self.reconcile();
         }
         if self.ticks.is_multiple_of(PUBLISH_TICKS) {
             self.attend_asides()?;
             self.publish_digests();
         }
-        if attends {
+        if publishes {
             self.publish();
             self.publish_status(now);
         }

@@ -1,5 +1,5 @@
-//! What a worker tells of itself for metrics. It counts in plain fields and publishes a copy every 100 ms, so that
-//! counting costs an addition.
+//! What a worker tells of itself for metrics. It counts in plain fields and publishes a copy every 100 ms (at rest every
+//! second), so that counting costs an addition.
 
 use ringfort_proxy::stats::Histogram;
 

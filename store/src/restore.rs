@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn claimed_lengths_allocate_nothing() {
+    fn claimed_lengths_allocate_almost_nothing() {
         let mut restorer = Store::restorer(0, LAST);
         let claims = [1, 0, 0, 0xff, 0x3f, 7, 0, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0, 0, 0, 2];
         restorer.push(&claims).unwrap();

@@ -25,8 +25,8 @@ const SNAPSHOT_FRAME_BYTES: usize = 64 << 10;
 /// Time without progress after which the transfer of a snapshot is given up.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The thread on which the bytes of a worker's snapshots pass between sockets and files. Dropping it gives up what is under
-/// way.
+/// The thread on which the bytes of a worker's snapshots pass between sockets and files: a file that is slow holds the others
+/// up. Dropping it gives up what is under way.
 #[derive(Debug)]
 pub(super) struct Transfers {
     runtime: tokio::runtime::Handle,
@@ -157,7 +157,7 @@ async fn send_bytes(
         keep_pace(&shared.sending, shared, raw.len()).await;
     }
     frame::put(&mut out, Kind::SnapshotEnd, |_| {});
-    stream.write_all(&out).await?;
+    tokio::time::timeout(SNAPSHOT_TIMEOUT, stream.write_all(&out)).await??;
     failpoint::hit(Point::SnapshotSent)?;
     let kind = tokio::time::timeout(SNAPSHOT_TIMEOUT, read_frame(&mut stream, &mut out)).await??;
     anyhow::ensure!(kind == Kind::SnapshotEnd, "the receiver did not take the snapshot");
