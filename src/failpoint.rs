@@ -11,8 +11,8 @@
 //! | `limit.NAME=N` | another value of a constant ([`limit`]); read at the start only |
 //! | `limit.journal=1` | all that changes the data folder is noted in `FILE.journal` ([`note`]) |
 //!
-//! Beside the control file, `FILE.heard` is what a running process has taken of it last; a test may wait for that.
-//! Beside the control file, `FILE.hits` gets a line `NAME` when a step is first come to in a process, and `NAME!` when it
+//! Beside the control file, `FILE.heard` is what a running process has taken of it last, so that a test can wait for it;
+//! `FILE.hits` gets a line `NAME` when a step is first come to in a process, and `NAME!` when it
 //! first has an effect. From the journal a test builds the folder as a loss of power at any moment may leave it. Its lines
 //! are `MICROSECONDS OPERATION ARGUMENTS`, the time being that of CLOCK_BOOTTIME: `create PATH`, `write PATH OFFSET HEX`,
 //! `cut PATH BYTES`, `rename FROM TO` and `remove PATH` are noted when they are done; `sync PATH NUMBER` and

@@ -95,9 +95,7 @@ pub trait DiskFile: Clone + fmt::Debug + Send + 'static {
 
     /// Asks for room on the disk for `bytes` from `offset` on, so that writes there need not wait until the file system has
     /// found some. The length stays, and so does all else when nothing comes of it.
-    fn reserve(&self, offset: u64, bytes: u64) {
-        let _ = (offset, bytes);
-    }
+    fn reserve(&self, offset: u64, bytes: u64);
 
     /// Makes the content and length of the file durable.
     ///

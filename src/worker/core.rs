@@ -622,9 +622,8 @@ impl<D: Disk> WorkerCore<D> {
         let is_beat = self.is_beat();
         self.unpark_all(now);
         let ids: Vec<u16> = self.groups.iter().map(|group| group.id().0).collect();
-        let expires = self.ticks.is_multiple_of(EXPIRE_TICKS);
-        let limit =
-            self.view.cluster_map().filter(|_| expires).map(|map| memory::share(map)).unwrap_or_default();
+        let share = || self.view.cluster_map().map(|map| memory::share(map)).unwrap_or_default();
+        let limit = self.ticks.is_multiple_of(EXPIRE_TICKS).then(share);
         let is_full = self.is_full();
         for &id in &ids {
             let Some(group) = self.groups.get_mut(id) else { continue };
@@ -635,10 +634,10 @@ impl<D: Disk> WorkerCore<D> {
                 group.campaign();
                 is_busy = true;
             }
-            if expires {
+            if let Some(limit) = &limit {
                 group.reclaim();
                 group.expire(now);
-                group.follow_limit(&limit);
+                group.follow_limit(limit);
                 group.evict_excess();
                 is_busy |= group.has_proposable();
             }

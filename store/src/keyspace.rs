@@ -318,8 +318,8 @@ impl Store {
     }
 
     /// Makes room in a slot without keys for so many that come now.
-    pub(crate) fn expect(&mut self, slot: u16, keys: u32) {
-        self.tables.expect(usize::from(slot - self.first_slot()), keys);
+    pub(crate) fn reserve(&mut self, slot: u16, keys: u32) {
+        self.tables.reserve(usize::from(slot - self.first_slot()), keys);
     }
 
     /// Appends to a value. Does nothing without a record.

@@ -180,7 +180,7 @@ impl Restorer {
         if left == 0 {
             return Err(RestoreError::Slot(slot));
         }
-        self.store.expect(slot, left);
+        self.store.reserve(slot, left);
         self.state = State::Records { slot, left };
         Ok(Some(BLOCK_HEAD_BYTES))
     }

@@ -361,7 +361,7 @@ impl SlotTables {
     }
 
     /// Makes room in an empty slot for so many keys that come now, as far as one segment has it.
-    pub(crate) fn expect(&mut self, slot: usize, keys: u32) {
+    pub(crate) fn reserve(&mut self, slot: usize, keys: u32) {
         debug_assert_eq!(self.slots[slot].len, 0, "only an empty slot");
         let id = self.new_segment(Segment { slot: slot as u16, ..Segment::UNUSED });
         self.slots[slot].only = Some(id);

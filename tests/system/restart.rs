@@ -162,3 +162,16 @@ fn a_damaged_log_is_noticed_and_a_torn_tail_is_cut() {
     cluster.wait_until_equal();
     assert_filled(&cluster);
 }
+
+#[test]
+fn a_planned_stop_keeps_the_newest_map() {
+    let mut cluster = Cluster::start(Options { nodes: 1, replicas: 1, ..Options::default() });
+    let mut client = cluster.node_client(0);
+    // The first ones are kept on the way, the last one comes before another may be.
+    for timeout in 1001..=1004 {
+        assert_eq!(client.call(&format!("CONFIG SET timeout {timeout}")), "+OK\r\n");
+    }
+    cluster.stop_all();
+    let kept = fs::read_to_string(cluster.node_folder(0).join("cluster.json")).expect("a map is kept");
+    assert!(kept.contains("1004"), "{kept}");
+}
