@@ -655,7 +655,7 @@ impl<D: Disk> WorkerCore<D> {
         // At rest there is little to do, and little news.
         let publishes_every = if self.is_resting() { HOUSEKEEPING_TICKS } else { PUBLISH_TICKS };
         let publishes = self.ticks.is_multiple_of(publishes_every);
-        if !self.is_leaving && publishes {
+        if !self.is_leaving && self.ticks.is_multiple_of(PUBLISH_TICKS) {
             // One at a time: a return of leadership costs its partition a few milliseconds.
             let handed = self.groups.iter_mut().find_map(|g| g.transfer_to_preferred().then(|| g.id().0));
             if let Some(group) = handed {

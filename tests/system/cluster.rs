@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// Longest that a cluster may take until it serves.
 pub(crate) const START: Duration = Duration::from_secs(30);
+/// Longest that leaderships may take to come and go.
+pub(crate) const HAND_OVER: Duration = Duration::from_secs(60);
 /// Longest that replicas may take to agree after the last write.
 const SETTLE: Duration = Duration::from_secs(30);
 
@@ -357,17 +359,33 @@ impl Cluster {
 
     /// Groups that node `n` leads.
     pub(crate) fn leads(&self, n: usize) -> Result<usize, String> {
-        let node = self.node_json(n)?;
-        let groups = node["groups"].as_array().ok_or("no groups")?;
-        Ok(groups.iter().filter(|group| group["role"] == "leader").count())
+        led_of(&self.node_json(n)?)
     }
 
-    /// Waits until node `n` leads nothing.
+    /// Waits until node `n` has noticed that its disk is full, and leads nothing. That it leads nothing may be old news, unless
+    /// it comes with the former.
     #[track_caller]
-    pub(crate) fn wait_until_it_only_follows(&self, n: usize) {
-        eventually("a node that follows only", START, || match self.leads(n)? {
-            0 => Ok(()),
-            leads => Err(format!("it leads {leads} groups")),
+    pub(crate) fn wait_until_its_full_disk_leads_nothing(&self, n: usize) {
+        eventually("a node that leads nothing, for its disk is full", START, || {
+            let node = self.node_json(n)?;
+            match (node["is_disk_full"].as_bool(), led_of(&node)?) {
+                (Some(true), 0) => Ok(()),
+                seen => Err(format!("full, leads: {seen:?}")),
+            }
+        });
+    }
+
+    /// Waits until every partition is led by the node that it is meant for.
+    #[track_caller]
+    pub(crate) fn wait_for_preferred_leaders(&self) {
+        eventually("preferred leaders", HAND_OVER, || {
+            let status = self.status();
+            let partitions = status["partitions"].as_array().ok_or("no partitions")?;
+            match partitions.iter().filter(|partition| partition["leader"] != partition["preferred"]).count()
+            {
+                0 => Ok(()),
+                others => Err(format!("{others} are led by others")),
+            }
         });
     }
 
@@ -534,6 +552,12 @@ struct Replica {
     last: u64,
     keys: u64,
     bytes: u64,
+}
+
+/// How many groups a node leads, of its `RINGFORT NODE`.
+fn led_of(node: &Json) -> Result<usize, String> {
+    let groups = node["groups"].as_array().ok_or("no groups")?;
+    Ok(groups.iter().filter(|group| group["role"] == "leader").count())
 }
 
 /// The replicas of partitions in `RINGFORT NODE`.

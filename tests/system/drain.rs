@@ -1,6 +1,6 @@
 //! Nodes that are restarted by an operator: drained first, one after the other, or at other addresses.
 
-use crate::cluster::{Addresses, Cluster, START, assert_clean};
+use crate::cluster::{Addresses, Cluster, HAND_OVER, START, assert_clean};
 use crate::moves::{apply, command, healthy_cluster, shares};
 use crate::wait::eventually;
 use ringfort_loadgen::check::{self, Report};
@@ -8,9 +8,6 @@ use std::fs;
 use std::net::TcpListener;
 use std::thread::JoinHandle;
 use std::time::Duration;
-
-/// Longest that leaderships may take to come and go.
-const HAND_OVER: Duration = Duration::from_secs(60);
 
 #[track_caller]
 fn done(cluster: &Cluster, args: &[&str]) -> String {
@@ -103,14 +100,7 @@ fn a_drained_node_leads_nothing_until_it_is_undrained() {
     wait_for_leads(&cluster, &[0, 0, 16]);
     done(&cluster, &["undrain", "n1"]);
     done(&cluster, &["undrain", "n2"]);
-    eventually("all as before", HAND_OVER, || {
-        let status = cluster.status();
-        let partitions = status["partitions"].as_array().cloned().unwrap_or_default();
-        match partitions.iter().all(|partition| partition["leader"] == partition["preferred"]) {
-            true => Ok(()),
-            false => Err(format!("{:?}", leads(&cluster))),
-        }
-    });
+    cluster.wait_for_preferred_leaders();
 }
 
 #[test]

@@ -127,6 +127,8 @@ fn a_node_whose_disk_is_full_on_purpose_hands_over_and_follows_when_there_is_roo
 #[test]
 fn a_follower_on_a_full_disk_holds_up_nobody_and_catches_up() {
     let cluster = cluster();
+    // Or a leadership would come to the node after it has handed over what it had.
+    cluster.wait_for_preferred_leaders();
     let mut client = cluster.client();
     assert_eq!(client.call("SET k before"), "+OK\r\n");
     let follower = (cluster.leader_of("k") + 1) % 3;
@@ -134,7 +136,7 @@ fn a_follower_on_a_full_disk_holds_up_nobody_and_catches_up() {
     let checking = std::thread::spawn(move || check::run(&load));
     assert!(cluster.node_client(follower).call("RINGFORT FAULT DISK-FULL 60000").starts_with('$'));
     // It hands over what it leads.
-    cluster.wait_until_it_only_follows(follower);
+    cluster.wait_until_its_full_disk_leads_nothing(follower);
     let applied = |n: usize| -> Result<u64, String> {
         let node = cluster.node_json(n)?;
         let groups = node["groups"].as_array().ok_or("no groups")?;

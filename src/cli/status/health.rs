@@ -111,6 +111,12 @@ pub(super) fn problems(
                 problems.push(format!("{} does not answer at {}: {why}", node.id, node.client));
             }
         }
+        if node.is_disk_full {
+            problems.push(format!(
+                "the disk of {} is full: it leads only what no other node can lead, and refuses writes to it; free space",
+                node.id
+            ));
+        }
     }
     problems
 }

@@ -52,6 +52,8 @@ pub(super) struct NodeAnswer {
     /// What an older node does not tell.
     #[serde(default)]
     memory_bytes: Option<u64>,
+    #[serde(default)]
+    is_disk_full: bool,
     groups: Vec<Group>,
 }
 
@@ -128,6 +130,8 @@ pub(in crate::cli) struct NodeStatus {
     /// Whether nothing was heard of it for `down_after`, so that its replicas are on other nodes, or on their way there, as far
     /// as there is room.
     pub(in crate::cli) is_replaced: bool,
+    /// Whether its disk is so full that it refuses writes.
+    pub(in crate::cli) is_disk_full: bool,
     /// Partitions that it leads.
     pub(in crate::cli) leaders: usize,
     /// Partitions placed on it.
@@ -265,6 +269,7 @@ pub(super) fn merge(map: &ClusterMap, answers: Vec<anyhow::Result<NodeAnswer>>) 
             drained: node.is_drained,
             problem: answer.as_ref().err().cloned(),
             is_replaced: node.is_down,
+            is_disk_full: answer.as_ref().is_ok_and(|answer| answer.is_disk_full),
             leaders: leaders.iter().flatten().filter(|leader| *leader.node == node.id).count(),
             replicas: map.placement.iter().filter(|seats| seats.replicas.contains(&node.id)).count(),
             keys: groups.clone().map(|groups| groups.map(|group| group.keys).sum()),
@@ -436,7 +441,7 @@ pub(super) mod tests {
             status["nodes"][0],
             json!({"id": "n1", "client": "127.0.0.1:7001", "peer": "127.0.0.1:7101", "zone": "a",
                    "state": "up", "drained": false, "leaders": 2, "replicas": 16, "keys": 1203, "bytes": 2406, "ops_per_second": 12_500,
-                   "lag": 0, "is_replaced": false})
+                   "lag": 0, "is_replaced": false, "is_disk_full": false})
         );
         assert_eq!(status["nodes"][1]["state"], "down");
         assert_eq!(status["nodes"][1]["problem"], "connection refused");
@@ -449,6 +454,18 @@ pub(super) mod tests {
             status["moves"],
             json!({"total": 0, "done": 0, "active": 0, "bytes_left": 0, "seconds_left": 0})
         );
+    }
+
+    #[test]
+    fn a_full_disk_is_a_problem() {
+        let problems_of = |is_full: bool| {
+            let mut full = answer("n1", &[(None, "leader", 9, 0)]);
+            full.is_disk_full = is_full;
+            merge(&map(), vec![Ok(full), Ok(answer("n2", &[]))]).unwrap().problems
+        };
+        let said = "the disk of n1 is full: it leads only what no other node can lead, and refuses writes to it; free space";
+        assert!(problems_of(true).contains(&said.to_owned()));
+        assert!(!problems_of(false).contains(&said.to_owned()));
     }
 
     #[test]
