@@ -34,19 +34,20 @@ fn any(bytes: &[u8], seed: u8) -> Option<Vec<Bytes>> {
     assert_eq!(receive(group, pieces(bytes, seed)).is_ok(), received.is_ok(), "cut into pieces");
     let read = read(group, index, bytes);
     assert_eq!(received.is_ok(), read.is_ok(), "{received:?} {read:?}");
-    if let (Ok(header), Ok((same, chunks))) = (received, read) {
+    if let (Ok((header, content)), Ok((same, chunks))) = (received, read) {
         assert_eq!(header, same);
+        assert_eq!(content, chunks.concat());
         return Some(chunks);
     }
     None
 }
 
-fn receive<'a>(group: u16, pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<SnapshotHeader, LogError> {
+fn receive<'a>(group: u16, pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<(SnapshotHeader, Vec<u8>), LogError> {
     let mut files = SnapshotFiles::load(MemDisk::new())?;
     let mut incoming = files.create_incoming(group)?;
-    let mut bytes = 0;
+    let (mut bytes, mut content) = (0, Vec::new());
     for piece in pieces {
-        incoming.write(piece)?;
+        incoming.write(piece, |data| content.extend_from_slice(data))?;
         bytes += piece.len() as u64;
         assert_eq!(incoming.bytes(), bytes);
     }
@@ -54,7 +55,7 @@ fn receive<'a>(group: u16, pieces: impl IntoIterator<Item = &'a [u8]>) -> Result
     let header = job.header().clone();
     job.run()?;
     files.complete(header.group, header.index)?;
-    Ok(header)
+    Ok((header, content))
 }
 
 fn read(group: u16, index: u64, bytes: &[u8]) -> Result<(SnapshotHeader, Vec<Bytes>), LogError> {
@@ -137,7 +138,8 @@ fn damaged(input: &mut Input<'_>, seed: u8) {
     writer.finish().and_then(|job| job.run()).expect("the disk works");
     files.complete(3, 9).expect("the disk works");
     let mut reader = files.open(3).expect("it is good").expect("it is there");
-    let mut file = reader.next_raw(usize::MAX).expect("the disk works").to_vec();
+    let mut file = Vec::new();
+    reader.next_raw(usize::MAX, &mut file).expect("the disk works");
     assert_eq!(any(&file, seed).expect("it is good").concat(), bytes);
     let at = at % file.len();
     match mask {

@@ -97,9 +97,10 @@ impl Life {
             writer.chunk(snapshot_data(group, index).as_bytes())?;
             writer.finish()?.run()?;
             other.complete(group, index)?;
-            let bytes = other.open(group)?.expect("just made").next_raw(usize::MAX)?;
+            let mut bytes = Vec::new();
+            other.open(group)?.expect("just made").next_raw(usize::MAX, &mut bytes)?;
             let mut incoming = self.files.create_incoming(group)?;
-            bytes.chunks(100).try_for_each(|piece| incoming.write(piece))?;
+            bytes.chunks(100).try_for_each(|piece| incoming.write(piece, |_| {}))?;
             self.files.finish_incoming(incoming)?
         } else {
             let mut writer = self.files.create(header)?;

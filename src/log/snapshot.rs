@@ -404,13 +404,14 @@ pub struct IncomingSnapshot<D: Disk> {
 }
 
 impl<D: Disk> IncomingSnapshot<D> {
-    /// Appends the next bytes.
+    /// Appends the next bytes; `content` gets what they hold of chunks, piece by piece. It may be damaged until the chunk is
+    /// whole, so nothing that is made of it counts before [`SnapshotFiles::finish_incoming`].
     ///
     /// # Errors
     /// [`LogError::Received`] at the first byte that cannot be right, [`LogError::Version`];
     /// [`LogError::Full`], [`LogError::Io`]. Drop the writer then.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), LogError> {
-        self.verifier.feed(bytes).map_err(|fault| match fault {
+    pub fn write(&mut self, bytes: &[u8], content: impl FnMut(&[u8])) -> Result<(), LogError> {
+        self.verifier.feed(bytes, content).map_err(|fault| match fault {
             Fault::Damaged(what) => LogError::Received { offset: self.output.bytes, what },
             Fault::Version => LogError::Version { file: self.output.name.clone(), offset: 8 },
         })?;
@@ -535,14 +536,18 @@ impl<D: Disk> SnapshotReader<D> {
         &self.header
     }
 
-    /// Reads the next raw bytes of the file, at most `bytes`, and verifies them as they pass; none at its end.
+    /// Appends the next raw bytes of the file to `out`, at most `bytes`, and verifies them as they pass. Returns how many; 0 at
+    /// its end. After an error `out` may hold some that are damaged.
     ///
     /// # Errors
     /// [`LogError::Damaged`], [`LogError::Version`]: the file is of no use. [`LogError::Io`].
-    pub fn next_raw(&mut self, bytes: usize) -> Result<Bytes, LogError> {
+    pub fn next_raw(&mut self, bytes: usize, out: &mut Vec<u8>) -> Result<usize, LogError> {
         let left = usize::try_from(self.bytes - self.raw_at).unwrap_or(usize::MAX);
-        let raw = self.read(self.raw_at, bytes.min(left))?;
-        let fed = self.verifier.feed(&raw);
+        let start = out.len();
+        out.resize(start + bytes.min(left), 0);
+        let raw = out.get_mut(start..).unwrap_or_default();
+        self.file.read_at(self.raw_at, raw).map_err(|error| LogError::io("read", &self.name, error))?;
+        let fed = self.verifier.feed(raw, |_| {});
         let is_cut = raw.len() == left && self.verifier.state != State::Done;
         let fault = match fed {
             Err(Fault::Version) => return Err(LogError::Version { file: self.name.clone(), offset: 8 }),
@@ -553,7 +558,7 @@ impl<D: Disk> SnapshotReader<D> {
             Some(what) => Err(LogError::Damaged { file: self.name.clone(), offset: self.raw_at, what }),
             None => {
                 self.raw_at += raw.len() as u64;
-                Ok(raw)
+                Ok(raw.len())
             }
         }
     }
@@ -636,7 +641,8 @@ impl Verifier {
         Self { group, header: None, state: State::Fixed, pending: Vec::new(), totals: Totals::default() }
     }
 
-    fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Fault> {
+    /// Takes the next bytes; `content` gets what they hold of chunks.
+    fn feed(&mut self, mut bytes: &[u8], mut content: impl FnMut(&[u8])) -> Result<(), Fault> {
         while !bytes.is_empty() {
             let wanted = match self.state {
                 State::Fixed => FIXED_HEADER_BYTES,
@@ -646,6 +652,7 @@ impl Verifier {
                 State::Data { left, crc, expected } => {
                     let (data, rest) = bytes.split_at(left.min(bytes.len()));
                     bytes = rest;
+                    content(data);
                     self.feed_data(left - data.len(), crc32c::crc32c_append(crc, data), expected)?;
                     continue;
                 }

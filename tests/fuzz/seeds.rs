@@ -207,7 +207,8 @@ fn snapshot() -> Vec<(&'static str, Vec<u8>)> {
     bytes.chunks(50).for_each(|chunk| writer.chunk(chunk).unwrap());
     writer.finish().unwrap().run().unwrap();
     files.complete(3, 9).unwrap();
-    let file = files.open(3).unwrap().unwrap().next_raw(usize::MAX).unwrap();
+    let mut file = Vec::new();
+    files.open(3).unwrap().unwrap().next_raw(usize::MAX, &mut file).unwrap();
     let mut meta = MetaMachine::default();
     meta.apply(frames::first_map_entry(), |_, _| ()).unwrap();
     meta.snapshot_begin();

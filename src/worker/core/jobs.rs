@@ -16,6 +16,8 @@ pub enum Job<D: Disk> {
         writer: SnapshotWriter<D>,
         /// The bytes.
         bytes: Vec<u8>,
+        /// Whether others wait for their snapshots, so that this one must not take longer than it needs.
+        is_pressing: bool,
     },
     /// Make a snapshot of an own group durable.
     Snapshot {
@@ -24,7 +26,7 @@ pub enum Job<D: Disk> {
         /// The group.
         group: u16,
     },
-    /// Read a received snapshot into a fresh state, and make it durable.
+    /// Make a received snapshot durable.
     Received {
         /// The snapshot.
         job: SnapshotJob<D>,
@@ -32,7 +34,7 @@ pub enum Job<D: Disk> {
         message: Message,
         /// The group.
         group: u16,
-        /// What reads it.
+        /// What has read it.
         restore: Restore,
     },
     /// Free what nobody needs any more: the state of many keys takes long.
@@ -62,7 +64,7 @@ impl<D: Disk> Job<D> {
                 let through = job.through();
                 JobDone::Synced(job.run().map(|()| through))
             }
-            Self::Write { mut writer, mut bytes } => {
+            Self::Write { mut writer, mut bytes, .. } => {
                 let written = bytes.chunks(CHUNK_BYTES_MAX).try_for_each(|chunk| writer.chunk(chunk));
                 bytes.clear();
                 JobDone::Written(written.map(|()| (writer, bytes)))
@@ -73,9 +75,8 @@ impl<D: Disk> Job<D> {
             }
             Self::Received { job, message, group, restore } => {
                 let header = job.header().clone();
-                // One that cannot be read is dropped with its job, before it has its name.
-                let restored = job.open().map_err(anyhow::Error::from).and_then(|reader| restore.run(reader));
-                let machine = restored.and_then(|machine| Ok(job.run().map(|()| machine)?));
+                // One that is no whole state is dropped with its job, before it has its name.
+                let machine = restore.finish().and_then(|machine| Ok(job.run().map(|()| machine)?));
                 JobDone::Received(group, header, message, machine)
             }
             Self::Free(garbage) => {

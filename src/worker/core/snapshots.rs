@@ -11,6 +11,9 @@ use crate::shard::{Group, Machine};
 use ringfort_ring::NodeId;
 use ringfort_wire::{FEATURE_LEVEL, GroupId};
 
+/// From so many groups on that wait for a snapshot, each is made as fast as it can: the log grows meanwhile.
+const PRESSING_GROUPS: usize = 4;
+
 /// A snapshot to be sent to a node: the shell opens a connection and copies the bytes.
 #[derive(Debug)]
 pub struct SnapshotSend<D: Disk> {
@@ -26,21 +29,28 @@ pub struct SnapshotSend<D: Disk> {
     pub reader: SnapshotReader<D>,
 }
 
-/// A snapshot that is being received.
+/// A snapshot that is being received: it is written to a file and read into a fresh state as it comes.
 #[derive(Debug)]
 pub struct SnapshotReceive<D: Disk> {
     group: u16,
     message: Message,
     file: IncomingSnapshot<D>,
+    restore: Restore,
 }
 
 impl<D: Disk> SnapshotReceive<D> {
     /// Takes the next bytes.
     ///
     /// # Errors
-    /// They are damaged, or the disk does not take them: give the transfer up.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), LogError> {
-        self.file.write(bytes)
+    /// They are damaged, or no such state, or the disk does not take them: give the transfer up.
+    pub fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        let mut restored = Ok(());
+        self.file.write(bytes, |content| {
+            if restored.is_ok() {
+                restored = self.restore.push(content);
+            }
+        })?;
+        restored
     }
 }
 
@@ -145,16 +155,15 @@ impl<D: Disk> WorkerCore<D> {
         message: &[u8],
     ) -> anyhow::Result<Option<SnapshotReceive<D>>> {
         let message = Message::decode(message)?;
-        let is_ours = self
-            .groups
-            .get(group)
-            .is_some_and(|g| g.incarnation() == incarnation && g.raft().replica() == message.to());
-        if !is_ours || message.snapshot_index().is_none() {
+        let is_ours = |g: &&Group| g.incarnation() == incarnation && g.raft().replica() == message.to();
+        let Some(state) = self.groups.get(group).filter(is_ours) else { return Ok(None) };
+        if message.snapshot_index().is_none() {
             return Ok(None);
         }
         failpoint::hit(Point::SnapshotReceive)?;
+        let restore = Restore::of(state.machine());
         let file = self.snapshots.create_incoming(group)?;
-        Ok(Some(SnapshotReceive { group, message, file }))
+        Ok(Some(SnapshotReceive { group, message, file, restore }))
     }
 
     /// All bytes of a snapshot have come. Returns its group and index; `None` when another one of the group came just before
@@ -163,7 +172,7 @@ impl<D: Disk> WorkerCore<D> {
     /// # Errors
     /// They are incomplete or damaged.
     pub fn snapshot_received(&mut self, receive: SnapshotReceive<D>) -> anyhow::Result<Option<(u16, u64)>> {
-        let SnapshotReceive { group, message, file } = receive;
+        let SnapshotReceive { group, message, file, restore } = receive;
         failpoint::hit(Point::SnapshotReceived)?;
         let job = self.snapshots.finish_incoming(file)?;
         anyhow::ensure!(
@@ -172,13 +181,13 @@ impl<D: Disk> WorkerCore<D> {
                 && (job.header().conf.is_empty() || job.header().conf == message.snapshot_members()),
             "the snapshot is not the one that was announced"
         );
-        if self.received.contains_key(&group) {
+        if self.received.contains_key(&group) || self.groups.get(group).is_none() {
+            self.jobs.push(Job::Free(Box::new(restore)));
             return Ok(None);
         }
-        let Some(state) = self.groups.get(group) else { return Ok(None) };
         self.received.insert(group, None);
         let index = job.header().index;
-        self.jobs.push(Job::Received { job, message, group, restore: Restore::of(state.machine()) });
+        self.jobs.push(Job::Received { job, message, group, restore });
         Ok(Some((group, index)))
     }
 
@@ -195,7 +204,8 @@ impl<D: Disk> WorkerCore<D> {
         building.is_read = group.snapshot_next(step_bytes, &mut building.piece);
         // Until it is in the file this worker waits, so that others have the processor between two steps.
         let bytes = std::mem::take(&mut building.piece);
-        self.jobs.extend(building.writer.take().map(|writer| Job::Write { writer, bytes }));
+        let is_pressing = PRESSING_GROUPS <= self.snapshots_wanted.len();
+        self.jobs.extend(building.writer.take().map(|writer| Job::Write { writer, bytes, is_pressing }));
         Ok(())
     }
 
@@ -313,8 +323,8 @@ pub(super) fn cause(error: &LogError) -> String {
 pub enum Restore {
     /// Of a partition.
     Partition(Box<MachineRestorer>),
-    /// Of the meta group.
-    Meta,
+    /// Of the meta group: its bytes, read at the end.
+    Meta(Vec<u8>),
 }
 
 impl Restore {
@@ -322,7 +332,7 @@ impl Restore {
     pub(super) fn of(kind: &Machine) -> Self {
         match kind {
             Machine::Partition(machine) => Self::Partition(Box::new(machine.restorer())),
-            Machine::Meta(_) => Self::Meta,
+            Machine::Meta(_) => Self::Meta(Vec::new()),
         }
     }
 
@@ -330,22 +340,40 @@ impl Restore {
     ///
     /// # Errors
     /// It is damaged, or no such state.
-    pub(super) fn run<D: Disk>(self, mut reader: SnapshotReader<D>) -> anyhow::Result<Machine> {
+    pub(super) fn run<D: Disk>(mut self, mut reader: SnapshotReader<D>) -> anyhow::Result<Machine> {
+        while let Some(chunk) = reader.next_chunk()? {
+            self.push(&chunk)?;
+            // Whoever serves commands has the processor now, and not only when this thread's slice is over.
+            std::thread::yield_now();
+        }
+        self.finish()
+    }
+
+    /// Reads the next bytes, of any number.
+    ///
+    /// # Errors
+    /// They are of no such state.
+    fn push(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         match self {
-            Self::Partition(mut restorer) => {
-                while let Some(chunk) = reader.next_chunk()? {
-                    restorer.push(&chunk).map_err(anyhow::Error::msg)?;
-                    // Whoever serves commands has the processor now, and not only when this thread's slice is over.
-                    std::thread::yield_now();
-                }
+            Self::Partition(restorer) => restorer.push(bytes).map_err(anyhow::Error::msg),
+            Self::Meta(whole) => {
+                whole.extend_from_slice(bytes);
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends the snapshot.
+    ///
+    /// # Errors
+    /// It is incomplete, or no such state.
+    pub(super) fn finish(self) -> anyhow::Result<Machine> {
+        match self {
+            Self::Partition(restorer) => {
                 Ok(Machine::Partition(Box::new(restorer.finish().map_err(anyhow::Error::msg)?)))
             }
-            Self::Meta => {
-                let mut bytes = Vec::new();
-                while let Some(chunk) = reader.next_chunk()? {
-                    bytes.extend_from_slice(&chunk);
-                }
-                Ok(Machine::Meta(Box::new(MetaMachine::restore(&bytes).map_err(anyhow::Error::msg)?)))
+            Self::Meta(whole) => {
+                Ok(Machine::Meta(Box::new(MetaMachine::restore(&whole).map_err(anyhow::Error::msg)?)))
             }
         }
     }
@@ -461,9 +489,10 @@ mod tests {
                 self.is_doubled.then(|| receiver.receive_snapshot(send.group.0, send.incarnation, &message));
             let mut again = again.and_then(|again| again.unwrap());
             loop {
-                match send.reader.next_raw(50) {
-                    Ok(bytes) if bytes.is_empty() => break,
-                    Ok(bytes) => {
+                let mut bytes = Vec::new();
+                match send.reader.next_raw(50, &mut bytes) {
+                    Ok(0) => break,
+                    Ok(_) => {
                         receive.write(&bytes).expect("only what is good is sent");
                         again.iter_mut().for_each(|again| again.write(&bytes).unwrap());
                     }

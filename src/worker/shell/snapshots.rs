@@ -146,15 +146,18 @@ async fn send_bytes(
     shared: &Shared,
 ) -> anyhow::Result<()> {
     loop {
-        let raw = reader.next_raw(SNAPSHOT_FRAME_BYTES)?;
-        if raw.is_empty() {
+        let before = out.len();
+        let mut read = Ok(0);
+        frame::put(&mut out, Kind::SnapshotChunk, |out| read = reader.next_raw(SNAPSHOT_FRAME_BYTES, out));
+        let bytes = read?;
+        if bytes == 0 {
+            out.truncate(before);
             break;
         }
-        frame::put(&mut out, Kind::SnapshotChunk, |out| out.extend_from_slice(&raw));
         failpoint::hit(Point::SnapshotSend)?;
         tokio::time::timeout(SNAPSHOT_TIMEOUT, stream.write_all(&out)).await??;
         out.clear();
-        keep_pace(&shared.sending, shared, raw.len()).await;
+        keep_pace(&shared.sending, shared, bytes).await;
     }
     frame::put(&mut out, Kind::SnapshotEnd, |_| {});
     tokio::time::timeout(SNAPSHOT_TIMEOUT, stream.write_all(&out)).await??;

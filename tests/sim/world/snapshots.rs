@@ -25,7 +25,8 @@ impl World {
         let to = self.node_number(&send.to.0);
         let mut message = Vec::new();
         send.message.encode(&mut message);
-        let bytes = send.reader.next_raw(usize::MAX);
+        let mut bytes = Vec::new();
+        let read = send.reader.next_raw(usize::MAX, &mut bytes).map(drop);
         let transfer = Transfer {
             from: node,
             from_worker: worker,
@@ -36,7 +37,7 @@ impl World {
             incarnation: send.incarnation,
             replica: Message::to(&send.message),
             message,
-            bytes: bytes.map(|b| b.to_vec()).unwrap_or_default(),
+            bytes: if read.is_ok() { bytes } else { Vec::new() },
         };
         let number = self.next_transfer;
         self.next_transfer += 1;
