@@ -1001,10 +1001,16 @@ impl Group {
         }
     }
 
-    /// The snapshot at `index`, with these members, is durable: the log before it may go.
-    pub fn compacted(&mut self, index: u64, term: u64, members: Membership) {
+    /// The snapshot at `index`, with these members, is durable: the log before it may go. What it leaves is large, to be freed
+    /// on another thread.
+    pub fn compacted(
+        &mut self,
+        index: u64,
+        term: u64,
+        members: Membership,
+    ) -> impl std::fmt::Debug + Send + use<> {
         self.snapshot = None;
-        self.raft.compacted(index, term, members);
+        self.raft.compacted(index, term, members)
     }
 
     /// Whether a follower waits for a snapshot that is neither on disk nor being written. Reading clears it. A second one would

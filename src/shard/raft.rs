@@ -818,9 +818,15 @@ impl Raft {
         store.applied(index, if has_followers { store.cache_bytes_max } else { 0 });
     }
 
-    /// A snapshot at `index` (applied), with these members, is on disk; the log before it is gone.
-    pub fn compacted(&mut self, index: u64, term: u64, membership: Membership) {
-        self.raw.mut_store().compact(index, term, membership);
+    /// A snapshot at `index` (applied), with these members, is on disk; the log before it is gone. Returns what was in memory of
+    /// it: many entries, to be freed on another thread.
+    pub fn compacted(
+        &mut self,
+        index: u64,
+        term: u64,
+        membership: Membership,
+    ) -> impl std::fmt::Debug + Send + use<> {
+        self.raw.mut_store().compact(index, term, membership)
     }
 
     /// Takes the entries that are in memory, of a replica that ends.

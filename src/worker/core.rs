@@ -581,7 +581,8 @@ impl<D: Disk> WorkerCore<D> {
                 let members = Membership::decode(&header.conf)?;
                 let mark = Mark { index: header.index, term: header.term, conf: header.conf };
                 self.log.borrow_mut().stage_mark(id, &mark, true)?;
-                group.compacted(header.index, header.term, members.unwrap_or_default());
+                let garbage = group.compacted(header.index, header.term, members.unwrap_or_default());
+                self.jobs.push(Job::Free(Box::new(garbage)));
                 self.touch(id);
             }
             JobDone::Freed => {}

@@ -33,7 +33,7 @@ pub struct ClusterMap {
     pub feature_level: u16,
     /// Settings that CONFIG SET changes, by their names in Redis (`requirepass`, `maxmemory`, ...); absent: the default.
     /// May hold a secret: not for clients.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub settings: BTreeMap<String, String>,
     /// How replicas are moved.
     #[serde(default)]

@@ -7,6 +7,8 @@ use ringfort_resp::{Command, CommandSpec, ReplyWriter};
 use ringfort_ring::{NodeId, PartitionId, SLOTS, Slot, slot_of};
 use ringfort_wire::ClusterMap;
 use ringfort_wire::map::MapNode;
+use serde::Serialize;
+use std::collections::BTreeMap;
 use twox_hash::XxHash3_64;
 
 pub(super) fn execute(
@@ -73,21 +75,31 @@ fn redis_id(node: &NodeId) -> String {
     format!("{a:016x}{b:016x}{:08x}", c >> 32)
 }
 
-/// The reply to RINGFORT MAP: the cluster map as JSON, with the replicas of each partition by node and its present leader.
+/// The reply to RINGFORT MAP: the cluster map as JSON without its settings, with the replicas of each partition by node and
+/// its present leader.
 pub fn map_json<'a>(map: &ClusterMap, leader_of: impl Fn(PartitionId) -> Option<&'a NodeId>) -> String {
-    let mut json: serde_json::Value =
-        serde_json::from_slice(&map.to_json()).expect("the map was JSON a moment ago");
-    if let Some(object) = json.as_object_mut() {
-        object.remove("settings");
+    #[derive(Serialize)]
+    struct Shown<'a> {
+        #[serde(flatten)]
+        map: ClusterMap,
+        placement: Vec<Placement<'a>>,
+        leaders: Vec<Option<&'a NodeId>>,
     }
-    let leaders: Vec<_> = map.partitions.iter().map(leader_of).collect();
-    let placement = map.groups.iter().map(|group| {
-        let replicas: Vec<_> = group.seats.iter().map(|seat| &seat.node).collect();
-        serde_json::json!({"replicas": replicas, "leader": group.leader})
+    #[derive(Serialize)]
+    struct Placement<'a> {
+        replicas: Vec<&'a NodeId>,
+        leader: &'a NodeId,
+    }
+    let placement = map.groups.iter().map(|group| Placement {
+        replicas: group.seats.iter().map(|seat| &seat.node).collect(),
+        leader: &group.leader,
     });
-    json["placement"] = placement.collect();
-    json["leaders"] = serde_json::json!(leaders);
-    json.to_string()
+    let shown = Shown {
+        map: ClusterMap { settings: BTreeMap::new(), ..map.clone() },
+        placement: placement.collect(),
+        leaders: map.partitions.iter().map(leader_of).collect(),
+    };
+    serde_json::to_string(&shown).expect("a map has only string keys and plain values")
 }
 
 /// Consecutive partitions with the same leader and followers, as clients are to see them.

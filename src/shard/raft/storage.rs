@@ -70,14 +70,19 @@ impl GroupStorage {
         }
     }
 
-    pub(super) fn compact(&mut self, index: u64, term: u64, membership: Membership) {
+    /// Everything up to `index` is in a snapshot. Returns what is in memory of that: many entries, to be freed elsewhere.
+    pub(super) fn compact(
+        &mut self,
+        index: u64,
+        term: u64,
+        membership: Membership,
+    ) -> VecDeque<eraftpb::Entry> {
         if index < self.mark_index {
-            return;
+            return VecDeque::new();
         }
-        while self.cache.front().is_some_and(|e| e.index <= index) {
-            let dropped = self.cache.pop_front().expect("the loop saw an entry");
-            self.cache_bytes -= dropped.data.len();
-        }
+        let rest = self.cache.split_off(self.cache.partition_point(|e| e.index <= index));
+        let dropped = std::mem::replace(&mut self.cache, rest);
+        self.cache_bytes -= dropped.iter().map(|e| e.data.len()).sum::<usize>();
         let keep = self.terms.iter().rposition(|&(start, _)| start <= index + 1).unwrap_or(0);
         self.terms.drain(..keep);
         if let Some(first) = self.terms.first_mut() {
@@ -91,6 +96,7 @@ impl GroupStorage {
         self.snapshot = Some((index, term, membership));
         // Whom this one does not serve asks again.
         self.snapshot_wanted.set(false);
+        dropped
     }
 
     pub(super) fn install(&mut self, index: u64, term: u64, membership: Membership) {
