@@ -42,7 +42,10 @@ fn any(bytes: &[u8], seed: u8) -> Option<Vec<Bytes>> {
     None
 }
 
-fn receive<'a>(group: u16, pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<(SnapshotHeader, Vec<u8>), LogError> {
+fn receive<'a>(
+    group: u16,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+) -> Result<(SnapshotHeader, Vec<u8>), LogError> {
     let mut files = SnapshotFiles::load(MemDisk::new())?;
     let mut incoming = files.create_incoming(group)?;
     let (mut bytes, mut content) = (0, Vec::new());

@@ -446,6 +446,15 @@ impl<D: Disk> SnapshotJob<D> {
         &self.header
     }
 
+    /// Opens the file as it is: whole, not durable yet.
+    ///
+    /// # Errors
+    /// [`LogError::Damaged`], [`LogError::Version`]: it is of no use. [`LogError::Io`].
+    pub fn open(&self) -> Result<SnapshotReader<D>, LogError> {
+        let Output { disk, name, .. } = &self.output;
+        SnapshotReader::open(disk, name.clone(), self.header.group, self.header.index)
+    }
+
     /// Syncs the file, gives it its name, syncs the folder.
     ///
     /// # Errors

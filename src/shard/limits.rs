@@ -30,6 +30,9 @@ pub struct Limits {
     pub seed_log_bytes: u64,
     /// Bytes of a snapshot that are read in one turn.
     pub snapshot_step_bytes: usize,
+    /// Most received snapshots of a worker that are read into a state as they come; others wait in their files until they are
+    /// whole, and are read one after the other.
+    pub restores_at_once: usize,
     /// Unsent small replies of a proxy's link at which its further reads wait, and it is not read.
     pub reply_room_bytes: usize,
     /// Size from which on a reply is large: of those to reads one at a time is on its way on a link.
@@ -52,6 +55,7 @@ impl Limits {
         cache_bytes: raft::CACHE_BYTES_MAX,
         seed_log_bytes: raft::SEED_LOG_BYTES_MAX,
         snapshot_step_bytes: 64 << 10,
+        restores_at_once: 4,
         reply_room_bytes: 8 << 20,
         large_reply_bytes: 64 << 10,
         parts_ahead: 3,

@@ -178,6 +178,8 @@ pub struct WorkerCore<D: Disk> {
     /// Whether the whole log is missing although replicas have run on it.
     is_log_lost: bool,
     snapshots_wanted: VecDeque<u16>,
+    /// Counts the received snapshots that are read into a state as they come.
+    restoring: Arc<()>,
     /// Groups of which a snapshot was received and not judged by Raft yet, and itself once Raft was told of it.
     received: BTreeMap<u16, Option<Received>>,
     /// What the meta group was told last of replicas that vote now, and of those that take part no more.
@@ -402,11 +404,12 @@ impl<D: Disk> WorkerCore<D> {
         if let Some((index, term)) = ready.as_ref().and_then(|(_, work)| work.install) {
             self.install(id, index, term)?;
         }
-        if let Some(Some(Received { header, .. })) = self.received.get(&id) {
+        if let Some(Some(_)) = self.received.get(&id)
+            && let Some(Received { header, machine }) = self.received.remove(&id).flatten()
+        {
             // Raft has seen it and did not want it: it knows better.
-            let index = header.index;
-            self.received.remove(&id);
-            self.snapshots.discard(id, index)?;
+            self.jobs.push(Job::Free(Box::new(machine)));
+            self.snapshots.discard(id, header.index)?;
         }
         let Some((number, work)) = ready else { return Ok(()) };
         let mut log = self.log.borrow_mut();
@@ -606,6 +609,7 @@ impl<D: Disk> WorkerCore<D> {
                     self.received.insert(id, Some(Received { header, machine }));
                     self.touch(id);
                 } else {
+                    self.jobs.push(Job::Free(Box::new(machine)));
                     self.snapshots.discard(id, header.index)?;
                 }
             }

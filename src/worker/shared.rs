@@ -382,7 +382,8 @@ impl View {
     }
 
     fn node_json(&self) -> serde_json::Value {
-        // Before the groups, which are published before it: who sees a full disk here sees no older leaderships below.
+        // Before the groups, which each worker publishes before it: of a worker whose disk is full here, there are no older
+        // leaderships below.
         let is_disk_full = self.shared.worker_statuses().iter().any(|worker| worker.is_disk_full);
         let memory_bytes = Some(self.shared.memory_bytes.load(Ordering::Relaxed)).filter(|&bytes| bytes != 0);
         let statuses = self.shared.statuses();

@@ -356,6 +356,8 @@ impl Options {
             // A list in parts of a few bytes: each round of question and answer must bring some of it.
             parts_ahead: usual.parts_ahead + 512 / large_reply_bytes,
             seed_log_bytes: usual.seed_log_bytes,
+            // Without a draw, which would change what older seeds do.
+            restores_at_once: if large_reply_bytes.is_multiple_of(3) { 0 } else { usual.restores_at_once },
         }
     }
 
@@ -385,6 +387,7 @@ impl Options {
             cache_bytes: 1,
             seed_log_bytes: 0,
             snapshot_step_bytes: 1,
+            restores_at_once: 0,
             reply_room_bytes: 1,
             large_reply_bytes: 64,
             parts_ahead: 1,

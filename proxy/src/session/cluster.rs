@@ -361,3 +361,25 @@ fn write_links(map: &ClusterMap, host: &dyn Host, out: &mut ReplyWriter<'_>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shown_map_has_leaders_and_no_settings() {
+        let mut map = crate::testing::map(3, 16);
+        map.settings.insert("requirepass".to_owned(), "a secret".to_owned());
+        let leader = NodeId("n2".to_owned());
+        let shown = map_json(&map, |partition| (partition.0 == 1).then_some(&leader));
+        assert!(!shown.contains("secret") && !shown.contains("settings"), "{shown}");
+        let json: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        assert_eq!((&json["leaders"][0], &json["leaders"][1]), (&serde_json::Value::Null, &"n2".into()));
+        assert_eq!(
+            json["placement"][0],
+            serde_json::json!({"replicas": ["n1", "n2", "n3"], "leader": map.groups[0].leader})
+        );
+        let read: ClusterMap = serde_json::from_str(&shown).expect("a map");
+        assert_eq!(read, ClusterMap { settings: BTreeMap::new(), ..map });
+    }
+}

@@ -52,6 +52,7 @@ pub(super) struct NodeAnswer {
     /// What an older node does not tell.
     #[serde(default)]
     memory_bytes: Option<u64>,
+    /// Whether its disk is so full that it refuses writes; not told by an older node.
     #[serde(default)]
     is_disk_full: bool,
     groups: Vec<Group>,

@@ -40,6 +40,16 @@ impl Message {
             .then(|| self.0.get_snapshot().get_metadata().index)
     }
 
+    /// One that announces a snapshot at `index`, with three members, to a replica.
+    #[cfg(test)]
+    pub(crate) fn of_snapshot(to: u64, index: u64) -> Self {
+        let mut message = eraftpb::Message { to, term: 1, ..Default::default() };
+        message.set_msg_type(MessageType::MsgSnapshot);
+        message.mut_snapshot().data = Membership::founded(&[1, 2, 3]).encode().into();
+        message.mut_snapshot().mut_metadata().index = index;
+        Self(message)
+    }
+
     /// The members at the snapshot that goes with it, encoded; empty for every other message.
     pub fn snapshot_members(&self) -> &[u8] {
         &self.0.get_snapshot().data

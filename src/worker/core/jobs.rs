@@ -26,7 +26,7 @@ pub enum Job<D: Disk> {
         /// The group.
         group: u16,
     },
-    /// Make a received snapshot durable.
+    /// End the reading of a received snapshot, or do all of it, and make the snapshot durable.
     Received {
         /// The snapshot.
         job: SnapshotJob<D>,
@@ -34,8 +34,10 @@ pub enum Job<D: Disk> {
         message: Message,
         /// The group.
         group: u16,
-        /// What has read it.
+        /// What reads it.
         restore: Restore,
+        /// Whether that has read it all.
+        is_fed: bool,
     },
     /// Free what nobody needs any more: the state of many keys takes long.
     Free(Box<dyn std::fmt::Debug + Send>),
@@ -73,10 +75,12 @@ impl<D: Disk> Job<D> {
                 let header = job.header().clone();
                 JobDone::Snapshot(group, header, job.run())
             }
-            Self::Received { job, message, group, restore } => {
+            Self::Received { job, message, group, restore, is_fed } => {
                 let header = job.header().clone();
+                let from_file = |restore: Restore| restore.run(job.open()?);
+                let restored = if is_fed { restore.finish() } else { from_file(restore) };
                 // One that is no whole state is dropped with its job, before it has its name.
-                let machine = restore.finish().and_then(|machine| Ok(job.run().map(|()| machine)?));
+                let machine = restored.and_then(|machine| Ok(job.run().map(|()| machine)?));
                 JobDone::Received(group, header, message, machine)
             }
             Self::Free(garbage) => {

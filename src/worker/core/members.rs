@@ -60,7 +60,9 @@ impl<D: Disk> WorkerCore<D> {
         self.pending.retain(|p| p.group != id);
         self.snapshots_wanted.retain(|&wanted| wanted != id);
         // One that the disk still makes durable is judged when that is done.
-        self.received.retain(|&group, index| group != id || index.is_none());
+        if self.received.get(&id).is_some_and(Option::is_some) {
+            self.jobs.extend(self.received.remove(&id).map(|received| Job::Free(Box::new(received))));
+        }
         self.give_up_building(id);
         Some(group)
     }

@@ -3,13 +3,16 @@
 use super::start::machine_index;
 use super::{HOUSEKEEPING_TICKS, Job, WorkerCore, no_room};
 use crate::failpoint::{self, Point};
-use crate::log::{Disk, IncomingSnapshot, LogError, Mark, SnapshotHeader, SnapshotReader, SnapshotWriter};
+use crate::log::{
+    Disk, IncomingSnapshot, LogError, Mark, SnapshotHeader, SnapshotJob, SnapshotReader, SnapshotWriter,
+};
 use crate::meta::MetaMachine;
 use crate::shard::machine::MachineRestorer;
 use crate::shard::raft::Message;
 use crate::shard::{Group, Machine};
 use ringfort_ring::NodeId;
 use ringfort_wire::{FEATURE_LEVEL, GroupId};
+use std::sync::Arc;
 
 /// From so many groups on that wait for a snapshot, each is made as fast as it can: the log grows meanwhile.
 const PRESSING_GROUPS: usize = 4;
@@ -29,14 +32,18 @@ pub struct SnapshotSend<D: Disk> {
     pub reader: SnapshotReader<D>,
 }
 
-/// A snapshot that is being received: it is written to a file and read into a fresh state as it comes.
+/// A snapshot that is being received: it is written to a file and, if not too many are, read into a fresh state as it comes.
 #[derive(Debug)]
 pub struct SnapshotReceive<D: Disk> {
     group: u16,
+    incarnation: u32,
     message: Message,
     file: IncomingSnapshot<D>,
-    restore: Restore,
+    restore: Option<(Restore, RestorePlace)>,
 }
+
+/// One of the [`restores_at_once`](crate::shard::Limits::restores_at_once); it is free again when this is gone.
+type RestorePlace = Arc<()>;
 
 impl<D: Disk> SnapshotReceive<D> {
     /// Takes the next bytes.
@@ -46,8 +53,8 @@ impl<D: Disk> SnapshotReceive<D> {
     pub fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         let mut restored = Ok(());
         self.file.write(bytes, |content| {
-            if restored.is_ok() {
-                restored = self.restore.push(content);
+            if let (Some((restore, _)), Ok(())) = (&mut self.restore, &restored) {
+                restored = restore.push(content);
             }
         })?;
         restored
@@ -155,15 +162,22 @@ impl<D: Disk> WorkerCore<D> {
         message: &[u8],
     ) -> anyhow::Result<Option<SnapshotReceive<D>>> {
         let message = Message::decode(message)?;
-        let is_ours = |g: &&Group| g.incarnation() == incarnation && g.raft().replica() == message.to();
-        let Some(state) = self.groups.get(group).filter(is_ours) else { return Ok(None) };
+        let Some(state) = self.receiver_of(group, incarnation, &message) else { return Ok(None) };
         if message.snapshot_index().is_none() {
             return Ok(None);
         }
         failpoint::hit(Point::SnapshotReceive)?;
-        let restore = Restore::of(state.machine());
+        // One count is the worker's own.
+        let has_place = Arc::strong_count(&self.restoring) <= self.options.limits.restores_at_once;
+        let restore = has_place.then(|| (Restore::of(state.machine()), Arc::clone(&self.restoring)));
         let file = self.snapshots.create_incoming(group)?;
-        Ok(Some(SnapshotReceive { group, message, file, restore }))
+        Ok(Some(SnapshotReceive { group, incarnation, message, file, restore }))
+    }
+
+    /// The group that a snapshot is for, if its replica is here and no other snapshot of it waits for Raft.
+    fn receiver_of(&self, group: u16, incarnation: u32, message: &Message) -> Option<&Group> {
+        let is_ours = |g: &&Group| g.incarnation() == incarnation && g.raft().replica() == message.to();
+        self.groups.get(group).filter(is_ours).filter(|_| !self.received.contains_key(&group))
     }
 
     /// All bytes of a snapshot have come. Returns its group and index; `None` when another one of the group came just before
@@ -172,23 +186,39 @@ impl<D: Disk> WorkerCore<D> {
     /// # Errors
     /// They are incomplete or damaged.
     pub fn snapshot_received(&mut self, receive: SnapshotReceive<D>) -> anyhow::Result<Option<(u16, u64)>> {
-        let SnapshotReceive { group, message, file, restore } = receive;
+        let SnapshotReceive { group, incarnation, message, file, restore } = receive;
+        let whole = self.whole_snapshot(group, &message, file);
+        let state = self.receiver_of(group, incarnation, &message);
+        let (Ok(job), Some(state)) = (&whole, state) else {
+            self.jobs.extend(restore.map(|restore| Job::Free(Box::new(restore))));
+            return whole.map(|_| None);
+        };
+        let id = (group, job.header().index);
+        let (restore, is_fed) = match restore {
+            Some((restore, _)) => (restore, true),
+            None => (Restore::of(state.machine()), false),
+        };
+        self.received.insert(group, None);
+        self.jobs.extend(whole.map(|job| Job::Received { job, message, group, restore, is_fed }));
+        Ok(Some(id))
+    }
+
+    fn whole_snapshot(
+        &mut self,
+        group: u16,
+        message: &Message,
+        file: IncomingSnapshot<D>,
+    ) -> anyhow::Result<SnapshotJob<D>> {
         failpoint::hit(Point::SnapshotReceived)?;
         let job = self.snapshots.finish_incoming(file)?;
+        let header = job.header();
         anyhow::ensure!(
-            Some(job.header().index) == message.snapshot_index()
-                && job.header().group == group
-                && (job.header().conf.is_empty() || job.header().conf == message.snapshot_members()),
+            Some(header.index) == message.snapshot_index()
+                && header.group == group
+                && (header.conf.is_empty() || header.conf == message.snapshot_members()),
             "the snapshot is not the one that was announced"
         );
-        if self.received.contains_key(&group) || self.groups.get(group).is_none() {
-            self.jobs.push(Job::Free(Box::new(restore)));
-            return Ok(None);
-        }
-        self.received.insert(group, None);
-        let index = job.header().index;
-        self.jobs.push(Job::Received { job, message, group, restore });
-        Ok(Some((group, index)))
+        Ok(job)
     }
 
     /// Begins a snapshot of every group that wants one, one after the other, and reads the next bytes of its state.
@@ -196,6 +226,8 @@ impl<D: Disk> WorkerCore<D> {
         if self.building.is_none() && !self.begin_snapshot()? {
             return Ok(());
         }
+        // Room on the disk comes by snapshots.
+        let is_pressing = PRESSING_GROUPS <= self.snapshots_wanted.len() || self.is_full();
         let Some(building) = &mut self.building else { return Ok(()) };
         let (Some(_), Some(group)) = (&building.writer, self.groups.get_mut(building.group)) else {
             return Ok(());
@@ -204,7 +236,6 @@ impl<D: Disk> WorkerCore<D> {
         building.is_read = group.snapshot_next(step_bytes, &mut building.piece);
         // Until it is in the file this worker waits, so that others have the processor between two steps.
         let bytes = std::mem::take(&mut building.piece);
-        let is_pressing = PRESSING_GROUPS <= self.snapshots_wanted.len();
         self.jobs.extend(building.writer.take().map(|writer| Job::Write { writer, bytes, is_pressing }));
         Ok(())
     }
@@ -416,6 +447,8 @@ mod tests {
         cut: Option<usize>,
         /// Whether every snapshot is sent twice at once.
         is_doubled: bool,
+        /// How many of the next transfers are damaged on their way.
+        damaged_transfers: usize,
         now: Now,
     }
 
@@ -425,7 +458,8 @@ mod tests {
             let disks: Vec<_> = (0..3).map(|_| MemDisk::new()).collect();
             let cores = (0..3).map(|n| start(&map, n, &disks[n], false)).collect();
             let now = Now { boot_us: 1_000_000, wall_ms: 1_000_000 };
-            let mut trio = Self { map, disks, cores, cut: None, is_doubled: false, now };
+            let mut trio =
+                Self { map, disks, cores, cut: None, is_doubled: false, damaged_transfers: 0, now };
             trio.until("a leader", |trio| trio.leader().is_some());
             trio
         }
@@ -488,12 +522,21 @@ mod tests {
             let again =
                 self.is_doubled.then(|| receiver.receive_snapshot(send.group.0, send.incarnation, &message));
             let mut again = again.and_then(|again| again.unwrap());
-            loop {
+            let is_damaged = self.damaged_transfers > 0;
+            for piece in 0.. {
                 let mut bytes = Vec::new();
                 match send.reader.next_raw(50, &mut bytes) {
                     Ok(0) => break,
                     Ok(_) => {
-                        receive.write(&bytes).expect("only what is good is sent");
+                        // In the middle of the state, some of which is taken in by then.
+                        if is_damaged && piece == 4 {
+                            bytes[0] ^= 1;
+                        }
+                        if let Err(error) = receive.write(&bytes) {
+                            assert!(is_damaged, "only what is good is sent: {error:#}");
+                            self.damaged_transfers -= 1;
+                            return self.cores[n].snapshot_sent(send.group, replica, false);
+                        }
                         again.iter_mut().for_each(|again| again.write(&bytes).unwrap());
                     }
                     Err(error) => {
@@ -502,6 +545,7 @@ mod tests {
                     }
                 }
             }
+            assert!(!is_damaged, "a damaged snapshot was taken in");
             receiver.snapshot_received(receive).unwrap();
             if let Some(again) = again {
                 assert_eq!(receiver.snapshot_received(again).unwrap(), None, "one at a time");
@@ -654,5 +698,43 @@ mod tests {
             assert!(index <= at, "by a snapshot at {at}, not before {index}");
             trio.write(20..22);
         }
+    }
+
+    #[test]
+    fn a_snapshot_that_is_damaged_on_its_way_is_refused_and_the_next_one_serves() {
+        // Read as it comes, or from its file when it is whole.
+        for restores_at_once in [4, 0] {
+            let mut trio = Trio::new();
+            trio.cores.iter_mut().for_each(|core| core.options.limits.restores_at_once = restores_at_once);
+            let absent = (trio.leader().expect("a leader") + 1) % 3;
+            trio.cut = Some(absent);
+            trio.write(0..40);
+            let others: Vec<usize> = (0..3).filter(|n| *n != absent).collect();
+            others.iter().for_each(|&n| trio.cores[n].snapshots_wanted.push_back(GROUP.0));
+            trio.until("snapshots", |trio| others.iter().all(|&n| trio.group(n).raft().mark_index() > 0));
+            trio.damaged_transfers = 2;
+            trio.cut = None;
+            trio.until("the follower has caught up", |trio| trio.leader().is_some() && trio.is_equal());
+            assert_eq!(trio.damaged_transfers, 0);
+            assert!(trio.group(absent).raft().mark_index() > 0, "by a snapshot");
+            assert_eq!(Arc::strong_count(&trio.cores[absent].restoring), 1, "all places are free again");
+        }
+    }
+
+    #[test]
+    fn no_more_snapshots_are_read_as_they_come_than_have_a_place() {
+        let mut trio = Trio::new();
+        let core = &mut trio.cores[0];
+        let group = core.group(GROUP).unwrap();
+        let (incarnation, replica) = (group.incarnation(), group.raft().replica());
+        let mut message = Vec::new();
+        Message::of_snapshot(replica, 9).encode(&mut message);
+        let most = core.options.limits.restores_at_once;
+        let mut receive = || core.receive_snapshot(GROUP.0, incarnation, &message).unwrap().unwrap();
+        let mut receives: Vec<_> = (0..most).map(|_| receive()).collect();
+        assert!(receives.iter().all(|receive| receive.restore.is_some()));
+        assert!(receive().restore.is_none(), "it waits in its file");
+        receives.pop();
+        assert!(receive().restore.is_some(), "a place that is free is taken");
     }
 }

@@ -66,6 +66,7 @@ impl<D: Disk> WorkerCore<D> {
             ending: Vec::new(),
             is_log_lost,
             snapshots_wanted: VecDeque::new(),
+            restoring: Arc::default(),
             received: BTreeMap::new(),
             arrived: Vec::new(),
             gone: Vec::new(),

@@ -25,8 +25,8 @@ const SNAPSHOT_FRAME_BYTES: usize = 64 << 10;
 /// Time without progress after which the transfer of a snapshot is given up.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The thread on which the bytes of a worker's snapshots pass between sockets and files: a file that is slow holds the others
-/// up. Dropping it gives up what is under way.
+/// The thread on which the bytes of a worker's snapshots pass between sockets and files, and into fresh states: a file that is
+/// slow holds the others up. Dropping it gives up what is under way.
 #[derive(Debug)]
 pub(super) struct Transfers {
     runtime: tokio::runtime::Handle,
@@ -122,8 +122,8 @@ impl Shell {
         let shared = Arc::clone(&self.shared);
         let took = async move { take_bytes(TcpStream::from_std(stream)?, body, receive, &shared).await };
         let (stream, receive) = self.transfers.run(took).await?;
-        let mut stream = TcpStream::from_std(stream)?;
         let id = self.core.borrow_mut().snapshot_received(receive)?;
+        let mut stream = TcpStream::from_std(stream)?;
         let id = id.ok_or_else(|| anyhow::anyhow!("another snapshot of the group came just before"))?;
         let (sender, durable) = oneshot::channel();
         self.received.borrow_mut().insert(id, sender);

@@ -5,6 +5,8 @@ use crate::damage;
 use crate::node::Death;
 use crate::options::{Fault, SECOND};
 use ringfort::log::LogError;
+use ringfort::shard::Group;
+use ringfort_wire::GroupId;
 
 impl World {
     pub(super) fn fault(&mut self) -> Result<(), String> {
@@ -251,10 +253,16 @@ impl World {
         if !self.can_lose_folder(node) || self.nodes[node].is_full || !self.nodes[node].is_up {
             return Ok(());
         }
+        let Some(map) = self.nodes[node].kept.clone() else { return Ok(()) };
+        // Those that its start will know as well: the map that it has kept may be half a second old.
+        let id = &self.nodes[node].id;
+        let is_seated =
+            |group: &GroupId| map.group(*group).is_some_and(|group| group.replica_on(id).is_some());
         let groups: Vec<Vec<u16>> = self.nodes[node]
             .workers
             .iter()
-            .map(|w| w.core.iter().flat_map(|core| core.groups()).map(|group| group.id().0).collect())
+            .map(|w| w.core.iter().flat_map(|core| core.groups()).map(Group::id).filter(is_seated))
+            .map(|groups| groups.map(|group| group.0).collect())
             .collect();
         let is_crash = self.options.mix.crash > 0 && self.options.fsync && self.rng.one_in(2);
         let is_doomed = self.nodes[node].doom.is_some();
@@ -269,7 +277,6 @@ impl World {
             return Ok(());
         };
         self.line(|| format!("n{}: {what}", node + 1));
-        let Some(map) = self.nodes[node].kept.clone() else { return Ok(()) };
         let seed = self.rng.next();
         let started = self.nodes[node].start(&self.options, &map, seed);
         let Err(error) = started else {
