@@ -6,6 +6,7 @@
 
 mod alarm;
 mod snapshots;
+mod threads;
 
 use super::core::{Job, JobDone, WorkerCore, WorkerOptions};
 use super::ports::{PEER_BYTES_MAX, WorkerMessage};
@@ -35,6 +36,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use threads::{job_thread, yield_to_turns};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
@@ -47,9 +49,6 @@ const _: () = assert!(READ_BYTES >= ClientStream::READ_BYTES_MIN);
 const WRITE_BYTES: usize = 128 << 10;
 /// What the system keeps of replies that a proxy has not taken: what a small one finds before it.
 const REPLY_BUFFER_BYTES: usize = 256 << 10;
-/// Priority of threads that nobody waits for: 1/70 of a turn's share of a busy processor.
-#[cfg(target_os = "linux")]
-const BACKGROUND_NICE: i32 = 19;
 /// Time for a connection to be made and greeted.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time without an acknowledgement by the peer's TCP after which a link is given up.
@@ -188,36 +187,6 @@ fn first_cause(error: anyhow::Error, inbox: &Inbox) -> anyhow::Error {
         }
     }
     error
-}
-
-/// Rest after each piece of a snapshot that does not press: it and the worker that reads the pieces would keep a processor to
-/// themselves else, for as long as a partition has state. 64 KiB a millisecond are about 60 MiB/s.
-const STEP_REST: Duration = Duration::from_millis(1);
-
-/// Starts a thread that runs jobs, in order, until their sender is gone. Their number is bounded: one sync and a few
-/// snapshots at a time.
-fn job_thread(
-    name: String,
-    inbox: &Arc<Inbox>,
-    start: fn(),
-) -> io::Result<(crossbeam::channel::Sender<Job<FsDisk>>, std::thread::JoinHandle<()>)> {
-    let (sender, queue) = crossbeam::channel::unbounded::<Job<FsDisk>>();
-    let inbox = Arc::clone(inbox);
-    let thread = std::thread::Builder::new().name(name).spawn(move || {
-        start();
-        let mut next = queue.recv().ok();
-        while let Some(job) = next {
-            let has_time = matches!(job, Job::Write { is_pressing: false, .. });
-            let started_us = SystemClock.now().boot_us;
-            let done = job.run();
-            let took_us = SystemClock.now().boot_us.saturating_sub(started_us);
-            // The next piece is read when this one is done; another job ends the rest.
-            let came = if has_time { queue.recv_timeout(STEP_REST).ok() } else { None };
-            inbox.push(Input::Job(done, took_us));
-            next = came.or_else(|| queue.recv().ok());
-        }
-    })?;
-    Ok((sender, thread))
 }
 
 /// A raft link towards one worker of a peer.
@@ -809,16 +778,6 @@ impl Shell {
         if is_over_or_waits {
             connection.wake.notify_one();
         }
-    }
-}
-
-/// Lets the calling thread run after all others when the processors are short: its work is for later.
-fn yield_to_turns() {
-    // On Linux a thread has a priority of its own; elsewhere this would be the whole process.
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), BACKGROUND_NICE)
-    {
-        tracing::debug!(%error, "a thread keeps its priority");
     }
 }
 

@@ -137,6 +137,12 @@ fn a_follower_on_a_full_disk_holds_up_nobody_and_catches_up() {
     assert!(cluster.node_client(follower).call("RINGFORT FAULT DISK-FULL 60000").starts_with('$'));
     // It hands over what it leads.
     cluster.wait_until_its_full_disk_leads_nothing(follower);
+    let status = cluster.status();
+    assert_eq!(status["nodes"][follower]["is_disk_full"], true);
+    assert!(
+        status["problems"].to_string().contains(&format!("the disk of n{} is full", follower + 1)),
+        "{status}"
+    );
     let applied = |n: usize| -> Result<u64, String> {
         let node = cluster.node_json(n)?;
         let groups = node["groups"].as_array().ok_or("no groups")?;

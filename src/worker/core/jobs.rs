@@ -1,6 +1,6 @@
 //! Work for the log threads.
 
-use super::snapshots::Restore;
+use super::snapshots::{Restore, RestorePlace};
 use crate::log::{CHUNK_BYTES_MAX, Disk, LogError, SnapshotHeader, SnapshotJob, SnapshotWriter, SyncJob};
 use crate::shard::Machine;
 use crate::shard::raft::Message;
@@ -36,8 +36,8 @@ pub enum Job<D: Disk> {
         group: u16,
         /// What reads it.
         restore: Restore,
-        /// Whether that has read it all.
-        is_fed: bool,
+        /// The place of a state that was read as it came: all of it is read. `None`: it is in the file only.
+        place: Option<RestorePlace>,
     },
     /// Free what nobody needs any more: the state of many keys takes long.
     Free(Box<dyn std::fmt::Debug + Send>),
@@ -75,10 +75,10 @@ impl<D: Disk> Job<D> {
                 let header = job.header().clone();
                 JobDone::Snapshot(group, header, job.run())
             }
-            Self::Received { job, message, group, restore, is_fed } => {
+            Self::Received { job, message, group, restore, place } => {
                 let header = job.header().clone();
                 let from_file = |restore: Restore| restore.run(job.open()?);
-                let restored = if is_fed { restore.finish() } else { from_file(restore) };
+                let restored = if place.is_some() { restore.finish() } else { from_file(restore) };
                 // One that is no whole state is dropped with its job, before it has its name.
                 let machine = restored.and_then(|machine| Ok(job.run().map(|()| machine)?));
                 JobDone::Received(group, header, message, machine)

@@ -43,7 +43,7 @@ pub struct SnapshotReceive<D: Disk> {
 }
 
 /// One of the [`restores_at_once`](crate::shard::Limits::restores_at_once); it is free again when this is gone.
-type RestorePlace = Arc<()>;
+pub(super) type RestorePlace = Arc<()>;
 
 impl<D: Disk> SnapshotReceive<D> {
     /// Takes the next bytes.
@@ -151,7 +151,7 @@ impl<D: Disk> WorkerCore<D> {
         Ok(())
     }
 
-    /// Starts to receive a snapshot; `None` when it is not for a replica that is here.
+    /// Starts to receive a snapshot; `None` when it is not for a replica that is here, or another one of the group waits for Raft.
     ///
     /// # Errors
     /// The message is malformed, or the disk takes no file.
@@ -194,12 +194,12 @@ impl<D: Disk> WorkerCore<D> {
             return whole.map(|_| None);
         };
         let id = (group, job.header().index);
-        let (restore, is_fed) = match restore {
-            Some((restore, _)) => (restore, true),
-            None => (Restore::of(state.machine()), false),
+        let (restore, place) = match restore {
+            Some((restore, place)) => (restore, Some(place)),
+            None => (Restore::of(state.machine()), None),
         };
         self.received.insert(group, None);
-        self.jobs.extend(whole.map(|job| Job::Received { job, message, group, restore, is_fed }));
+        self.jobs.extend(whole.map(|job| Job::Received { job, message, group, restore, place }));
         Ok(Some(id))
     }
 

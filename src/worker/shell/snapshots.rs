@@ -4,7 +4,8 @@
 use super::super::core::{SnapshotReceive, SnapshotSend};
 use super::super::ports::worker_of;
 use super::super::shared::{Pace, Shared};
-use super::{Shell, yield_to_turns};
+use super::Shell;
+use super::threads::yield_to_turns;
 use crate::clock::{Clock as _, SystemClock};
 use crate::failpoint::{self, Point};
 use crate::log::{FsDisk, LogError, SnapshotReader};
