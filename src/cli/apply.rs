@@ -3,8 +3,7 @@
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
-use ringfort_wire::meta as wire;
-use ringfort_wire::{Apply, ClusterMap, MetaWrite};
+use ringfort_wire::{ClusterMap, MetaWrite};
 
 use super::find::{Proposal, Target, ask_by, connect};
 use super::looks::Looks;
@@ -14,7 +13,6 @@ use super::plan::{Made, ask};
 use super::status::Moves;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
-use crate::meta::plan::{Plan, Wanted};
 
 /// In the error reply to a plan that was made from an older map.
 pub(super) const PLAN_AGAIN: &str = "plan again";
@@ -123,28 +121,9 @@ pub(super) fn abort(args: AbortArgs) -> anyhow::Result<()> {
 /// # Errors
 /// The peer secret cannot be read.
 pub(super) fn propose(made: &Made) -> anyhow::Result<Result<u64, String>> {
-    let change = MetaWrite::Apply(Box::new(change(&made.map, &made.wanted, &made.plan)));
+    let change = MetaWrite::Apply(Box::new(made.plan.request(&made.map, &made.wanted)));
     let map = MetaGroup::of(&made.config, "apply")?.write(&made.map, &change);
     Ok(map.map(|map| map.planned_epoch))
-}
-
-/// What the meta group is asked for.
-fn change(map: &ClusterMap, wanted: &Wanted, plan: &Plan) -> Apply {
-    let member = |(id, node): (&ringfort_ring::NodeId, &crate::meta::plan::Member)| wire::Member {
-        id: id.clone(),
-        client: node.client.clone(),
-        peer: node.peer.clone(),
-        weight: node.weight,
-        zone: node.zone.clone(),
-    };
-    Apply {
-        planned_epoch: map.planned_epoch,
-        nodes: wanted.nodes.iter().map(member).collect(),
-        replicas: wanted.replicas,
-        moving: wanted.moving,
-        partitions: plan.placement.partitions.clone(),
-        meta: plan.meta.clone(),
-    }
 }
 
 /// Shows the progress of the change that was planned at `epoch` until it is done; `is_new`: it has just been asked for.

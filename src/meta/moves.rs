@@ -22,16 +22,23 @@
 //! old one is not wanted either. Who votes only the group's log says: if the old replica has left already, its leader
 //! reports that, and the node gets a new one. So no id is taken in twice.
 //!
-//! Bounds: a node receives at most so many replicas at a time as the config file says (`moves_at_once`), and one node's
-//! leaders send as many; one replica of a group moves at a time, but replicas that only come, or only go, do so together.
+//! Bounds: a node receives or sends, as the leader of what others receive, at most so many replicas at a time as the config
+//! file says (`moves_at_once`); one replica of a group moves at a time, but replicas that only come, or only go, do so
+//! together. Which begin first: [`room`].
+
+mod room;
 
 use ringfort_ring::{NodeId, Seats};
 use ringfort_wire::ClusterMap;
 use ringfort_wire::map::{MapChange, MapGroup, MapNode, MapSeat};
 use ringfort_wire::meta::{Apply, Down, Member};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use super::plan::FORMER_NODES_MAX;
+use room::{Begun, Exchange, Room};
+
+#[cfg(test)]
+pub(crate) use room::seeder;
 
 type Refused = &'static [u8];
 
@@ -162,97 +169,54 @@ pub fn advance(map: &mut ClusterMap) {
     }
 }
 
-/// Where new replicas may go now.
-struct Room {
-    /// Nodes that have joined.
-    joined: BTreeSet<NodeId>,
-    /// Replicas that each node receives or sends.
-    busy: BTreeMap<NodeId, u16>,
-    at_once: u16,
-    next_replica: u64,
-}
-
-impl Room {
-    fn of(map: &ClusterMap) -> Self {
-        let joined = map.nodes.iter().filter(|node| node.store_id != 0).map(|node| node.id.clone()).collect();
-        let (at_once, next_replica) = (map.moving.at_once.max(1), map.next_replica);
-        let mut room = Self { joined, busy: BTreeMap::new(), at_once, next_replica };
-        for (_, group) in map.all_groups() {
-            for seat in group.seats.iter().filter(|seat| group.joining.contains(&seat.replica)) {
-                room.take(&seat.node);
-            }
-            if !group.joining.is_empty() {
-                room.take(group.wanted_leader());
-            }
-        }
-        room
-    }
-
-    fn take(&mut self, node: &NodeId) {
-        *self.busy.entry(node.clone()).or_default() += 1;
-    }
-
-    fn is_free(&self, node: &NodeId) -> bool {
-        self.busy.get(node).is_none_or(|&count| count < self.at_once)
-    }
-
-    fn admits(&self, node: &NodeId) -> bool {
-        self.joined.contains(node) && self.is_free(node)
-    }
-
-    fn new_seat(&mut self, node: NodeId) -> MapSeat {
-        self.take(&node);
-        self.next_replica += 1;
-        MapSeat { node, replica: self.next_replica - 1 }
-    }
-}
-
 /// `epoch`: that of the map in which groups have their next seats.
 fn begin_moves(map: &mut ClusterMap, epoch: u64) -> bool {
     let mut room = Room::of(map);
     let mut is_changed = false;
-    for group in groups_mut(map) {
+    let mut exchanges = Vec::new();
+    for (at, group) in groups_mut(map).enumerate() {
         let Some(target) = group.target.clone().filter(|_| !group.is_recovering()) else { continue };
-        let is_settled = group.is_settled();
-        if is_settled && next(group, &target).is_empty() {
-            group.leader = target.leader;
-            group.target = None;
-            is_changed = true;
-            continue;
-        }
-        let seats =
-            if is_settled { exchanged(group, &target, &mut room) } else { turned(group, &target, &mut room) };
-        let Some(mut seats) = seats else { continue };
-        seats.sort_by(|a, b| a.node.cmp(&b.node));
-        if !seats.iter().any(|seat| seat.node == group.leader) {
-            let is_seated = seats.iter().any(|seat| seat.node == target.leader);
-            let heir = if is_seated { Some(&target.leader) } else { seats.first().map(|seat| &seat.node) };
-            group.leader = heir.unwrap_or(&target.leader).clone();
-        }
-        if !is_settled {
+        if group.is_settled() {
+            let next = Exchange::next(group, &target);
+            if next.is_empty() {
+                group.leader = target.leader;
+                group.target = None;
+                is_changed = true;
+            }
+            exchanges.extend(next.into_iter().map(|exchange| (at, exchange)));
+        } else if let Some(seats) = turned(group, &target, &mut room) {
+            seat(group, &target, seats);
             group.turned_epoch = epoch;
+            is_changed = true;
         }
-        group.set_seats(seats);
-        is_changed = true;
+    }
+    let begun = room.begin(exchanges);
+    is_changed |= !begun.is_empty();
+    let mut groups: Vec<&mut MapGroup> = groups_mut(map).collect();
+    for Begun { group, come, go } in begun {
+        let Some(target) = groups[group].target.clone() else { continue };
+        let stays = groups[group].seats.iter().filter(|seat| !go.contains(&seat.node));
+        let seats = stays.cloned().chain(come).collect();
+        seat(groups[group], &target, seats);
     }
     map.next_replica = room.next_replica;
     is_changed
 }
 
-/// The next seats of a group that is settled; `None`: it waits for those who are to receive, or to send.
-fn exchanged(group: &MapGroup, target: &Seats, room: &mut Room) -> Option<Vec<MapSeat>> {
-    let step = next(group, target);
-    let is_sent = step.come.is_empty() || room.is_free(group.wanted_leader());
-    if !is_sent || !step.come.iter().all(|node| room.admits(node)) {
-        return None;
+/// Gives a group its next seats. When its leader loses its own, another one is to lead: who is wanted in the end, or who
+/// has a seat already.
+fn seat(group: &mut MapGroup, target: &Seats, mut seats: Vec<MapSeat>) {
+    let is_seated = |node: &NodeId| seats.iter().any(|seat| seat.node == *node);
+    if !is_seated(&group.leader) {
+        let heir = if is_seated(&target.leader) {
+            Some(&target.leader)
+        } else {
+            seats.first().map(|seat| &seat.node)
+        };
+        group.leader = heir.unwrap_or(&target.leader).clone();
     }
-    if !step.come.is_empty() {
-        room.take(group.wanted_leader());
-    }
-    let stays = group.seats.iter().filter(|seat| !step.go.contains(&seat.node)).cloned();
-    let mut seats: Vec<MapSeat> = stays.collect();
-    seats.extend(step.come.into_iter().map(|node| room.new_seat(node)));
-    Some(seats)
+    seats.sort_by(|a, b| a.node.cmp(&b.node));
+    group.set_seats(seats);
 }
 
 /// The seats of a group that is not settled when the replicas that it waits for, or that it gives seats up for, are not
@@ -296,33 +260,6 @@ fn turned(group: &MapGroup, target: &Seats, room: &mut Room) -> Option<Vec<MapSe
         seats.extend(strays);
     }
     is_changed.then_some(seats)
-}
-
-/// The next change of a group's seats.
-struct NextSeats {
-    /// Nodes that get a replica.
-    come: Vec<NodeId>,
-    /// Nodes that give theirs up.
-    go: Vec<NodeId>,
-}
-
-impl NextSeats {
-    fn is_empty(&self) -> bool {
-        self.come.is_empty() && self.go.is_empty()
-    }
-}
-
-/// One for one, as long as there is one to come and one to go; what is left over at once.
-fn next(group: &MapGroup, target: &Seats) -> NextSeats {
-    let seated = |node: &NodeId| group.seats.iter().any(|seat| seat.node == *node);
-    let mut come: Vec<NodeId> = target.replicas.iter().filter(|node| !seated(node)).cloned().collect();
-    let nodes = group.seats.iter().map(|seat| seat.node.clone());
-    let mut go: Vec<NodeId> = nodes.filter(|node| !target.replicas.contains(node)).collect();
-    if !come.is_empty() && !go.is_empty() {
-        come.truncate(1);
-        go.truncate(1);
-    }
-    NextSeats { come, go }
 }
 
 /// Nodes that left have no replica any more: the map forgets them, and what it was before.

@@ -25,6 +25,7 @@ use ringfort_ring::{
 };
 use ringfort_wire::ClusterMap;
 use ringfort_wire::map::Moving;
+use ringfort_wire::meta::{self, Apply};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -242,6 +243,25 @@ impl Plan {
             && self.moves.is_empty()
             && self.leaders.is_empty()
             && self.meta_moves.is_empty()
+    }
+
+    /// What the meta group is asked for, so that it is carried out. It was planned of `map`, for what is `wanted`.
+    pub fn request(&self, map: &ClusterMap, wanted: &Wanted) -> Apply {
+        let member = |(id, node): (&NodeId, &Member)| meta::Member {
+            id: id.clone(),
+            client: node.client.clone(),
+            peer: node.peer.clone(),
+            weight: node.weight,
+            zone: node.zone.clone(),
+        };
+        Apply {
+            planned_epoch: map.planned_epoch,
+            nodes: wanted.nodes.iter().map(member).collect(),
+            replicas: wanted.replicas,
+            moving: wanted.moving,
+            partitions: self.placement.partitions.clone(),
+            meta: self.meta.clone(),
+        }
     }
 }
 

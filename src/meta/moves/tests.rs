@@ -4,6 +4,7 @@ use crate::meta::{drain, replace};
 use ringfort_ring::{NodeSpec, Placement, place};
 use ringfort_wire::GroupId;
 use ringfort_wire::map::{MapSeat, Moving};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Splitmix64.
 struct Random(u64);

@@ -66,6 +66,9 @@ pub struct NodePlan {
     pub receives_bytes: u64,
     /// Bytes that it sends, as the leader.
     pub sends_bytes: u64,
+    /// Bytes for whose time one of its `moves_at_once` is taken.
+    #[serde(skip)]
+    held_bytes: u64,
 }
 
 /// What becomes of a node.
@@ -94,13 +97,20 @@ pub(super) fn nodes(
 ) -> Vec<NodePlan> {
     let (before, after) = (loads(facts, now), loads(facts, next));
     let ids: BTreeSet<&NodeId> = map.nodes.iter().map(|n| &n.id).chain(wanted.nodes.keys()).collect();
+    // Replicas that only come do so together, and each waits for the others.
+    let mut only_come: BTreeMap<PartitionId, u64> = BTreeMap::new();
+    for m in moves.iter().filter(|m| m.from.is_none()) {
+        *only_come.entry(m.partition).or_default() += 1;
+    }
     let node = |id: &NodeId| {
         let received: Vec<_> = moves.iter().filter(|m| m.to.as_ref() == Some(id)).collect();
-        let sent = moves.iter().filter(|m| m.to.is_some() && sender(facts, now, m.partition) == Some(id));
-        let seeded =
-            moves.iter().filter(|m| m.to.is_some() && seeder(facts, (now, next), m.partition) == Some(id));
+        let is_sent = |m: &&Move| m.to.is_some() && seeder(facts, (now, next), m.partition) == Some(id);
+        let sent: Vec<_> = moves.iter().filter(is_sent).collect();
         let logical = |m: &&Move| of(facts, m.partition).map_or(0, |group| group.bytes);
         let bytes = |m: &Move| of(facts, m.partition).map_or(0, GroupFacts::snapshot_bytes);
+        let together = |m: &Move| only_come.get(&m.partition).filter(|_| m.from.is_none()).map_or(1, |n| *n);
+        let (receives_bytes, sends_bytes) =
+            (received.iter().map(|m| bytes(m)).sum(), sent.iter().map(|m| bytes(m)).sum());
         NodePlan {
             id: id.clone(),
             change: match (map.node(id).is_some(), wanted.nodes.contains_key(id)) {
@@ -111,29 +121,28 @@ pub(super) fn nodes(
             before: before.get(id).copied().unwrap_or_default(),
             after: after.get(id).copied().unwrap_or_default(),
             receives: received.len(),
-            sends: seeded.count(),
+            sends: sent.len(),
             peak_extra_bytes: received.iter().map(logical).sum(),
-            receives_bytes: received.iter().map(|m| bytes(m)).sum(),
-            sends_bytes: sent.map(bytes).sum(),
+            receives_bytes,
+            sends_bytes,
+            held_bytes: sends_bytes + received.iter().map(|m| bytes(m) * together(m)).sum::<u64>(),
         }
     };
     ids.into_iter().map(node).collect()
 }
 
-/// The node that seeds new replicas of a partition: its leader.
-fn sender<'a>(facts: &'a Facts, now: &'a Placement, partition: PartitionId) -> Option<&'a NodeId> {
-    let leads = of(facts, partition).and_then(|group| group.leader.as_ref());
-    leads.or_else(|| now.partitions.get(usize::from(partition.0)).map(|seats| &seats.leader))
-}
-
-/// The node whose turn it is to send: the leader, or who is to lead when that one leaves.
+/// The node that sends a partition's state to its new replicas: the leader; when that one leaves, who is to lead, if it needs
+/// no state itself.
 fn seeder<'a>(
     facts: &'a Facts,
     (now, next): (&'a Placement, &'a Placement),
     partition: PartitionId,
 ) -> Option<&'a NodeId> {
-    let seats = next.partitions.get(usize::from(partition.0))?;
-    sender(facts, now, partition).filter(|leader| seats.replicas.contains(leader)).or(Some(&seats.leader))
+    let at = usize::from(partition.0);
+    let (before, after) = (now.partitions.get(at)?, next.partitions.get(at)?);
+    let leader = of(facts, partition).and_then(|group| group.leader.as_ref()).unwrap_or(&before.leader);
+    let is_handed_over = !after.replicas.contains(leader) && before.replicas.contains(&after.leader);
+    Some(if is_handed_over { &after.leader } else { leader })
 }
 
 fn loads<'a>(facts: &Facts, placement: &'a Placement) -> BTreeMap<&'a NodeId, Load> {
@@ -177,14 +186,41 @@ pub(super) fn cost(
     }
 }
 
-/// The node that has most to do sets the time: its bytes at the rate, and the steps of the replicas that come to it or that it
-/// sends to, so many at once.
-fn seconds(moving: Moving, nodes: &[NodePlan]) -> u64 {
-    let ms = |node: &NodePlan| {
-        let bytes = u128::from(node.receives_bytes.max(node.sends_bytes));
-        let transfer = (bytes * 1000).div_ceil(u128::from(moving.bytes_per_s.max(1)));
-        let rounds = (node.receives + node.sends).div_ceil(usize::from(moving.at_once.max(1)));
+/// How long all moves take that share something: as long as their bytes, and as the steps of their rounds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Share {
+    /// Bytes that pass one after the other.
+    bytes: u64,
+    /// Replicas that move, so many at a time.
+    replicas: usize,
+    at_once: usize,
+}
+
+impl Share {
+    fn ms(self, bytes_per_s: u64) -> u64 {
+        let transfer = (u128::from(self.bytes) * 1000).div_ceil(u128::from(bytes_per_s.max(1)));
+        let rounds = self.replicas.div_ceil(self.at_once.max(1));
         u64::try_from(transfer).unwrap_or(u64::MAX).saturating_add(rounds as u64 * STEPS_MS)
+    }
+}
+
+/// Who has most to do sets the time: a node, with its bytes at the rate and the steps of the replicas that come to it or that it
+/// sends to, so many at once; or all together, when few nodes both send and receive, for a move takes room on two.
+fn seconds(moving: Moving, nodes: &[NodePlan]) -> u64 {
+    let at_once = usize::from(moving.at_once.max(1));
+    let of_node = |node: &NodePlan| {
+        let held = node.held_bytes.div_ceil(at_once as u64);
+        let bytes = node.receives_bytes.max(node.sends_bytes).max(held);
+        Share { bytes, replicas: node.receives + node.sends, at_once }
     };
-    nodes.iter().map(ms).max().unwrap_or(0).max(1).div_ceil(1000)
+    let busy = nodes.iter().filter(|node| node.receives + node.sends > 0).count();
+    let pairs = (busy * at_once / 2).max(1);
+    let held: u64 = nodes.iter().map(|node| node.held_bytes).sum();
+    let all = Share {
+        bytes: held.div_ceil(2 * pairs as u64),
+        replicas: nodes.iter().map(|node| node.receives).sum(),
+        at_once: pairs,
+    };
+    let shares = nodes.iter().map(of_node).chain([all]);
+    shares.map(|share| share.ms(moving.bytes_per_s)).max().unwrap_or(0).max(1).div_ceil(1000)
 }

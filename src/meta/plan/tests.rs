@@ -1,5 +1,7 @@
 //! Promises of a plan, over seeded series of random changes; a failure names its seed and step.
 
+mod time;
+
 use super::*;
 use crate::meta::form::tests::sample_map;
 use ringfort_wire::map::{MapGroup, MapNode, MapSeat};
