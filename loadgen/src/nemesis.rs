@@ -27,6 +27,8 @@ use schedule::{Action, End, Fault, Schedule};
 
 pub use schedule::Kind;
 
+/// How much longer a sync takes on a slow disk, ms.
+const SYNC_LONGER_MS: &str = "2000";
 /// Longest that the cluster may take until it is whole again after a fault.
 const WHOLE_MAX: Duration = Duration::from_secs(60);
 /// Time between two looks at the cluster.
@@ -143,7 +145,9 @@ impl Nemesis {
             for address in ends.filter_map(|end| cluster.address(end)) {
                 let asked = ask(address, &["RINGFORT", "FAULT"]).await;
                 asked.map_err(|error| {
-                    format!("{address}: {error} (partition and disk-full need 'ringfort up --faults')")
+                    format!(
+                        "{address}: {error} (partition, disk-full and disk-slow need 'ringfort up --faults')"
+                    )
                 })?;
             }
         }
@@ -258,6 +262,14 @@ impl Run {
             Action::DiskFull(nodes) => {
                 for node in nodes.iter().filter_map(|n| self.cluster.nodes.get(*n)) {
                     ask(&node.client, &["RINGFORT", "FAULT", "DISK-FULL", &limit]).await?;
+                }
+                let is_over = timeout(fault.length, stopped).await.is_ok();
+                self.heal().await?;
+                return Ok(is_over);
+            }
+            Action::DiskSlow(node) => {
+                if let Some(node) = self.cluster.nodes.get(*node) {
+                    ask(&node.client, &["RINGFORT", "FAULT", "DISK-SLOW", SYNC_LONGER_MS, &limit]).await?;
                 }
                 let is_over = timeout(fault.length, stopped).await.is_ok();
                 self.heal().await?;

@@ -18,7 +18,7 @@ use ringfort_wire::{ClusterMap, Kind, Reply, Request, Status, WireError};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// First pause of a lane after a failed round, µs; it doubles with each further one.
-pub(crate) const RETRY_BACKOFF_US: u64 = 10_000;
+pub(crate) const RETRY_BACKOFF_US: u64 = 1_000;
 /// Longest pause.
 pub(crate) const RETRY_BACKOFF_MAX_US: u64 = 100_000;
 /// How long a node may leave a lane without any reply before the lane asks another replica, µs: a paused process keeps

@@ -317,6 +317,7 @@ impl DiskFile for FsFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        faults::hold_sync();
         note_sync("sync", &self.path, || self.file.sync_data())
     }
 }

@@ -220,4 +220,10 @@ fn write_workers(workers: &[WorkerStatus], out: &mut Exposition) {
         "1 when the disk is so full that writes are refused, else 0.",
         sum(|w| w.is_disk_full.into()).min(1),
     );
+    out.single(
+        "ringfort_disk_slow",
+        Kind::Gauge,
+        "1 when syncs take so long that others are to lead, else 0.",
+        sum(|w| w.is_disk_slow.into()).min(1),
+    );
 }

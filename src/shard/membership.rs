@@ -282,7 +282,7 @@ mod tests {
             is_active: is_live,
             is_replicating: is_live,
             is_voter: true,
-            has_room: true,
+            is_fit: true,
         }
     }
 

@@ -15,6 +15,7 @@
 //! - A reply is given at most once for each [`Origin`], and for a write only after its entry is applied.
 //! - A read that is answered was executed while this replica led and nobody else could have.
 
+mod handover;
 pub mod invariants;
 pub mod lease;
 pub mod limits;
@@ -26,6 +27,7 @@ pub mod reads;
 mod status;
 #[cfg(test)]
 mod tests;
+mod writes;
 
 use crate::clock::Now;
 use crate::log::{HardState, LogEntry};
@@ -35,18 +37,19 @@ use limits::Limits;
 use machine::PartitionMachine;
 use membership::{Membership, Step, Wanted};
 use memory::Memory;
-use raft::{EntryReader, Follower, Message, Raft, Start};
+use raft::{EntryReader, Message, Raft, Start};
 use reads::Reads;
 use ringfort_proxy::session::Ticket;
 use ringfort_ring::{NodeId, Slot};
 use ringfort_store::{LargeValue, Spot, Store};
 use ringfort_wire::GroupId;
-use ringfort_wire::entry::{EntryBuilder, OPS_MAX, Op, OpKind};
+use ringfort_wire::entry::OPS_MAX;
 use ringfort_wire::request::Status;
 pub use status::{Activity, FollowerStatus, GroupStatus};
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
+use writes::{Batch, Inflight};
 
 /// Most entries that a leader has proposed and not yet seen committed.
 pub const INFLIGHT_MAX: usize = 4;
@@ -191,26 +194,6 @@ impl Work {
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.hard_state.is_none() && self.install.is_none()
     }
-}
-
-#[derive(Debug, Default)]
-struct Batch {
-    /// Batches are numbered from 1 in the order in which they are proposed.
-    number: u64,
-    builder: EntryBuilder,
-    origins: Vec<Origin>,
-    /// Logical bytes by which its writes grow the keyspace at most; counted when somebody evicts.
-    growth: u64,
-}
-
-#[derive(Debug)]
-struct Inflight {
-    batch: u64,
-    index: u64,
-    term: u64,
-    proposed_us: u64,
-    origins: Vec<Origin>,
-    change: memory::Change,
 }
 
 /// What [`Group::take_ready`] took for [`Group::apply_taken`].
@@ -487,13 +470,6 @@ impl Group {
         }
     }
 
-    /// Whether a follower votes, answers, needs no snapshot, and is close to the end of the log.
-    fn could_lead(&self, follower: &Follower) -> bool {
-        let last = self.raft.last_index();
-        let is_near = last.saturating_sub(self.limits.behind) <= follower.match_index;
-        follower.is_voter && follower.is_active && follower.is_replicating && is_near
-    }
-
     /// Starts an election now: the first leader of a new cluster need not wait for a timeout.
     pub fn campaign(&mut self) {
         self.raft.campaign();
@@ -505,7 +481,7 @@ impl Group {
         self.send_heartbeats(ports);
         self.led_ticks = if self.raft.is_leader() { self.led_ticks + ticks } else { 0 };
         self.retry_ticks = self.retry_ticks.saturating_sub(ticks);
-        if self.raft.is_full() && self.retry_ticks == 0 && self.transfer_to(|heir| heir.has_room) {
+        if self.raft.is_hampered() && self.retry_ticks == 0 && self.transfer_to(|heir| heir.is_fit) {
             self.retry_ticks = self.limits.return_ticks;
         }
         if !self.raft.is_leader() {
@@ -528,10 +504,10 @@ impl Group {
         }
     }
 
-    /// Says whether this node's disk lacks room. A leader that does hands over to a follower that is known to have some, and no
-    /// leader that has some gives leadership to one that has none.
-    pub fn set_full(&mut self, is_full: bool) {
-        self.raft.set_full(is_full);
+    /// Says whether this node's disk lacks room, or is slow. A leader where that is so hands over to a follower that is known to
+    /// be better off, and no leader elsewhere gives leadership to this replica.
+    pub fn set_hampered(&mut self, is_hampered: bool) {
+        self.raft.set_hampered(is_hampered);
     }
 
     /// Takes a message of a peer. Returns whether the group has something to do.
@@ -563,111 +539,10 @@ impl Group {
         self.raft.report_snapshot(replica, is_delivered);
     }
 
-    /// Queues a write; see [`OpKind`]. It is answered when it is applied, or when it cannot be.
-    pub fn write(&mut self, kind: OpKind, s: Submission<'_>, ports: &mut impl Ports) {
-        if !self.raft.is_leader() {
-            ports.reply(s.origin, Status::NotLeader(self.leader_hint()));
-            return;
-        }
-        if self.queue_bytes + s.body.len() > self.limits.queue_bytes && self.queue_bytes > 0 {
-            ports.reply(s.origin, Status::Busy);
-            return;
-        }
-        self.push(s.origin, &Op { kind, session: s.session, seq: s.seq, acked: s.acked, body: s.body });
-    }
-
-    fn push(&mut self, origin: Origin, op: &Op<'_>) {
-        let (bytes_max, ops_max) = self.entry_bounds();
-        let growth = self.growth_of(op);
-        let has_room = self
-            .queue
-            .back()
-            .is_some_and(|b| b.builder.bytes_len() + op.body.len() <= bytes_max && b.builder.len() < ops_max);
-        if !has_room {
-            self.queue_batch();
-        }
-        let batch = self.queue.back_mut().expect("one was just pushed when there was none");
-        let before = batch.builder.bytes_len();
-        batch.builder.push(op);
-        batch.origins.push(origin);
-        batch.growth += growth;
-        self.queue_bytes += batch.builder.bytes_len() - before;
-    }
-
-    fn queue_batch(&mut self) {
-        self.last_batch += 1;
-        self.queue.push_back(Batch { number: self.last_batch, ..Batch::default() });
-    }
-
-    /// Whether the writes of a batch, and of all before it, are applied, or are lost with the office. Their places in the log
-    /// are not known before they are proposed: changes of the members and empty entries come between.
-    fn is_batch_done(&self, batch: u64) -> bool {
-        let queued = self.queue.front().map(|b| b.number);
-        self.inflight.front().map(|i| i.batch).or(queued).is_none_or(|oldest| batch < oldest)
-    }
-
-    /// Proposes expired keys, if any, as part of the next entry.
-    pub fn expire(&mut self, now: Now) {
-        if !self.raft.is_leader() || !self.is_batch_done(self.expire_after_batch) {
-            return;
-        }
-        let Machine::Partition(machine) = &self.machine else { return };
-        let due = machine.store().due(now.wall_ms, EXPIRE_KEYS_MAX);
-        if due.is_empty() {
-            return;
-        }
-        let mut body = Vec::new();
-        for key in due {
-            body.clear();
-            body.extend_from_slice(&key.expires_at_ms.to_le_bytes());
-            body.extend_from_slice(&key.key);
-            self.push(Origin::None, &Op { kind: OpKind::Expire, session: 0, seq: 0, acked: 0, body: &body });
-        }
-        self.expire_after_batch = self.last_batch;
-    }
-
     /// Gives memory of deleted keys back to the system, a little at a time.
     pub fn reclaim(&mut self) {
         if let Machine::Partition(machine) = &mut self.machine {
             machine.reclaim(RECLAIM_STEPS);
-        }
-    }
-
-    /// Makes log entries of the queued writes, while fewer than [`INFLIGHT_MAX`] are under way.
-    pub fn propose(&mut self, now: Now, ports: &mut impl Ports) {
-        self.now_us = now.boot_us;
-        self.notice_role(ports);
-        while self.has_proposable() {
-            let Some(batch) = self.queue.pop_front() else { return };
-            let batch_bytes = batch.builder.bytes_len();
-            let (mut batch, change) = match self.make_room(batch) {
-                Ok(ready) => ready,
-                Err(batch) => return self.queue.push_front(batch),
-            };
-            self.queue_bytes -= batch_bytes;
-            let log_time = match &self.machine {
-                Machine::Partition(m) => now.wall_ms.max(m.log_time_ms()),
-                Machine::Meta(_) => now.wall_ms,
-            };
-            self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(now.wall_ms | 1);
-            let data = batch.builder.finish(log_time, self.seed);
-            match self.raft.propose(data) {
-                Ok(index) => self.inflight.push_back(Inflight {
-                    batch: batch.number,
-                    index,
-                    term: self.raft.term(),
-                    proposed_us: now.boot_us,
-                    origins: batch.origins,
-                    change,
-                }),
-                // The engine dropped it, so it is in no log.
-                Err(_) => {
-                    self.memory.forget(&change);
-                    for origin in batch.origins {
-                        ports.reply(origin, Status::NotLeader(""));
-                    }
-                }
-            }
         }
     }
 
@@ -758,41 +633,6 @@ impl Group {
         }
     }
 
-    /// Of the first `fetched` entries the processor has fetched what they look at.
-    fn apply(
-        &mut self,
-        entries: Vec<LogEntry>,
-        fetched: usize,
-        ports: &mut impl Ports,
-    ) -> Result<(), String> {
-        let Some(last) = entries.last().map(|e| e.index) else { return Ok(()) };
-        for (i, entry) in entries.into_iter().enumerate() {
-            let own = self.take_inflight(&entry, ports);
-            let origins = own.as_ref().map_or(&[][..], |own| &own.origins);
-            if entry.kind != raft::ENTRY_NORMAL {
-                self.apply_change(&entry)?;
-                continue;
-            }
-            let mut answer = |position: usize, status: Status<'_>| {
-                if let Some(&origin) = origins.get(position) {
-                    ports.reply(origin, status);
-                }
-            };
-            let evicted_before = self.machine.evicted_keys();
-            match &mut self.machine {
-                Machine::Partition(m) => m.apply_fetched(entry.index, &entry.data, i < fetched, &mut answer),
-                Machine::Meta(m) => m.apply(&entry.data, &mut answer),
-            }
-            .map_err(|e| format!("group {}: entry {} cannot be applied: {e}", self.id, entry.index))?;
-            if let Some(own) = own {
-                self.memory.evicted_keys += self.machine.evicted_keys() - evicted_before;
-                self.memory.forget(&own.change);
-            }
-        }
-        self.raft.applied(last);
-        Ok(())
-    }
-
     fn apply_change(&mut self, entry: &LogEntry) -> Result<(), String> {
         let applied = match entry.kind {
             raft::ENTRY_CHANGE => self.raft.apply_change(&entry.data),
@@ -803,26 +643,6 @@ impl Group {
         self.lease.members_changed(self.now_us);
         self.reads.forget_rounds();
         Ok(())
-    }
-
-    /// What this replica remembers of `entry`, if it proposed it; what was proposed at its index in another term is lost.
-    fn take_inflight(&mut self, entry: &LogEntry, ports: &mut impl Ports) -> Option<Inflight> {
-        while let Some(front) = self.inflight.front() {
-            if front.index > entry.index {
-                break;
-            }
-            let front = self.inflight.pop_front().expect("the loop saw one");
-            if front.index == entry.index && front.term == entry.term {
-                self.lease.confirm(front.term, front.proposed_us);
-                self.applied_proposals.push(front.proposed_us);
-                return Some(front);
-            }
-            self.memory.forget(&front.change);
-            for origin in front.origins {
-                ports.reply(origin, Status::Retry);
-            }
-        }
-        None
     }
 
     /// Answers whoever waits on an office that is lost.
@@ -875,86 +695,6 @@ impl Group {
             && self.installing.is_none()
             && self.snapshot.is_none()
             && self.raft.is_calm()
-    }
-
-    /// Whether queued writes could be proposed now.
-    pub fn has_proposable(&self) -> bool {
-        !self.queue.is_empty()
-            && self.inflight.len() < self.limits.inflight_entries
-            && self.memory.await_index <= self.raft.applied_index()
-            && self.raft.is_leader()
-            && !self.raft.is_transferring()
-    }
-
-    /// Whether entries are proposed and not yet applied.
-    pub fn has_inflight(&self) -> bool {
-        !self.inflight.is_empty()
-    }
-
-    /// Begins to hand leadership over to `replica`, or to the follower that is furthest when `None`. Returns whether a
-    /// follower could be asked: a voter that answers, needs no snapshot, and is close to the end of the log. Not while the
-    /// membership changes: who has not applied the change does not campaign.
-    pub fn transfer(&mut self, replica: Option<u64>) -> bool {
-        self.transfer_to(|heir| replica.is_none_or(|replica| heir.replica == replica))
-    }
-
-    /// The same to anybody, for a leader that has to go, also in the middle of a change: one whose disk is full may never
-    /// apply what the others have committed.
-    pub fn hand_over(&mut self) -> bool {
-        self.transfer_now(|_| true)
-    }
-
-    /// The same to one of those that a function names, unless the members change.
-    fn transfer_to(&mut self, is_heir: impl Fn(&Follower) -> bool) -> bool {
-        !self.raft.is_changing() && self.transfer_now(is_heir)
-    }
-
-    /// Rather not to one whose disk may lack room, nor to one on a drained node.
-    fn transfer_now(&mut self, is_heir: impl Fn(&Follower) -> bool) -> bool {
-        if !self.raft.is_leader() || self.raft.is_transferring() {
-            return false;
-        }
-        let target = self
-            .raft
-            .followers()
-            .into_iter()
-            .filter(|f| is_heir(f) && self.could_lead(f))
-            .max_by_key(|f| (f.has_room, !self.seats.drained.contains(&f.replica), f.match_index));
-        let Some(target) = target else { return false };
-        // A late success of this transfer would break a lease of this term, so there is none from here on.
-        self.lease.void(self.raft.term());
-        self.raft.transfer_leader(target.replica);
-        self.heir = Some(target.replica);
-        true
-    }
-
-    /// Hands leadership to the preferred replica if another one (this) holds it; from a drained node, if that one cannot lead,
-    /// to any other that is not on such a node. Returns whether it began to.
-    pub fn transfer_to_preferred(&mut self) -> bool {
-        let preferred = self.seats.preferred;
-        let begins = !self.is_preferred()
-            && self.led_ticks >= self.limits.return_ticks
-            && self.is_lease_usable()
-            // The next leader would have to begin anew with a replica that is being fed.
-            && (!self.is_seeding() || self.seats.drained.contains(&self.raft.replica()))
-            && (self.transfer_back(|heir| heir == preferred) || self.transfer_from_drained());
-        if begins {
-            // Writes wait until it is done or given up. One that cannot catch up, its disk being full, must not make that
-            // the rule: it is not asked again before long.
-            self.led_ticks = 0;
-        }
-        begins
-    }
-
-    fn transfer_from_drained(&mut self) -> bool {
-        let drained = self.seats.drained.clone();
-        drained.contains(&self.raft.replica()) && self.transfer_back(|heir| !drained.contains(&heir))
-    }
-
-    /// Not from one that has room to one that may have none, which would have to give it away again.
-    fn transfer_back(&mut self, is_heir: impl Fn(u64) -> bool) -> bool {
-        let is_full = self.raft.is_full();
-        self.transfer_to(|heir| is_heir(heir.replica) && (heir.has_room || is_full))
     }
 
     /// Begins a snapshot of the applied state and returns its index and term; `None` while one is being written, or

@@ -147,8 +147,8 @@ pub struct Follower {
     pub is_replicating: bool,
     /// Whether it votes, and goes on to when a joint configuration ends.
     pub is_voter: bool,
-    /// Whether its last answer to a heartbeat of this term said that its disk has room.
-    pub has_room: bool,
+    /// Whether its last answer to a heartbeat of this term said that its disk has room and is quick.
+    pub is_fit: bool,
 }
 
 /// One replica of one group.
@@ -170,10 +170,10 @@ pub struct Raft {
     /// Whether the crate has had its turn since the last tick or message: while this replica cannot read what it must apply,
     /// there always is something to do.
     is_waiting: bool,
-    /// Whether this node's disk lacks room.
-    is_full: bool,
-    /// Of each replica the last term in which its answer to a heartbeat said that its disk has room.
-    roomy: BTreeMap<u64, u64>,
+    /// Whether this node's disk lacks room, or is slow.
+    is_hampered: bool,
+    /// Of each replica the last term in which its answer to a heartbeat said that its disk has room and is quick.
+    fit_terms: BTreeMap<u64, u64>,
     /// Index of a snapshot that was accepted and is not durable yet. Until then nothing is applied after it, and the
     /// crate must not campaign: it would look for membership changes in a part of the log that is gone.
     installing: Option<u64>,
@@ -258,8 +258,8 @@ impl Raft {
             hard_state: start.hard_state,
             heard: Vec::new(),
             is_waiting: false,
-            is_full: false,
-            roomy: BTreeMap::new(),
+            is_hampered: false,
+            fit_terms: BTreeMap::new(),
             installing: None,
         };
         raft.draw_timeout();
@@ -382,7 +382,7 @@ impl Raft {
             // The leader believes that this log holds more than it does: it lost a part of what it had acknowledged.
             return;
         }
-        let message = self.notice_room(message);
+        let message = self.notice_fit(message);
         self.is_waiting = false;
         // An error means: unknown sender, or a proposal that must not come over the network.
         let _ = self.raw.step(message.0);
@@ -394,35 +394,35 @@ impl Raft {
     ///
     /// They could as well be a part of a [`Ready`], at several times the cost.
     pub fn take_heartbeats(&mut self) -> impl Iterator<Item = Message> {
-        let has_room = !self.is_full;
+        let is_fit = !self.is_hampered;
         let raft = &mut self.raw.raft;
         let is_held = (raft.term, raft.vote) == (self.hard_state.term, self.hard_state.vote);
         let count = if is_held && raft.msgs.iter().all(message::is_heartbeat) { raft.msgs.len() } else { 0 };
         raft.msgs.drain(..count).map(move |mut message| {
-            message::set_room(&mut message, has_room);
+            message::set_fit(&mut message, is_fit);
             Message(message)
         })
     }
 
     /// Reads what an answer to a heartbeat says of its sender's disk, which is not for the crate.
-    fn notice_room(&mut self, mut message: Message) -> Message {
-        if let Some(has_room) = message.take_room()
+    fn notice_fit(&mut self, mut message: Message) -> Message {
+        if let Some(is_fit) = message.take_fit()
             && message.0.term == self.term()
             && self.raw.raft.prs().get(message.from()).is_some()
         {
-            self.roomy.insert(message.from(), if has_room { message.0.term } else { 0 });
+            self.fit_terms.insert(message.from(), if is_fit { message.0.term } else { 0 });
         }
         message
     }
 
-    /// Says whether this node's disk lacks room: its leaders hear of it.
-    pub fn set_full(&mut self, is_full: bool) {
-        self.is_full = is_full;
+    /// Says whether this node's disk lacks room, or is slow: its leaders hear of it.
+    pub fn set_hampered(&mut self, is_hampered: bool) {
+        self.is_hampered = is_hampered;
     }
 
-    /// Whether this node's disk lacks room.
-    pub fn is_full(&self) -> bool {
-        self.is_full
+    /// Whether this node's disk lacks room, or is slow.
+    pub fn is_hampered(&self) -> bool {
+        self.is_hampered
     }
 
     /// Whether nothing is under way that the next ticks could matter for.
@@ -721,7 +721,7 @@ impl Raft {
                     raft::ProgressState::Snapshot => false,
                 },
                 is_voter: self.membership.voters.contains(&replica),
-                has_room: self.roomy.get(&replica) == Some(&self.term()),
+                is_fit: self.fit_terms.get(&replica) == Some(&self.term()),
             })
             .collect();
         all.sort_unstable_by_key(|f| f.replica);
@@ -773,7 +773,7 @@ impl Raft {
         self.hard_state = hard_state.unwrap_or(self.hard_state);
         let (mut messages, mut persisted_messages) = (ready.take_messages(), ready.take_persisted_messages());
         for message in messages.iter_mut().chain(&mut persisted_messages) {
-            message::set_room(message, !self.is_full);
+            message::set_fit(message, !self.is_hampered);
         }
         let out = Ready {
             number: ready.number(),

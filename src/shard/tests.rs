@@ -9,6 +9,7 @@ use super::reads::ExecutedReads;
 use super::*;
 use ringfort_resp::{Command, Protocol};
 use ringfort_store::{LargeValue, MemoryLimit, Policy};
+use ringfort_wire::entry::OpKind;
 use ringfort_wire::request::CommandBody;
 
 /// What a replica has sent and answered.
@@ -781,13 +782,13 @@ fn a_leader_that_is_to_leave_does_not_keep_writes_waiting_for_one_without_room()
 #[test]
 fn a_leader_without_room_hands_over_to_one_that_has_some_and_gets_it_back_when_it_has_some_too() {
     let mut trio = Trio::new();
-    trio.groups[0].set_full(true);
-    trio.groups[1].set_full(true);
+    trio.groups[0].set_hampered(true);
+    trio.groups[1].set_hampered(true);
     trio.tick(2 * HEARTBEAT_TICKS);
     assert!(trio.groups[2].raft().is_leader(), "replica 3 alone has room");
     trio.preferring(2 * RETURN_TICKS);
     assert!(trio.groups[2].raft().is_leader(), "it went back to one without room");
-    trio.groups[0].set_full(false);
+    trio.groups[0].set_hampered(false);
     trio.preferring(RETURN_TICKS);
     assert!(trio.groups[0].raft().is_leader(), "the preferred replica has room again");
 }
@@ -795,13 +796,13 @@ fn a_leader_without_room_hands_over_to_one_that_has_some_and_gets_it_back_when_i
 #[test]
 fn leadership_stays_where_it_is_while_nobody_has_room() {
     let mut trio = Trio::new();
-    trio.groups.iter_mut().for_each(|group| group.set_full(true));
+    trio.groups.iter_mut().for_each(|group| group.set_hampered(true));
     let term = trio.groups[0].raft().term();
     trio.preferring(2 * RETURN_TICKS);
     assert!(trio.groups[0].raft().is_leader() && trio.groups[0].raft().term() == term);
     // One that has room, but is not heard or lacks too much, does not get it either.
     trio.cut.push(3);
-    trio.groups[2].set_full(false);
+    trio.groups[2].set_hampered(false);
     trio.preferring(2 * RETURN_TICKS);
     assert!(trio.groups[0].raft().is_leader());
 }
@@ -813,7 +814,7 @@ fn a_hand_over_for_lack_of_room_that_fails_is_not_tried_all_the_time() {
     trio.full = vec![2, 3];
     trio.write(1, 1, &[b"k", b"v"], Command::Set);
     trio.settle();
-    trio.groups[0].set_full(true);
+    trio.groups[0].set_hampered(true);
     let mut waiting = 0;
     for _ in 0..2 * RETURN_TICKS {
         trio.tick(1);

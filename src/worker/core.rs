@@ -19,6 +19,7 @@
 
 mod asides;
 mod clients;
+mod disk_watch;
 mod groups;
 mod jobs;
 mod links;
@@ -30,6 +31,7 @@ mod start;
 mod time;
 mod watch;
 
+use disk_watch::DiskWatch;
 use groups::Groups;
 pub use jobs::{Job, JobDone};
 use reads::ReadBatch;
@@ -164,7 +166,7 @@ pub struct WorkerCore<D: Disk> {
     taken: Vec<(u16, u64, bool)>,
     pending: VecDeque<Pending>,
     jobs: Vec<Job<D>>,
-    is_syncing: bool,
+    disk: DiskWatch,
     building: Option<snapshots::Building<D>>,
     /// The buffer of the next snapshot: fresh memory costs a turn more than what is read into it.
     spare_piece: Vec<u8>,
@@ -528,10 +530,10 @@ impl<D: Disk> WorkerCore<D> {
     }
 
     fn sync(&mut self) {
-        if !self.is_syncing
+        if !self.disk.is_syncing()
             && let Some(job) = self.log.borrow_mut().sync_job()
         {
-            self.is_syncing = true;
+            self.disk.begun(self.ticks);
             self.jobs.push(Job::Sync(job));
         }
     }
@@ -554,7 +556,7 @@ impl<D: Disk> WorkerCore<D> {
         match done {
             JobDone::Synced(result) => {
                 result?;
-                self.is_syncing = false;
+                self.disk.done();
                 self.release();
                 self.finish_endings()?;
                 if !self.pending.is_empty() && self.pending.iter().any(|p| p.write.is_some()) {
@@ -629,10 +631,11 @@ impl<D: Disk> WorkerCore<D> {
         let ids: Vec<u16> = self.groups.iter().map(|group| group.id().0).collect();
         let share = || self.view.cluster_map().map(|map| memory::share(map)).unwrap_or_default();
         let limit = self.ticks.is_multiple_of(EXPIRE_TICKS).then(share);
-        let is_full = self.is_full();
+        self.watch_disk();
+        let is_hampered = self.is_full() || self.disk.is_slow();
         for &id in &ids {
             let Some(group) = self.groups.get_mut(id) else { continue };
-            group.set_full(is_full);
+            group.set_hampered(is_hampered);
             let mut is_busy = group.tick(ticks, is_beat, &mut self.ports);
             if self.ticks.is_multiple_of(FIRST_CAMPAIGN_TICKS) && group.awaits_first_leader() {
                 // The links of a new cluster come up one by one; nobody else leads, so ask again soon.
@@ -712,6 +715,19 @@ impl<D: Disk> WorkerCore<D> {
         self.is_disk_low || self.is_write_failing
     }
 
+    /// Where each acknowledgement waits for a sync, one that takes long is a reason to have others lead.
+    fn watch_disk(&mut self) {
+        let is_waited_for = self.view.map().is_some_and(|map| map.fsync);
+        match self.disk.look(self.ticks, is_waited_for) {
+            Some(true) => tracing::warn!(
+                longest_ms = disk_watch::SLOW_MS,
+                "the disk is slow, a sync takes too long: others lead meanwhile"
+            ),
+            Some(false) => tracing::info!("the disk is quick again"),
+            None => {}
+        }
+    }
+
     fn housekeeping(&mut self) -> anyhow::Result<()> {
         let free = self.log.borrow().disk_free();
         // Once it is low, a little more is asked for: what is near the limit would refuse and hand over again and again.
@@ -757,6 +773,7 @@ impl<D: Disk> WorkerCore<D> {
             links: links.len() as u64,
             link_requests: links.values().map(|link| link.unanswered as u64).sum(),
             is_disk_full: self.is_full(),
+            is_disk_slow: self.disk.is_slow(),
             ..self.status.clone()
         };
         self.shared.publish_worker(self.options.worker, status);

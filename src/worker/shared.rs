@@ -382,9 +382,11 @@ impl View {
     }
 
     fn node_json(&self) -> serde_json::Value {
-        // Before the groups, which each worker publishes before it: of a worker whose disk is full here, there are no older
+        // Before the groups, which each worker publishes before it: of a worker whose disk is full or slow here, there are no older
         // leaderships below.
-        let is_disk_full = self.shared.worker_statuses().iter().any(|worker| worker.is_disk_full);
+        let workers = self.shared.worker_statuses();
+        let is_disk_full = workers.iter().any(|worker| worker.is_disk_full);
+        let is_disk_slow = workers.iter().any(|worker| worker.is_disk_slow);
         let memory_bytes = Some(self.shared.memory_bytes.load(Ordering::Relaxed)).filter(|&bytes| bytes != 0);
         let statuses = self.shared.statuses();
         let term_meta = statuses.iter().find(|s| s.id == GroupId::META).map(|s| s.term);
@@ -410,7 +412,7 @@ impl View {
         serde_json::json!({
             "id": self.shared.node.0, "state": self.shared.state().as_str(),
             "store_id": format!("{:032x}", self.shared.store_id), "workers": self.shared.workers,
-            "memory_bytes": memory_bytes, "is_disk_full": is_disk_full,
+            "memory_bytes": memory_bytes, "is_disk_full": is_disk_full, "is_disk_slow": is_disk_slow,
             "commands_per_s": self.shared.commands_per_s.load(Ordering::Relaxed),
             "term_meta": term_meta, "epoch": self.shared.epoch(), "groups": groups,
         })

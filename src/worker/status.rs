@@ -61,4 +61,6 @@ pub struct WorkerStatus {
     pub link_requests: u64,
     /// Whether the disk is so full that writes are refused.
     pub is_disk_full: bool,
+    /// Whether the disk is so slow that others are to lead.
+    pub is_disk_slow: bool,
 }

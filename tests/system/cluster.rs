@@ -362,15 +362,15 @@ impl Cluster {
         led_of(&self.node_json(n)?)
     }
 
-    /// Waits until node `n` has noticed that its disk is full, and leads nothing. That it leads nothing may be old news, unless
-    /// it comes with the former.
+    /// Waits until node `n` has noticed that its disk is `what` (`full`, `slow`), and leads nothing. That it leads nothing may be
+    /// old news, unless it comes with the former.
     #[track_caller]
-    pub(crate) fn wait_until_its_full_disk_leads_nothing(&self, n: usize) {
-        eventually("a node that leads nothing, for its disk is full", START, || {
+    pub(crate) fn wait_until_its_disk_has_it_lead_nothing(&self, n: usize, what: &str) {
+        eventually("a node that leads nothing, for its disk's sake", START, || {
             let node = self.node_json(n)?;
-            match (node["is_disk_full"].as_bool(), led_of(&node)?) {
+            match (node[format!("is_disk_{what}")].as_bool(), led_of(&node)?) {
                 (Some(true), 0) => Ok(()),
-                seen => Err(format!("full, leads: {seen:?}")),
+                seen => Err(format!("{what}, leads: {seen:?}")),
             }
         });
     }

@@ -79,7 +79,7 @@ fn what_a_node_can_go_on_after_it_goes_on_after() {
         });
         if said.contains("disk is full") {
             // The others have taken over, and writes go on.
-            cluster.wait_until_its_full_disk_leads_nothing(n);
+            cluster.wait_until_its_disk_has_it_lead_nothing(n, "full");
             for key in 0..50 {
                 assert_eq!(cluster.client().call(&format!("SET full:{key} v")), "+OK\r\n");
             }

@@ -102,7 +102,7 @@ fn a_leader_whose_disk_is_almost_full_hands_over_to_others_that_have_room() {
     // Fewer than 256 MiB are left, and nothing that the node writes itself finds no room.
     let filler = cluster.node_folder(0).join("filler");
     fs::write(&filler, vec![1_u8; 200 << 20]).expect("the filler fits");
-    cluster.wait_until_its_full_disk_leads_nothing(0);
+    cluster.wait_until_its_disk_has_it_lead_nothing(0, "full");
     let mut client = cluster.client();
     for key in 0..200 {
         assert_eq!(client.call(&format!("SET k{key} v")), "+OK\r\n");

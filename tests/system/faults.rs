@@ -1,4 +1,4 @@
-//! RINGFORT FAULT: links cut and disks full on command, in processes that were started with `--faults` only.
+//! RINGFORT FAULT: links cut, disks full or slow on command, in processes that were started with `--faults` only.
 
 use crate::cluster::{Cluster, Options, START, assert_clean};
 use crate::wait::eventually;
@@ -7,7 +7,11 @@ use std::time::Duration;
 
 /// A cluster whose nodes take faults; its proxy does not.
 fn cluster() -> Cluster {
-    let mut cluster = Cluster::prepare(Options::default());
+    prepared(Options::default())
+}
+
+fn prepared(options: Options) -> Cluster {
+    let mut cluster = Cluster::prepare(options);
     for n in 0..3 {
         cluster.start_node_with(n, &["--faults"]);
     }
@@ -30,12 +34,16 @@ fn wrong_faults_are_refused() {
         ("RINGFORT FAULT CUT n9 1000", "'n9' is no node"),
         ("RINGFORT FAULT CUT n2 600001", "a fault lasts 0 to 600000 ms"),
         ("RINGFORT FAULT DISK-FULL soon", "a fault lasts 0 to 600000 ms"),
+        ("RINGFORT FAULT DISK-SLOW -1 1000", "a fault lasts 0 to 600000 ms"),
+        ("RINGFORT FAULT DISK-SLOW 1000", "takes CUT node milliseconds"),
         ("RINGFORT FAULT FIRE", "takes CUT node milliseconds"),
     ] {
         let reply = client.call(line);
         assert!(reply.starts_with("-ERR ") && reply.contains(part), "{line}: {reply}");
     }
-    assert!(client.call("RINGFORT FAULT").ends_with("{\"cuts\":{},\"disk_full\":null}\r\n"));
+    assert!(
+        client.call("RINGFORT FAULT").ends_with("{\"cuts\":{},\"disk_full\":null,\"disk_slow\":null}\r\n")
+    );
 }
 
 #[test]
@@ -136,7 +144,7 @@ fn a_follower_on_a_full_disk_holds_up_nobody_and_catches_up() {
     let checking = std::thread::spawn(move || check::run(&load));
     assert!(cluster.node_client(follower).call("RINGFORT FAULT DISK-FULL 60000").starts_with('$'));
     // It hands over what it leads.
-    cluster.wait_until_its_full_disk_leads_nothing(follower);
+    cluster.wait_until_its_disk_has_it_lead_nothing(follower, "full");
     let status = cluster.status();
     assert_eq!(status["nodes"][follower]["is_disk_full"], true);
     assert!(
@@ -157,4 +165,29 @@ fn a_follower_on_a_full_disk_holds_up_nobody_and_catches_up() {
     assert!(applied(follower).expect("it answers") < before + 500, "it wrote on a full disk");
     assert!(cluster.node_client(follower).call("RINGFORT FAULT HEAL").starts_with('$'));
     cluster.wait_until_equal();
+}
+
+#[test]
+fn a_leader_whose_disk_stalls_hands_over_and_loses_nothing() {
+    let cluster = prepared(Options { durability: "fsync", ..Options::default() });
+    cluster.wait_for_preferred_leaders();
+    let mut client = cluster.client();
+    assert_eq!(client.call("SET k before"), "+OK\r\n");
+    let leader = cluster.leader_of("k");
+    let load = cluster.check_options(Duration::from_secs(3));
+    let checking = std::thread::spawn(move || check::run(&load));
+    // No sync ends before the test says so.
+    assert!(cluster.node_client(leader).call("RINGFORT FAULT DISK-SLOW 600000 600000").starts_with('$'));
+    assert_eq!(client.call("SET k after"), "+OK\r\n");
+    cluster.wait_until_its_disk_has_it_lead_nothing(leader, "slow");
+    let status = cluster.status();
+    assert_eq!(status["nodes"][leader]["is_disk_slow"], true);
+    let said = format!("the disk of n{} is slow", leader + 1);
+    assert!(status["problems"].to_string().contains(&said), "{status}");
+    let report = checking.join().expect("the check ends").expect("the check can run");
+    assert_clean(&report);
+    assert_ne!(cluster.leader_of("k"), leader);
+    assert!(cluster.node_client(leader).call("RINGFORT FAULT HEAL").starts_with('$'));
+    cluster.wait_until_equal();
+    assert_eq!(cluster.client().call("GET k"), "$5\r\nafter\r\n");
 }

@@ -55,8 +55,8 @@ pub(super) struct Args {
     /// The target is a node of a cluster: ask it for CLUSTER SLOTS, go straight to each slot's node, follow MOVED
     #[arg(long)]
     cluster: bool,
-    /// Break the cluster of a 'ringfort up' on this machine meanwhile: kill, pause, partition, disk-full (the last two need
-    /// 'up --faults'), stop, transfer; of all nodes at once: kill-all, pause-all, disk-full-all
+    /// Break the cluster of a 'ringfort up' on this machine meanwhile: kill, pause, partition, disk-full, disk-slow (these three
+    /// need 'up --faults'), stop, transfer; of all nodes at once: kill-all, pause-all, disk-full-all
     #[arg(long, value_name = "KINDS", value_delimiter = ',')]
     nemesis: Vec<Kind>,
     /// Time from one fault to the next

@@ -31,6 +31,8 @@ pub enum Kind {
     DiskFull,
     /// The same for all nodes.
     DiskFullAll,
+    /// One node's disk takes seconds for each sync, for some seconds.
+    DiskSlow,
     /// SIGTERM for one node: a planned stop.
     Stop,
     /// Some partitions get another preferred leader.
@@ -39,7 +41,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Kill,
         Self::KillAll,
         Self::Pause,
@@ -47,6 +49,7 @@ impl Kind {
         Self::Partition,
         Self::DiskFull,
         Self::DiskFullAll,
+        Self::DiskSlow,
         Self::Stop,
         Self::Transfer,
     ];
@@ -61,6 +64,7 @@ impl Kind {
             Self::Partition => "partition",
             Self::DiskFull => "disk-full",
             Self::DiskFullAll => "disk-full-all",
+            Self::DiskSlow => "disk-slow",
             Self::Stop => "stop",
             Self::Transfer => "transfer",
         }
@@ -68,7 +72,7 @@ impl Kind {
 
     /// Whether the processes must have been started with `--faults`.
     pub const fn needs_faults(self) -> bool {
-        matches!(self, Self::Partition | Self::DiskFull | Self::DiskFullAll)
+        matches!(self, Self::Partition | Self::DiskFull | Self::DiskFullAll | Self::DiskSlow)
     }
 }
 
@@ -107,6 +111,7 @@ pub(super) enum Action {
     /// Nothing that the second sends arrives at the first.
     Cut(Vec<(End, End)>),
     DiskFull(Vec<usize>),
+    DiskSlow(usize),
     Stop(usize),
     /// Partition and which of its replicas, each modulo their number.
     Transfer(Vec<(u16, usize)>),
@@ -160,11 +165,13 @@ impl Schedule {
             Kind::PauseAll => (Action::Pause(all()), "pause all nodes".to_owned()),
             Kind::DiskFull => (Action::DiskFull(vec![node]), format!("the disk of {name} is full")),
             Kind::DiskFullAll => (Action::DiskFull(all()), "all disks are full".to_owned()),
+            Kind::DiskSlow => (Action::DiskSlow(node), format!("the disk of {name} is slow")),
             Kind::Stop => (Action::Stop(node), format!("stop {name}")),
             Kind::Transfer => self.transfers(),
             Kind::Partition => self.partition(node),
         };
-        let lasts = matches!(action, Action::Pause(_) | Action::Cut(_) | Action::DiskFull(_));
+        let lasts =
+            matches!(action, Action::Pause(_) | Action::Cut(_) | Action::DiskFull(_) | Action::DiskSlow(_));
         let length = if lasts { length } else { Duration::ZERO };
         let text = if lasts { format!("{text} for {:.1} s", length.as_secs_f64()) } else { text };
         Fault { kind, text, action, length }
@@ -233,7 +240,7 @@ mod tests {
 
     #[test]
     fn faults_are_of_the_wanted_kinds_and_spare_a_majority() {
-        let kinds = [Kind::Kill, Kind::Pause, Kind::Partition, Kind::DiskFull, Kind::Stop];
+        let kinds = [Kind::Kill, Kind::Pause, Kind::Partition, Kind::DiskFull, Kind::DiskSlow, Kind::Stop];
         let mut texts = std::collections::BTreeSet::new();
         for fault in series(1, &kinds) {
             assert!(fault.length <= Duration::from_secs(4), "{fault:?}");
@@ -249,12 +256,12 @@ mod tests {
                         |n| cuts.iter().all(|&(at, from)| !is_between(at, n) || !is_between(from, n));
                     assert!(!cuts.is_empty() && (0..3).any(spares), "{cuts:?}");
                 }
-                Action::Stop(_) => {}
+                Action::DiskSlow(_) | Action::Stop(_) => {}
                 Action::Transfer(_) => panic!("nobody asked for a transfer"),
             }
         }
-        // Every shape of every node: 4 simple ones, 3 + 3 + 3 + 3 + 3 + 6 of partitions.
-        assert_eq!(texts.len(), 3 * 4 + 3 * 5 + 6, "{texts:?}");
+        // Every shape of every node: 5 simple ones, 3 + 3 + 3 + 3 + 3 + 6 of partitions.
+        assert_eq!(texts.len(), 3 * 5 + 3 * 5 + 6, "{texts:?}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Faults on purpose, for tests on real processes (`--faults`, RINGFORT FAULT): cut links and a full disk.
+//! Faults on purpose, for tests on real processes (`--faults`, RINGFORT FAULT): cut links, a full disk, a slow one.
 //!
 //! A *cut* is one direction: nothing that one node (or the proxies) sends arrives here any more, as if a cable were cut
 //! on the way in. The kernel drops the packets (a socket filter that accepts none), so all that TCP makes of it is real:
@@ -43,6 +43,9 @@ struct Faults {
     /// Tells links that are held up.
     changed: watch::Sender<()>,
     is_disk_full: AtomicBool,
+    is_disk_slow: AtomicBool,
+    /// The disk may be quick again.
+    quick: Condvar,
 }
 
 #[derive(Debug)]
@@ -53,6 +56,8 @@ struct State {
     /// Until when nothing of somebody arrives.
     cuts: BTreeMap<String, Instant>,
     disk_full: Option<Instant>,
+    /// How much longer a sync takes, and until when.
+    disk_slow: Option<(Duration, Instant)>,
 }
 
 impl State {
@@ -65,12 +70,14 @@ impl State {
     }
 
     fn next_end(&self) -> Option<Instant> {
-        self.cuts.values().copied().chain(self.disk_full).min()
+        let slow = self.disk_slow.map(|(_, until)| until);
+        self.cuts.values().copied().chain(self.disk_full).chain(slow).min()
     }
 
     fn end_until(&mut self, time: Instant) {
         self.cuts.retain(|_, until| time < *until);
         self.disk_full = self.disk_full.filter(|until| time < *until);
+        self.disk_slow = self.disk_slow.filter(|(_, until)| time < *until);
     }
 }
 
@@ -80,12 +87,15 @@ impl State {
 /// The system has no thread to give.
 pub fn enable(nodes: impl IntoIterator<Item = (String, SocketAddr)>) -> io::Result<()> {
     let nodes = nodes.into_iter().map(|(name, address)| (address, name)).collect();
-    let state = State { nodes, greeted: BTreeMap::new(), cuts: BTreeMap::new(), disk_full: None };
+    let state =
+        State { nodes, greeted: BTreeMap::new(), cuts: BTreeMap::new(), disk_full: None, disk_slow: None };
     let faults = Faults {
         state: Mutex::new(state),
         wake: Condvar::new(),
         changed: watch::Sender::new(()),
         is_disk_full: AtomicBool::new(false),
+        is_disk_slow: AtomicBool::new(false),
+        quick: Condvar::new(),
     };
     if FAULTS.set(faults).is_ok() {
         tracing::warn!("faults are enabled: anyone who reaches a client port can cut links of this process");
@@ -110,6 +120,20 @@ fn keep_time() {
 /// Whether the disk is to count as full.
 pub fn is_disk_full() -> bool {
     FAULTS.get().is_some_and(|faults| faults.is_disk_full.load(Ordering::Relaxed))
+}
+
+/// Called ahead of a sync: waits for as long as the disk is to be slower, or until it is quick again.
+pub fn hold_sync() {
+    let Some(faults) = FAULTS.get().filter(|faults| faults.is_disk_slow.load(Ordering::Relaxed)) else {
+        return;
+    };
+    let began = now();
+    let mut state = faults.state.lock();
+    while let Some((longer, _)) = state.disk_slow
+        && now() < began + longer
+    {
+        faults.quick.wait_until(&mut state, began + longer);
+    }
 }
 
 /// Connects; from a node that is cut off no answer comes.
@@ -168,22 +192,26 @@ pub async fn greeted(stream: &TcpStream, name: &str) {
 pub(crate) fn command(args: &[&[u8]]) -> Result<String, String> {
     let faults = FAULTS.get().ok_or(NOT_ENABLED)?;
     let is = |word: &[u8], name: &str| word.eq_ignore_ascii_case(name.as_bytes());
-    let until = |millis: &[u8]| {
+    let time = |millis: &[u8]| {
         let millis = core::str::from_utf8(millis).ok().and_then(|text| text.parse().ok());
         let time = millis.map(Duration::from_millis).filter(|time| *time <= FAULT_MAX);
-        time.map(|time| now() + time)
-            .ok_or_else(|| format!("ERR a fault lasts 0 to {} ms", FAULT_MAX.as_millis()))
+        time.ok_or_else(|| format!("ERR a fault lasts 0 to {} ms", FAULT_MAX.as_millis()))
     };
+    let until = |millis: &[u8]| time(millis).map(|time| now() + time);
     let mut state = faults.state.lock();
     match args {
         [] => return Ok(describe(&state)),
         [word] if is(word, "heal") => faults.change(&mut state, |state| {
             state.cuts.clear();
-            state.disk_full = None;
+            (state.disk_full, state.disk_slow) = (None, None);
         }),
         [word, millis] if is(word, "disk-full") => {
             let until = until(millis)?;
             faults.change(&mut state, |state| state.disk_full = Some(until));
+        }
+        [word, longer, millis] if is(word, "disk-slow") => {
+            let slow = (time(longer)?, until(millis)?);
+            faults.change(&mut state, |state| state.disk_slow = Some(slow));
         }
         [word, name, millis] if is(word, "cut") => {
             let name = String::from_utf8_lossy(name).into_owned();
@@ -199,9 +227,9 @@ pub(crate) fn command(args: &[&[u8]]) -> Result<String, String> {
             });
         }
         _ => {
-            return Err(
-                "ERR RINGFORT FAULT takes CUT node milliseconds, DISK-FULL milliseconds, or HEAL".to_owned()
-            );
+            return Err("ERR RINGFORT FAULT takes CUT node milliseconds, DISK-FULL milliseconds, \
+                 DISK-SLOW milliseconds milliseconds, or HEAL"
+                .to_owned());
         }
     }
     Ok(describe(&state))
@@ -212,7 +240,9 @@ fn describe(state: &State) -> String {
         u64::try_from(until.saturating_duration_since(now()).as_millis()).unwrap_or(u64::MAX)
     };
     let cuts: BTreeMap<_, _> = state.cuts.iter().map(|(name, until)| (name, left(until))).collect();
-    serde_json::json!({ "cuts": cuts, "disk_full": state.disk_full.as_ref().map(left) }).to_string()
+    let slow = state.disk_slow.as_ref().map(|(_, until)| left(until));
+    serde_json::json!({ "cuts": cuts, "disk_full": state.disk_full.as_ref().map(left), "disk_slow": slow })
+        .to_string()
 }
 
 impl Faults {
@@ -220,6 +250,8 @@ impl Faults {
     fn change(&self, state: &mut State, change: impl FnOnce(&mut State)) {
         change(state);
         self.is_disk_full.store(state.disk_full.is_some(), Ordering::Relaxed);
+        self.is_disk_slow.store(state.disk_slow.is_some(), Ordering::Relaxed);
+        self.quick.notify_all();
         if let Err(error) = cut_open_sockets(state) {
             tracing::error!(%error, "links cannot be cut");
         }
@@ -229,7 +261,12 @@ impl Faults {
         for name in state.cuts.keys() {
             let _ = write!(text, " {name}");
         }
-        tracing::warn!(cut_off = text.trim_start(), disk_full = state.disk_full.is_some(), "faults");
+        tracing::warn!(
+            cut_off = text.trim_start(),
+            disk_full = state.disk_full.is_some(),
+            disk_slow = state.disk_slow.is_some(),
+            "faults"
+        );
     }
 }
 

@@ -117,6 +117,12 @@ pub(super) fn problems(
                 node.id
             ));
         }
+        if node.is_disk_slow {
+            problems.push(format!(
+                "the disk of {} is slow: syncs take longer than half a second, so it leads only what no other node can lead",
+                node.id
+            ));
+        }
     }
     problems
 }

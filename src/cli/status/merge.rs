@@ -55,6 +55,9 @@ pub(super) struct NodeAnswer {
     /// Whether its disk is so full that it refuses writes; not told by an older node.
     #[serde(default)]
     is_disk_full: bool,
+    /// Whether its disk is so slow that others are to lead; not told by an older node.
+    #[serde(default)]
+    is_disk_slow: bool,
     groups: Vec<Group>,
 }
 
@@ -133,6 +136,8 @@ pub(in crate::cli) struct NodeStatus {
     pub(in crate::cli) is_replaced: bool,
     /// Whether its disk is so full that it refuses writes.
     pub(in crate::cli) is_disk_full: bool,
+    /// Whether its disk is so slow that others are to lead.
+    pub(in crate::cli) is_disk_slow: bool,
     /// Partitions that it leads.
     pub(in crate::cli) leaders: usize,
     /// Partitions placed on it.
@@ -271,6 +276,7 @@ pub(super) fn merge(map: &ClusterMap, answers: Vec<anyhow::Result<NodeAnswer>>) 
             problem: answer.as_ref().err().cloned(),
             is_replaced: node.is_down,
             is_disk_full: answer.as_ref().is_ok_and(|answer| answer.is_disk_full),
+            is_disk_slow: answer.as_ref().is_ok_and(|answer| answer.is_disk_slow),
             leaders: leaders.iter().flatten().filter(|leader| *leader.node == node.id).count(),
             replicas: map.placement.iter().filter(|seats| seats.replicas.contains(&node.id)).count(),
             keys: groups.clone().map(|groups| groups.map(|group| group.keys).sum()),
@@ -442,7 +448,7 @@ pub(super) mod tests {
             status["nodes"][0],
             json!({"id": "n1", "client": "127.0.0.1:7001", "peer": "127.0.0.1:7101", "zone": "a",
                    "state": "up", "drained": false, "leaders": 2, "replicas": 16, "keys": 1203, "bytes": 2406, "ops_per_second": 12_500,
-                   "lag": 0, "is_replaced": false, "is_disk_full": false})
+                   "lag": 0, "is_replaced": false, "is_disk_full": false, "is_disk_slow": false})
         );
         assert_eq!(status["nodes"][1]["state"], "down");
         assert_eq!(status["nodes"][1]["problem"], "connection refused");
@@ -458,15 +464,21 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_a_problem() {
-        let problems_of = |is_full: bool| {
-            let mut full = answer("n1", &[(None, "leader", 9, 0)]);
-            full.is_disk_full = is_full;
-            merge(&map(), vec![Ok(full), Ok(answer("n2", &[]))]).unwrap().problems
+    fn a_full_disk_is_a_problem_and_so_is_a_slow_one() {
+        let problems_of = |is_full: bool, is_slow: bool| {
+            let mut one = answer("n1", &[(None, "leader", 9, 0)]);
+            (one.is_disk_full, one.is_disk_slow) = (is_full, is_slow);
+            merge(&map(), vec![Ok(one), Ok(answer("n2", &[]))]).unwrap().problems
         };
-        let said = "the disk of n1 is full: it leads only what no other node can lead, and refuses writes to it; free space";
-        assert!(problems_of(true).contains(&said.to_owned()));
-        assert!(!problems_of(false).contains(&said.to_owned()));
+        let full = "the disk of n1 is full: it leads only what no other node can lead, and refuses writes to it; free space";
+        let slow = "the disk of n1 is slow: syncs take longer than half a second, so it leads only what no other node can lead";
+        let said = |is_full, is_slow| {
+            let problems = problems_of(is_full, is_slow);
+            (problems.iter().any(|problem| problem == full), problems.iter().any(|problem| problem == slow))
+        };
+        for (is_full, is_slow) in [(false, false), (true, false), (false, true), (true, true)] {
+            assert_eq!(said(is_full, is_slow), (is_full, is_slow));
+        }
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl Message {
     }
 
     /// What it says of that; `None`: nothing.
-    pub(super) fn take_room(&mut self) -> Option<bool> {
+    pub(super) fn take_fit(&mut self) -> Option<bool> {
         self.is_heartbeat_response().then(|| !std::mem::take(&mut self.0.reject))
     }
 
@@ -209,10 +209,10 @@ pub(super) fn is_heartbeat(message: &eraftpb::Message) -> bool {
     matches!(message.get_msg_type(), MessageType::MsgHeartbeat | MessageType::MsgHeartbeatResponse)
 }
 
-/// Says whether its sender's disk has room, if a message answers a heartbeat: in the field that such an answer does not use.
-pub(super) fn set_room(message: &mut eraftpb::Message, has_room: bool) {
+/// Says whether its sender's disk has room and is quick, if a message answers a heartbeat: in the field that such an answer does not use.
+pub(super) fn set_fit(message: &mut eraftpb::Message, is_fit: bool) {
     if message.get_msg_type() == MessageType::MsgHeartbeatResponse {
-        message.reject = !has_room;
+        message.reject = !is_fit;
     }
 }
 

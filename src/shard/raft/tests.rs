@@ -208,10 +208,10 @@ fn an_answer_to_a_heartbeat_needs_no_ready_once_the_log_holds_the_term() {
     let ready = raft.take_ready().unwrap();
     assert_eq!(ready.persisted_messages.len(), 1);
     raft.persisted(ready.number);
-    raft.set_full(true);
+    raft.set_hampered(true);
     raft.step(from_leader(MessageType::MsgHeartbeat));
     let mut answers: Vec<_> = raft.take_heartbeats().collect();
-    assert_eq!(answers.iter_mut().map(Message::take_room).collect::<Vec<_>>(), [Some(false)]);
+    assert_eq!(answers.iter_mut().map(Message::take_fit).collect::<Vec<_>>(), [Some(false)]);
     assert!(!raft.has_ready());
     raft.step(from_leader(MessageType::MsgHeartbeat));
     raft.step(from_leader(MessageType::MsgAppend));

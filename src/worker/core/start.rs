@@ -1,6 +1,7 @@
 //! A worker's start: its log, its snapshots, and a replica of every group that is its own.
 
 use super::asides::Standby;
+use super::disk_watch::DiskWatch;
 use super::groups::Groups;
 use super::members::{Found, has_left, judge};
 use super::reads::ReadBatch;
@@ -56,7 +57,7 @@ impl<D: Disk> WorkerCore<D> {
             is_dirty: vec![false; usize::from(map.partitions.get()) + 1],
             pending: VecDeque::new(),
             jobs: Vec::new(),
-            is_syncing: false,
+            disk: DiskWatch::default(),
             building: None,
             spare_piece: Vec::new(),
             asides: BTreeMap::new(),

@@ -5,6 +5,8 @@ use crate::clock::Clock;
 use crate::log::{LastStop, LogOptions, MemDisk};
 use crate::meta::form::tests::sample_map;
 use crate::shard::limits::Limits;
+use crate::shard::{Origin, Submission};
+use ringfort_wire::entry::OpKind;
 use std::collections::BTreeSet;
 
 /// A clock that stands still.
@@ -114,8 +116,7 @@ fn ticks_are_those_that_have_passed_and_never_burst() {
 
 #[test]
 fn what_ends_a_rest_takes_none_of_its_ticks() {
-    let nodes = (1..=3).map(|n| start(n, &sample_map(), &MemDisk::new(), false)).collect();
-    let mut cluster = Cluster { nodes, now_us: 1_000_000, wall_ahead_ms: 0, wakes: [0; 3] };
+    let mut cluster = Cluster::new(&sample_map(), 1_000_000);
     cluster.run(5_000_000, |_| false);
     let (n1, at_us) = (&mut cluster.nodes[0], cluster.now_us);
     n1.pass_time(at(at_us));
@@ -137,9 +138,17 @@ struct Cluster {
     wall_ahead_ms: u64,
     /// How often each was woken.
     wakes: [u64; 3],
+    /// A node whose disk stalls, and what waits for it.
+    stalled: Option<(usize, Vec<Job<MemDisk>>)>,
 }
 
 impl Cluster {
+    /// Nodes that were just started.
+    fn new(map: &ClusterMap, now_us: u64) -> Self {
+        let nodes = (1..=3).map(|n| start(n, map, &MemDisk::new(), false)).collect();
+        Self { nodes, now_us, wall_ahead_ms: 0, wakes: [0; 3], stalled: None }
+    }
+
     /// Lets time pass. `is_off`: a node that is gone.
     fn run(&mut self, us: u64, is_off: impl Fn(usize) -> bool) {
         let until_us = self.now_us + us;
@@ -174,7 +183,10 @@ impl Cluster {
         while self.nodes[n].wants_turn() {
             self.nodes[n].turn(&At(now)).unwrap();
             let jobs = self.nodes[n].take_jobs();
-            jobs.into_iter().for_each(|job| self.nodes[n].job_done(job.run()).unwrap());
+            match &mut self.stalled {
+                Some((stalled, held)) if *stalled == n => held.extend(jobs),
+                _ => jobs.into_iter().for_each(|job| self.nodes[n].job_done(job.run()).unwrap()),
+            }
         }
     }
 
@@ -191,8 +203,7 @@ impl Cluster {
 #[test]
 fn nodes_that_rest_wake_rarely_keep_their_leaders_and_miss_one_that_is_gone() {
     let map = sample_map();
-    let nodes = (1..=3).map(|n| start(n, &map, &MemDisk::new(), false)).collect();
-    let mut cluster = Cluster { nodes, now_us: 1_000_000, wall_ahead_ms: 0, wakes: [0; 3] };
+    let mut cluster = Cluster::new(&map, 1_000_000);
     cluster.run(5_000_000, |_| false);
     let terms = cluster.led_terms(&[0, 1, 2]);
     assert_eq!(terms.len(), map.groups.len() + 1, "all groups are led");
@@ -209,8 +220,7 @@ fn nodes_that_rest_wake_rarely_keep_their_leaders_and_miss_one_that_is_gone() {
 
 #[test]
 fn nodes_that_rest_wake_at_the_same_time_whenever_they_were_started() {
-    let nodes: Vec<_> = (1..=3).map(|n| start(n, &sample_map(), &MemDisk::new(), false)).collect();
-    let mut cluster = Cluster { nodes, now_us: 1_003_000, wall_ahead_ms: 0, wakes: [0; 3] };
+    let mut cluster = Cluster::new(&sample_map(), 1_003_000);
     cluster.run(34_000, |n| n > 0);
     cluster.run(71_000, |n| n > 1);
     cluster.run(7_000_000, |_| false);
@@ -224,8 +234,7 @@ fn nodes_that_rest_wake_at_the_same_time_whenever_they_were_started() {
 
 #[test]
 fn a_wall_clock_that_jumps_puts_no_heartbeat_off_for_long() {
-    let nodes = (1..=3).map(|n| start(n, &sample_map(), &MemDisk::new(), false)).collect();
-    let mut cluster = Cluster { nodes, now_us: 1_000_000, wall_ahead_ms: 0, wakes: [0; 3] };
+    let mut cluster = Cluster::new(&sample_map(), 1_000_000);
     cluster.run(5_000_000, |_| false);
     let terms = cluster.led_terms(&[0, 1, 2]);
     cluster.wakes = [0; 3];
@@ -237,4 +246,36 @@ fn a_wall_clock_that_jumps_puts_no_heartbeat_off_for_long() {
     }
     assert_eq!(cluster.led_terms(&[0, 1, 2]), terms, "nobody campaigned");
     assert!(cluster.wakes.iter().all(|wakes| (90..450).contains(wakes)), "{:?}", cluster.wakes);
+}
+
+#[test]
+fn a_leader_whose_disk_stalls_has_others_lead_and_leads_again_when_it_is_quick() {
+    let map = ClusterMap { fsync: true, ..sample_map() };
+    let mut cluster = Cluster::new(&map, 1_000_000);
+    cluster.run(10_000_000, |_| false);
+    let (all, own) = (map.groups.len() + 1, cluster.led_terms(&[0]).len());
+    assert!(0 < own && cluster.led_terms(&[0, 1, 2]).len() == all, "{own} of {all}");
+    cluster.stalled = Some((0, Vec::new()));
+    cluster.run(2_000_000, |_| false);
+    assert_eq!(cluster.led_terms(&[0]).len(), own, "nothing waits for the disk");
+    // One that changes nothing: there is no such key.
+    let led = cluster.nodes[0].groups().find(|group| group.raft().is_leader()).unwrap().id();
+    let body = [&[0; 8][..], b"k"].concat();
+    let write = Submission {
+        origin: Origin::None,
+        session: 0,
+        seq: 0,
+        acked: 0,
+        is_after_queued: false,
+        body: &body,
+    };
+    cluster.nodes[0].submit_write(led, OpKind::Expire, write);
+    let now = at(cluster.now_us);
+    cluster.settle(0, now);
+    cluster.run(1_000_000, |_| false);
+    assert_eq!(cluster.led_terms(&[1, 2]).len(), all, "within a second the others lead all");
+    let (_, held) = cluster.stalled.take().unwrap();
+    finish(&mut cluster.nodes[0], held);
+    cluster.run(30_000_000, |_| false);
+    assert_eq!(cluster.led_terms(&[0]).len(), own);
 }

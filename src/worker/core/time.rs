@@ -130,6 +130,7 @@ impl<D: Disk> WorkerCore<D> {
         let is_stirred = is_moving
             || self.is_leaving
             || self.is_full()
+            || self.disk.is_slow()
             || self.is_starting
             || self.has_background_work()
             || self.has_asides()

@@ -10,13 +10,10 @@ use ringfort_ring::NodeId;
 use ringfort_wire::GroupId;
 use ringfort_wire::map::MapSeat;
 
-/// Within this time after the heal every client must have been served once.
-const PROGRESS_US: u64 = 10 * SECOND;
+/// Within this time after the heal, and after each round, every client must have been served once.
+pub(super) const PROGRESS_US: u64 = 10 * SECOND;
 /// Within this time every client must have been served with every key and by every partition.
 const ROUND_US: u64 = 30 * SECOND;
-/// So many times as long it may take while the leader of a partition may have a slow disk, whose syncs take up to 2 s: where
-/// each write waits for one, and a proxy has two under way at a time, most of what comes meanwhile is refused.
-const SLOW_DISK_PATIENCE: u64 = 3;
 /// So many times, while the rest goes on to be broken.
 const ROUNDS: u32 = 2;
 
@@ -203,25 +200,14 @@ impl World {
         )
     }
 
-    fn patience(&self) -> u64 {
-        let is_slow = self.nodes.iter().any(|node| self.now < node.slow_until);
-        if is_slow { SLOW_DISK_PATIENCE } else { 1 }
-    }
-
-    /// When the first verdict falls due after the heal, and after each round.
-    pub(super) fn progress_us(&self) -> u64 {
-        self.patience() * PROGRESS_US
-    }
-
     pub(super) fn judge_core(&mut self) -> Result<(), String> {
-        let round_us = self.patience() * ROUND_US;
-        if self.now < self.healed_at + round_us {
+        if self.now < self.healed_at + ROUND_US {
             let stuck = self.probes.iter().filter(|(_, probes)| probes.len() == PROBES_LEN);
             let stuck: Vec<usize> = stuck.map(|(client, _)| *client).collect();
             if !stuck.is_empty() {
                 return Err(format!(
                     "liveness: {} s after a majority was healed clients {stuck:?} were not served once: {}",
-                    self.progress_us() / SECOND,
+                    PROGRESS_US / SECOND,
                     self.left()
                 ));
             }
@@ -233,7 +219,7 @@ impl World {
         if self.probes.values().any(|probes| !probes.is_empty()) {
             return Err(format!(
                 "liveness: within {} s a healed majority does not serve everything: {}",
-                round_us / SECOND,
+                ROUND_US / SECOND,
                 self.left()
             ));
         }
@@ -241,7 +227,7 @@ impl World {
         if self.rounds < ROUNDS {
             self.healed_at = self.now;
             self.require((0..self.clients.len()).collect());
-            self.after(self.progress_us(), Event::Verdict);
+            self.after(PROGRESS_US, Event::Verdict);
             return Ok(());
         }
         if settings::is_in(self.options.seed) && !self.settings.is_alive() {

@@ -1,5 +1,6 @@
 //! The end of a run: everything is healed, and must then be served, equal and whole.
 
+use super::liveness::PROGRESS_US;
 use super::{Event, World};
 use crate::history::{Ask, COUNTERS, Key, LISTS, REGISTERS};
 use crate::options::{PARTITIONS, SECOND};
@@ -64,7 +65,7 @@ impl World {
         if self.options.is_liveness {
             self.break_rest();
             self.require((0..self.clients.len()).collect());
-            self.after(self.progress_us(), Event::Verdict);
+            self.after(PROGRESS_US, Event::Verdict);
         } else {
             // Each way in must serve every partition; then somebody reads everything.
             let proxies = 0..self.options.proxies;
