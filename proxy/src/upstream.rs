@@ -593,10 +593,14 @@ impl Upstream {
     /// that leave are asked too: while none of the others has come, one of them still leads.
     fn other_replica(&self, p: u16) -> Option<usize> {
         let seats: Vec<_> = self.map.as_ref()?.groups.get(usize::from(p))?.peers().collect();
-        let leader = self.places[usize::from(p)].leader.map(|n| &self.nodes[n].id);
-        let first = seats.iter().position(|seat| Some(&seat.node) == leader).map_or(0, |i| i + 1);
+        let leader = self.places[usize::from(p)].leader;
+        // A node may have several: one that leaves, and the one that came after it.
+        let last = leader.and_then(|n| seats.iter().rposition(|seat| seat.node == self.nodes[n].id));
+        let first = last.map_or(0, |i| i + 1);
         let in_turn = (0..seats.len()).map(|i| &seats[(first + i) % seats.len()].node);
-        in_turn.filter_map(|id| self.node_index(id)).find(|n| self.up_link(p, *n).is_some())
+        let others = in_turn.filter_map(|id| self.node_index(id)).filter(|n| Some(*n) != leader);
+        let mut up = others.chain(leader).filter(|n| self.up_link(p, *n).is_some());
+        up.next()
     }
 
     fn node_index(&self, id: &NodeId) -> Option<usize> {

@@ -12,6 +12,7 @@ use crate::testing::{self, Random};
 use ringfort_resp::{Command, reply};
 use ringfort_ring::{PartitionId, slot_of};
 use ringfort_wire::frame::{self, Kind};
+use ringfort_wire::map::MapSeat;
 use ringfort_wire::request::{CREDIT_BYTES, CREDIT_REQUESTS, CommandBody, SESSION_WINDOW};
 use ringfort_wire::{Request, RequestKind};
 use std::collections::btree_map::Entry;
@@ -60,6 +61,8 @@ struct Group {
     full_until_us: u64,
     /// Whether its leader answers nothing.
     is_stuck: bool,
+    /// Whether those who do not lead never know who does.
+    is_hidden: bool,
     /// When the newest write is committed: in order.
     commit_us: u64,
     sessions: BTreeMap<u64, Session>,
@@ -340,7 +343,8 @@ impl Sim {
         let leader = self.groups[p].leader;
         if leader != Some(link.node) {
             // A deposed or uninformed node may know the leader, or not.
-            let hint = leader.filter(|_| !self.random.one_in(3)).map(|n| format!("n{}", n + 1));
+            let knows = !self.groups[p].is_hidden && !self.random.one_in(3);
+            let hint = leader.filter(|_| knows).map(|n| format!("n{}", n + 1));
             return self.send_reply(link, request.id, Status::NotLeader(hint.as_deref().unwrap_or("")));
         }
         if self.groups[p].is_stuck {
@@ -1099,6 +1103,34 @@ fn node_that_returns_with_other_workers_is_found() {
             quiet.0.proxy.wanted_links().iter().filter(|w| w.link.node == 0).count(),
             usize::from(workers)
         );
+    }
+}
+
+/// A replica that was lost and came back as a new one, and both leave: seen by the simulator.
+#[test]
+fn a_node_that_several_replicas_leave_is_not_all_that_is_asked() {
+    let mut quiet = Quiet::new(1);
+    quiet.group().leader = Some(2);
+    quiet.say(0, "APPEND k1 <a>\r\n");
+    assert_eq!(quiet.replies(0, 100_000), [":6\r\n"]);
+    let mut map = quiet.0.proxy.map().unwrap().clone();
+    let group = &mut map.groups[usize::from(map.partitions.of(slot_of(KEY.as_bytes())).0)];
+    let (left, seats) = group.seats.drain(..).partition(|seat| seat.node.0 == "n3");
+    (group.seats, group.leaving) = (seats, left);
+    group.leaving.push(MapSeat { replica: 1000, ..group.leaving[0].clone() });
+    group.leader = group.seats[0].node.clone();
+    map.epoch += 1;
+    assert!(quiet.0.proxy.update_map(map));
+    (quiet.group().leader, quiet.group().is_hidden) = (None, true);
+    quiet.say(0, "GET k1\r\n");
+    // Whoever it asks last before there is a leader again.
+    for leader in [1, 0, 2, 1, 2, 0] {
+        quiet.group().leader = None;
+        assert_eq!(quiet.replies(0, 330_000), [""; 0]);
+        quiet.group().leader = Some(leader);
+        assert_eq!(quiet.replies(0, 600_000), ["$6\r\nk1=<a>\r\n"]);
+        quiet.group().leader = None;
+        quiet.say(0, "GET k1\r\n");
     }
 }
 
