@@ -24,7 +24,7 @@
 //!
 //! Bounds: a node receives or sends, as the leader of what others receive, at most so many replicas at a time as the config
 //! file says (`moves_at_once`); one replica of a group moves at a time, but replicas that only come, or only go, do so
-//! together. Which begin first: [`room`].
+//! together. Which begin first: `moves/room.rs`.
 
 mod room;
 

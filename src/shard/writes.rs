@@ -103,7 +103,7 @@ impl Group {
             && !self.raft.is_transferring()
     }
 
-    /// Makes log entries of the queued writes, while fewer than [`INFLIGHT_MAX`] are under way.
+    /// Makes log entries of the queued writes, while fewer than [`INFLIGHT_MAX`](super::INFLIGHT_MAX) are under way.
     pub fn propose(&mut self, now: Now, ports: &mut impl Ports) {
         self.now_us = now.boot_us;
         self.notice_role(ports);
