@@ -18,7 +18,7 @@ use ringfort_wire::{ClusterMap, Kind, Reply, Request, Status, WireError};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// First pause of a lane after a failed round, µs; it doubles with each further one.
-pub(crate) const RETRY_BACKOFF_US: u64 = 1_000;
+pub(crate) const RETRY_BACKOFF_US: u64 = 10_000;
 /// Longest pause.
 pub(crate) const RETRY_BACKOFF_MAX_US: u64 = 100_000;
 /// How long a node may leave a lane without any reply before the lane asks another replica, µs: a paused process keeps
@@ -592,15 +592,16 @@ impl Upstream {
     /// The next replica after the believed leader, in the order of the map, whose link is up; the leader itself last. Those
     /// that leave are asked too: while none of the others has come, one of them still leads.
     fn other_replica(&self, p: u16) -> Option<usize> {
-        let seats: Vec<_> = self.map.as_ref()?.groups.get(usize::from(p))?.peers().collect();
         let leader = self.places[usize::from(p)].leader;
         // A node may have several: one that leaves, and the one that came after it.
-        let last = leader.and_then(|n| seats.iter().rposition(|seat| seat.node == self.nodes[n].id));
-        let first = last.map_or(0, |i| i + 1);
-        let in_turn = (0..seats.len()).map(|i| &seats[(first + i) % seats.len()].node);
-        let others = in_turn.filter_map(|id| self.node_index(id)).filter(|n| Some(*n) != leader);
-        let mut up = others.chain(leader).filter(|n| self.up_link(p, *n).is_some());
-        up.next()
+        let mut nodes: Vec<usize> = Vec::new();
+        for seat in self.map.as_ref()?.groups.get(usize::from(p))?.peers() {
+            let node = self.node_index(&seat.node).filter(|node| !nodes.contains(node));
+            nodes.extend(node);
+        }
+        let first = nodes.iter().position(|n| Some(*n) == leader).map_or(0, |i| i + 1);
+        let mut in_turn = (0..nodes.len()).map(|i| nodes[(first + i) % nodes.len()]);
+        in_turn.find(|n| self.up_link(p, *n).is_some())
     }
 
     fn node_index(&self, id: &NodeId) -> Option<usize> {

@@ -1115,9 +1115,10 @@ fn a_node_that_several_replicas_leave_is_not_all_that_is_asked() {
     assert_eq!(quiet.replies(0, 100_000), [":6\r\n"]);
     let mut map = quiet.0.proxy.map().unwrap().clone();
     let group = &mut map.groups[usize::from(map.partitions.of(slot_of(KEY.as_bytes())).0)];
-    let (left, seats) = group.seats.drain(..).partition(|seat| seat.node.0 == "n3");
-    (group.seats, group.leaving) = (seats, left);
-    group.leaving.push(MapSeat { replica: 1000, ..group.leaving[0].clone() });
+    let [_, n2, n3] = &group.seats[..] else { panic!("a replica on each node") };
+    group.leaving = vec![n3.clone(), MapSeat { replica: 1000, ..n2.clone() }, n3.clone()];
+    group.seats.retain(|seat| seat.node.0 != "n3");
+    group.leaving[2].replica = 1001;
     group.leader = group.seats[0].node.clone();
     map.epoch += 1;
     assert!(quiet.0.proxy.update_map(map));

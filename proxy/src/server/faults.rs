@@ -228,7 +228,7 @@ pub(crate) fn command(args: &[&[u8]]) -> Result<String, String> {
         }
         _ => {
             return Err("ERR RINGFORT FAULT takes CUT node milliseconds, DISK-FULL milliseconds, \
-                 DISK-SLOW milliseconds milliseconds, or HEAL"
+                 DISK-SLOW longer-ms milliseconds, or HEAL"
                 .to_owned());
         }
     }

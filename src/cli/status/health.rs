@@ -119,7 +119,7 @@ pub(super) fn problems(
         }
         if node.is_disk_slow {
             problems.push(format!(
-                "the disk of {} is slow: syncs take longer than half a second, so it leads only what no other node can lead",
+                "the disk of {} is slow: a sync took longer than half a second, so others lead what waited for it, where they can",
                 node.id
             ));
         }

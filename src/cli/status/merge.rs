@@ -471,7 +471,7 @@ pub(super) mod tests {
             merge(&map(), vec![Ok(one), Ok(answer("n2", &[]))]).unwrap().problems
         };
         let full = "the disk of n1 is full: it leads only what no other node can lead, and refuses writes to it; free space";
-        let slow = "the disk of n1 is slow: syncs take longer than half a second, so it leads only what no other node can lead";
+        let slow = "the disk of n1 is slow: a sync took longer than half a second, so others lead what waited for it, where they can";
         let said = |is_full, is_slow| {
             let problems = problems_of(is_full, is_slow);
             (problems.iter().any(|problem| problem == full), problems.iter().any(|problem| problem == slow))

@@ -45,8 +45,7 @@ impl Exchange {
         if is_one_for_one {
             go.truncate(1);
         }
-        let exchange =
-            |come: Vec<NodeId>| Self { from: seeder_of(group, target, &come, &go), come, go: go.clone() };
+        let exchange = |come| Self { come, go: go.clone(), from: group.wanted_leader().clone() };
         if is_one_for_one {
             return come().map(|node| exchange(vec![node])).collect();
         }
@@ -55,22 +54,12 @@ impl Exchange {
     }
 }
 
-/// The node that would send a group's state in an exchange: who leads then, or, when that one is to receive it, who leads now.
-fn seeder_of(group: &MapGroup, target: &Seats, come: &[NodeId], go: &[NodeId]) -> NodeId {
-    let leader = group.wanted_leader();
-    let mut stays = group.seats.iter().map(|seat| &seat.node).filter(|node| !go.contains(node));
-    let is_heir_new = come.contains(&target.leader);
-    let heir = [leader, &target.leader].into_iter().find(|node| stays.clone().any(|stays| stays == *node));
-    heir.or_else(|| stays.next().filter(|_| !is_heir_new)).unwrap_or(leader).clone()
-}
-
-/// The node that sends the group's state to replicas that join: who is to lead, or, when that one joins itself, who gives
-/// its seat up for it.
+/// The node that sends the group's state to replicas that join: who leads. One that leaves does so until they vote, which the
+/// map no longer shows but for who led before the change.
 pub(crate) fn seeder(group: &MapGroup) -> &NodeId {
-    let leader = group.wanted_leader();
-    let joins = group.replica_on(leader).is_some_and(|replica| group.joining.contains(&replica));
-    let leaving = group.leaving.first().filter(|_| joins);
-    leaving.map_or(leader, |seat| &seat.node)
+    let led = group.before.as_ref().map(|before| &before.leader);
+    let leaving = group.leaving.first().filter(|seat| Some(&seat.node) == led);
+    leaving.map_or(group.wanted_leader(), |seat| &seat.node)
 }
 
 /// Where new replicas may go now.

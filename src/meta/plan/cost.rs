@@ -104,7 +104,7 @@ pub(super) fn nodes(
     }
     let node = |id: &NodeId| {
         let received: Vec<_> = moves.iter().filter(|m| m.to.as_ref() == Some(id)).collect();
-        let is_sent = |m: &&Move| m.to.is_some() && seeder(facts, (now, next), m.partition) == Some(id);
+        let is_sent = |m: &&Move| m.to.is_some() && seeder(facts, (now, next), m) == Some(id);
         let sent: Vec<_> = moves.iter().filter(is_sent).collect();
         let logical = |m: &&Move| of(facts, m.partition).map_or(0, |group| group.bytes);
         let bytes = |m: &Move| of(facts, m.partition).map_or(0, GroupFacts::snapshot_bytes);
@@ -131,18 +131,14 @@ pub(super) fn nodes(
     ids.into_iter().map(node).collect()
 }
 
-/// The node that sends a partition's state to its new replicas: the leader; when that one leaves, who is to lead, if it needs
-/// no state itself.
-fn seeder<'a>(
-    facts: &'a Facts,
-    (now, next): (&'a Placement, &'a Placement),
-    partition: PartitionId,
-) -> Option<&'a NodeId> {
-    let at = usize::from(partition.0);
+/// The node that sends the state that a move needs: the partition's leader; once that one's own replica has moved, in the
+/// order of the nodes' ids, who is to lead.
+fn seeder<'a>(facts: &'a Facts, (now, next): (&'a Placement, &'a Placement), m: &Move) -> Option<&'a NodeId> {
+    let at = usize::from(m.partition.0);
     let (before, after) = (now.partitions.get(at)?, next.partitions.get(at)?);
-    let leader = of(facts, partition).and_then(|group| group.leader.as_ref()).unwrap_or(&before.leader);
-    let is_handed_over = !after.replicas.contains(leader) && before.replicas.contains(&after.leader);
-    Some(if is_handed_over { &after.leader } else { leader })
+    let leader = of(facts, m.partition).and_then(|group| group.leader.as_ref()).unwrap_or(&before.leader);
+    let has_gone = !after.replicas.contains(leader) && m.from.as_ref().is_some_and(|from| leader < from);
+    Some(if has_gone { &after.leader } else { leader })
 }
 
 fn loads<'a>(facts: &Facts, placement: &'a Placement) -> BTreeMap<&'a NodeId, Load> {

@@ -231,11 +231,16 @@ pub(super) const ROWS: &[CommandSpec] = &[
                 .arguments("node:string"),
             row(Command::Ringfort, "ringfort|fault", -2, Scope::Connection)
                 .flags(&["admin", "loading", "stale"])
-                .about("server", "0.1.0", "Cut links of this process or have its disk be full, for tests")
+                .about(
+                    "server",
+                    "0.1.0",
+                    "Cut links of this process or have its disk be full or slow, for tests",
+                )
                 .complexity("O(N) where N is the number of open files")
                 .arguments(
                     "fault:oneof?(cut:block(cut=CUT node:string milliseconds:integer) \
-             milliseconds:integer=DISK-FULL heal=HEAL)",
+             milliseconds:integer=DISK-FULL \
+             slow:block(disk-slow=DISK-SLOW longer-ms:integer milliseconds:integer) heal=HEAL)",
                 ),
             row(Command::Ringfort, "ringfort|help", 2, Scope::Connection)
                 .flags(&["loading", "stale"])
