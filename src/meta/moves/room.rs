@@ -58,8 +58,10 @@ impl Exchange {
 /// map no longer shows but for who led before the change.
 pub(crate) fn seeder(group: &MapGroup) -> &NodeId {
     let led = group.before.as_ref().map(|before| &before.leader);
-    let leaving = group.leaving.first().filter(|seat| Some(&seat.node) == led);
-    leaving.map_or(group.wanted_leader(), |seat| &seat.node)
+    match group.leaving.first().filter(|seat| Some(&seat.node) == led) {
+        Some(leaving) => &leaving.node,
+        None => group.wanted_leader(),
+    }
 }
 
 /// Where new replicas may go now.
