@@ -229,7 +229,7 @@ mod tests {
     fn series(seed: u64, kinds: &[Kind]) -> Vec<Fault> {
         let names = ["n1", "n2", "n3"].map(str::to_owned).to_vec();
         let mut schedule = Schedule::new(seed, kinds, names, true, Duration::from_secs(5));
-        (0..400).map(|_| schedule.next()).collect()
+        (0..1000).map(|_| schedule.next()).collect()
     }
 
     #[test]
