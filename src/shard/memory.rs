@@ -44,8 +44,8 @@ pub(super) struct Memory {
 /// What an entry under way changes in memory.
 #[derive(Debug, Default)]
 pub(super) struct Change {
-    /// Logical bytes by which its writes grow at most.
-    growth: u64,
+    /// Logical bytes by which its writes grow at most; `None`: nobody counted, it was proposed before the policy evicted.
+    growth: Option<u64>,
     /// Logical bytes that its victims free.
     freed: u64,
     /// Names of the victims.
@@ -126,16 +126,6 @@ impl Group {
         }
     }
 
-    /// Logical bytes by which an operation grows the keyspace at most; 0 where nobody asks.
-    pub(super) fn growth_of(&self, op: &Op<'_>) -> u64 {
-        match &self.machine {
-            Machine::Partition(machine) if op.kind == OpKind::Command && evicting(machine).is_some() => {
-                growth(machine.store(), op.body)
-            }
-            _ => 0,
-        }
-    }
-
     /// Puts the evictions that make room for a batch in front of it.
     ///
     /// # Errors
@@ -144,25 +134,23 @@ impl Group {
         let Machine::Partition(machine) = &self.machine else { return Ok((batch, Change::default())) };
         let Some(quota) = evicting(machine) else { return Ok((batch, Change::default())) };
         let store = machine.store();
-        // What a predecessor wrote last is not counted yet; or a victim stayed because a write under way changed it, and
-        // would again: without any under way it goes.
+        // Not everything under way is counted: what a predecessor wrote last, or what was proposed before the limit came; or a
+        // victim stayed because a write under way changed it, and would again: without any under way it goes.
         let is_over = quota < store.logical_bytes() && !self.inflight.is_empty();
-        if is_over || !self.raft.is_own_term_applied() {
+        let grown: Option<u64> = self.inflight.iter().map(|i| i.change.growth).sum();
+        let Some(grown) = grown.filter(|_| !is_over && self.raft.is_own_term_applied()) else {
             self.memory.await_index = self.raft.last_index();
             return Err(batch);
-        }
-        let grown: u64 = self.inflight.iter().map(|i| i.change.growth).sum();
-        let freed: u64 = self.inflight.iter().map(|i| i.change.freed).sum();
-        let expected = (store.logical_bytes() + grown).saturating_sub(freed) + batch.growth;
-        let Some(excess) = expected.checked_sub(quota).filter(|excess| *excess > 0) else {
-            let growth = batch.growth;
-            return Ok((batch, Change { growth, ..Change::default() }));
         };
-        // A batch that was queued before the limit came may be larger than `WRITES_MAX`.
+        let growth = batch.builder.ops().flatten().map(|op| growth_max(store, &op)).sum();
+        let mut change = Change { growth: Some(growth), ..Change::default() };
+        let freed: u64 = self.inflight.iter().map(|i| i.change.freed).sum();
+        let expected = (store.logical_bytes() + grown).saturating_sub(freed) + growth;
+        let Some(excess) = expected.checked_sub(quota).filter(|excess| *excess > 0) else {
+            return Ok((batch, change));
+        };
         let most = VICTIMS_MAX + VICTIMS_PER_WRITE * batch.origins.len();
-        let most = most.min(OPS_MAX - batch.builder.len());
         let victims = store.victims(&mut self.memory.evictor, excess, most);
-        let mut change = Change { growth: batch.growth, ..Change::default() };
         let mut builder = EntryBuilder::default();
         let mut body = Vec::new();
         for victim in &victims {
@@ -184,7 +172,7 @@ impl Group {
         let evictions = builder.len();
         builder.append(&batch.builder);
         let origins = std::iter::repeat_n(Origin::None, evictions).chain(batch.origins).collect();
-        Ok((Batch { number: batch.number, builder, origins, growth: batch.growth }, change))
+        Ok((Batch { number: batch.number, builder, origins }, change))
     }
 }
 
@@ -194,8 +182,12 @@ fn evicting(machine: &PartitionMachine) -> Option<u64> {
     (limit.quota_bytes != 0 && limit.policy.evicts()).then_some(limit.quota_bytes)
 }
 
-fn growth(store: &Store, body: &[u8]) -> u64 {
-    let Ok((command, args)) = CommandBody::decode(body).and_then(|body| Ok((body.command, body.args()?)))
+/// Logical bytes by which an operation grows the keyspace at most.
+fn growth_max(store: &Store, op: &Op<'_>) -> u64 {
+    if op.kind != OpKind::Command {
+        return 0;
+    }
+    let Ok((command, args)) = CommandBody::decode(op.body).and_then(|body| Ok((body.command, body.args()?)))
     else {
         return 0;
     };

@@ -562,6 +562,27 @@ fn a_leader_makes_room_before_it_writes() {
 }
 
 #[test]
+fn writes_that_were_queued_before_the_limit_count_as_well() {
+    let mut trio = Trio::new();
+    let limit = MemoryLimit { quota_bytes: 10_000, policy: Policy::AllKeysLru, ..MemoryLimit::default() };
+    let batches = 2 * INFLIGHT_MAX;
+    for i in 0..batches {
+        if i == 2 {
+            trio.groups[0].follow_limit(&limit);
+        }
+        trio.groups[0].queue_batch();
+        // The last one is larger than the limit.
+        for j in 0..if i == batches - 1 { 90 } else { 10 } {
+            trio.write(1, 1, &[format!("{i}-{j}").as_bytes(), &[b'v'; 200]], Command::Set);
+        }
+    }
+    trio.settle();
+    trio.tick(10);
+    assert_eq!(trio.answers(1), vec!["+OK"; 10 * batches + 80]);
+    assert!(bytes(&trio)[0] <= 10_000, "{:?}", bytes(&trio));
+}
+
+#[test]
 fn a_lowered_limit_evicts_without_a_write() {
     let mut trio = limited(Policy::AllKeysRandom);
     for i in 0..90 {

@@ -5,7 +5,7 @@
 use super::{EXPIRE_KEYS_MAX, Group, Machine, Origin, Ports, Submission, memory, raft};
 use crate::clock::Now;
 use crate::log::LogEntry;
-use ringfort_wire::entry::{EntryBuilder, Op, OpKind};
+use ringfort_wire::entry::{ENTRY_HEADER_BYTES, EntryBuilder, Op, OpKind};
 use ringfort_wire::request::Status;
 
 /// Writes that become one entry.
@@ -15,8 +15,15 @@ pub(super) struct Batch {
     pub(super) number: u64,
     pub(super) builder: EntryBuilder,
     pub(super) origins: Vec<Origin>,
-    /// Logical bytes by which its writes grow the keyspace at most; counted when somebody evicts.
-    pub(super) growth: u64,
+}
+
+impl Batch {
+    /// Takes off what goes beyond the bounds of an entry: they became narrower since it was queued. Both have its number.
+    fn split_off(&mut self, (bytes_max, ops_max): (usize, usize)) -> Option<Self> {
+        let builder = self.builder.split_off(bytes_max, ops_max)?;
+        let origins = self.origins.split_off(self.builder.len());
+        Some(Self { number: self.number, builder, origins })
+    }
 }
 
 /// What a leader remembers of an entry that it has proposed.
@@ -46,7 +53,6 @@ impl Group {
 
     pub(super) fn push(&mut self, origin: Origin, op: &Op<'_>) {
         let (bytes_max, ops_max) = self.entry_bounds();
-        let growth = self.growth_of(op);
         let has_room = self
             .queue
             .back()
@@ -58,7 +64,6 @@ impl Group {
         let before = batch.builder.bytes_len();
         batch.builder.push(op);
         batch.origins.push(origin);
-        batch.growth += growth;
         self.queue_bytes += batch.builder.bytes_len() - before;
     }
 
@@ -108,7 +113,11 @@ impl Group {
         self.now_us = now.boot_us;
         self.notice_role(ports);
         while self.has_proposable() {
-            let Some(batch) = self.queue.pop_front() else { return };
+            let Some(mut batch) = self.queue.pop_front() else { return };
+            if let Some(rest) = batch.split_off(self.entry_bounds()) {
+                self.queue_bytes += ENTRY_HEADER_BYTES;
+                self.queue.push_front(rest);
+            }
             let batch_bytes = batch.builder.bytes_len();
             let (mut batch, change) = match self.make_room(batch) {
                 Ok(ready) => ready,

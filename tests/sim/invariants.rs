@@ -2,13 +2,13 @@
 //!
 //! [`Invariants::check`] runs after every turn on the replicas of the worker that had it.
 
+use crate::options::Options;
 use crate::rng::Rng;
 use ringfort::log::{LastStop, Log, LogOptions, MemDisk, Recovered};
 use ringfort::shard::invariants::{self as laws, Committed, View};
 use ringfort::shard::membership::{Change, Membership};
 use ringfort::shard::raft::{ENTRY_CHANGE, Message};
 use ringfort::shard::{Group, Machine};
-use ringfort_store::Policy;
 use ringfort_wire::frame::{self, Kind, Reader};
 use ringfort_wire::request::{Request, RequestKind, Status};
 use ringfort_wire::{ClusterMap, GroupId, Reply};
@@ -24,6 +24,16 @@ const PROMISE_EVERY: u64 = 128;
 
 /// Most logical bytes by which one command of the workload grows a partition: MSET of two keys.
 const COMMAND_BYTES_MAX: u64 = 2 * 80;
+
+/// Logical bytes of a replica that has a memory limit, and how many it may have.
+fn memory(group: &Group, options: &Options) -> Option<(u64, u64)> {
+    let (quota, policy) = options.memory?;
+    let Machine::Partition(machine) = group.machine() else { return None };
+    let store = machine.store();
+    // An entry's growth, and what was judged and then changed, stay for one entry more.
+    let slack = COMMAND_BYTES_MAX + if policy.evicts() { quota } else { 0 };
+    (store.limit().quota_bytes != 0).then(|| (store.logical_bytes(), quota + slack))
+}
 
 /// What was seen of a replica.
 #[derive(Debug)]
@@ -46,6 +56,10 @@ struct Known {
     digests: BTreeMap<u64, u64>,
     /// Hash of the reply of each (session, seq), as stored.
     replies: BTreeMap<(u64, u64), u64>,
+    /// From this index on every entry was proposed by who knew the memory limit.
+    counted_from: Option<u64>,
+    /// The index after it at which a replica was first seen within the limit.
+    within_from: Option<u64>,
     /// By node.
     replicas: Vec<Option<Seen>>,
 }
@@ -309,20 +323,39 @@ impl Invariants {
         laws::stable_reply(session, seq, first, hash).map_err(|v| format!("{v} in {group}"))
     }
 
-    /// A partition is above its quota by one command at most, or by what was judged and then changed.
-    pub(crate) fn check_memory(node: usize, group: &Group, quota: u64, policy: Policy) -> Result<(), String> {
-        let Machine::Partition(machine) = group.machine() else { return Ok(()) };
-        let store = machine.store();
-        if store.limit().quota_bytes == 0 {
-            return Ok(()); // the limit is on its way
-        }
-        // An entry's growth, and what was judged and then changed, stay for one entry more.
-        let slack = COMMAND_BYTES_MAX + if policy.evicts() { quota } else { 0 };
-        if quota + slack < store.logical_bytes() {
-            let bytes = store.logical_bytes();
-            return Err(format!("n{}: {} holds {bytes} bytes of {quota} ({policy:?})", node + 1, group.id()));
+    /// A partition is above its quota by one command at most, or by what was judged and then changed; and by what was proposed
+    /// before the limit was applied, until that is gone.
+    pub(crate) fn check_memory(
+        &mut self,
+        node: usize,
+        group: &Group,
+        options: &Options,
+    ) -> Result<(), String> {
+        let Some((bytes, bytes_max)) = memory(group, options) else { return Ok(()) };
+        let view = View::of(group);
+        let known = self.groups.entry((view.group, view.incarnation)).or_default();
+        // A leader and its successor may have proposed as many entries that nobody counted.
+        let uncounted = 2 * options.limits.inflight_entries as u64;
+        let counted_from = *known.counted_from.get_or_insert(view.applied + uncounted);
+        if bytes <= bytes_max {
+            if counted_from <= view.applied {
+                known.within_from.get_or_insert(view.applied);
+            }
+        } else if known.within_from.is_some_and(|from| from <= view.applied) {
+            return Err(format!("n{}: {} holds {bytes} bytes, {bytes_max} at most", node + 1, group.id()));
         }
         Ok(())
+    }
+
+    /// At rest a partition is within its quota, if any key may go.
+    pub(crate) fn check_memory_at_rest(node: usize, group: &Group, options: &Options) -> Result<(), String> {
+        let may_all_go = options.memory.is_some_and(|(_, policy)| policy.evicts() && !policy.is_volatile());
+        match memory(group, options) {
+            Some((bytes, most)) if may_all_go && most < bytes => {
+                Err(format!("n{}: {} holds {bytes} bytes at rest, {most} at most", node + 1, group.id()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Log Matching (Raft figure 3) of two replicas at a random index: the same index and term mean the same entry, and

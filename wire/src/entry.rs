@@ -96,6 +96,11 @@ impl EntryBuilder {
         self.count += 1;
     }
 
+    /// The operations so far, in order.
+    pub fn ops(&self) -> impl Iterator<Item = Result<Op<'_>, WireError>> {
+        read_ops(self.bytes.get(ENTRY_HEADER_BYTES..).unwrap_or_default(), self.count)
+    }
+
     /// Appends all operations of another one.
     pub fn append(&mut self, other: &Self) {
         assert!(self.len() + other.len() <= OPS_MAX, "an entry holds at most {OPS_MAX} operations");
@@ -104,6 +109,33 @@ impl EntryBuilder {
         }
         self.bytes.extend_from_slice(other.bytes.get(ENTRY_HEADER_BYTES..).unwrap_or_default());
         self.count += other.count;
+    }
+
+    /// Takes off the operations that would not have been pushed if an operation whose body makes the entry longer than `bytes_max`,
+    /// or that is one more than `ops_max`, began another entry. The first operation always stays.
+    pub fn split_off(&mut self, bytes_max: usize, ops_max: usize) -> Option<Self> {
+        if self.bytes_len() <= bytes_max && self.len() <= ops_max {
+            return None;
+        }
+        let mut at = ENTRY_HEADER_BYTES;
+        let mut count = 0;
+        for op in self.ops().map_while(Result::ok) {
+            if count > 0 && (at + op.body.len() > bytes_max || count == ops_max) {
+                break;
+            }
+            at += OP_HEADER_BYTES + op.body.len();
+            count += 1;
+        }
+        let count = count as u32;
+        if count == self.count {
+            return None;
+        }
+        let mut rest = vec![0; ENTRY_HEADER_BYTES];
+        rest.extend_from_slice(&self.bytes[at..]);
+        self.bytes.truncate(at);
+        let rest_count = self.count - count;
+        self.count = count;
+        Some(Self { bytes: rest, count: rest_count })
     }
 
     /// Finishes the entry and leaves the builder empty.
@@ -152,20 +184,24 @@ impl<'a> Entry<'a> {
 
     /// The operations, in order; the first malformed one ends them with an error.
     pub fn ops(&self) -> impl Iterator<Item = Result<Op<'a>, WireError>> + use<'a> {
-        let mut r = Reader::new(self.ops, "log operation");
-        (0..self.count).map(move |_| {
-            let kind = match r.u8()? {
-                1 => OpKind::Command,
-                2 => OpKind::OpenSession,
-                3 => OpKind::Skip,
-                4 => OpKind::Expire,
-                5 => OpKind::Limit,
-                6 => OpKind::Evict,
-                _ => return Err(r.malformed()),
-            };
-            Ok(Op { kind, session: r.u64()?, seq: r.u64()?, acked: r.u64()?, body: r.bytes()? })
-        })
+        read_ops(self.ops, self.count)
     }
+}
+
+fn read_ops(bytes: &[u8], count: u32) -> impl Iterator<Item = Result<Op<'_>, WireError>> {
+    let mut r = Reader::new(bytes, "log operation");
+    (0..count).map(move |_| {
+        let kind = match r.u8()? {
+            1 => OpKind::Command,
+            2 => OpKind::OpenSession,
+            3 => OpKind::Skip,
+            4 => OpKind::Expire,
+            5 => OpKind::Limit,
+            6 => OpKind::Evict,
+            _ => return Err(r.malformed()),
+        };
+        Ok(Op { kind, session: r.u64()?, seq: r.u64()?, acked: r.u64()?, body: r.bytes()? })
+    })
 }
 
 #[cfg(test)]
@@ -181,10 +217,30 @@ mod tests {
         second.push(&op(3));
         first.append(&second);
         first.append(&EntryBuilder::default());
+        assert_eq!(empty.ops().count(), 0);
         empty.append(&first);
+        assert!(empty.ops().map(Result::unwrap).eq([op(1), op(2), op(3)]));
         let bytes = empty.finish(1, 2);
         let ops: Vec<_> = Entry::decode(&bytes).unwrap().ops().map(Result::unwrap).collect();
         assert_eq!(ops, [op(1), op(2), op(3)]);
+    }
+
+    #[test]
+    fn an_entry_is_cut_where_another_would_have_begun() {
+        let op = |seq| Op { kind: OpKind::Evict, session: 0, seq, acked: 0, body: b"12345678key" };
+        let each = OP_HEADER_BYTES + 11;
+        let cut = |bytes_max, ops_max| {
+            let mut first = EntryBuilder::default();
+            (1..=5).for_each(|seq| first.push(&op(seq)));
+            let rest = first.split_off(bytes_max, ops_max);
+            let rest: Vec<_> = rest.iter().flat_map(EntryBuilder::ops).map(Result::unwrap).collect();
+            let all = first.ops().map(Result::unwrap).chain(rest.iter().copied());
+            assert_eq!(all.map(|op| op.seq).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+            rest.len()
+        };
+        let full = ENTRY_HEADER_BYTES + 4 * each + 11;
+        assert_eq!([cut(full, 5), cut(full - 1, 5), cut(full - each, 5)], [0, 1, 1]);
+        assert_eq!([cut(full, 4), cut(full, 1), cut(0, 5), cut(full - each - 1, 3)], [1, 4, 4, 2]);
     }
 
     #[test]

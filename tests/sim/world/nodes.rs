@@ -180,9 +180,7 @@ impl World {
             if self.invariants.check(node, group)? {
                 self.check_leases(node, group)?;
             }
-            if let Some((quota, policy)) = self.options.memory {
-                Invariants::check_memory(node, group, quota, policy)?;
-            }
+            self.invariants.check_memory(node, group, &self.options)?;
         }
         if self.turns.is_multiple_of(MATCHING_EVERY) {
             let id = GroupId(self.rng.below(u64::from(PARTITIONS) + 1) as u16);

@@ -3,6 +3,7 @@
 use super::liveness::PROGRESS_US;
 use super::{Event, World};
 use crate::history::{Ask, COUNTERS, Key, LISTS, REGISTERS};
+use crate::invariants::Invariants;
 use crate::options::{PARTITIONS, SECOND};
 use crate::settings;
 use ringfort::shard::{Group, Machine};
@@ -147,6 +148,7 @@ impl World {
                 for worker in &self.nodes[node].workers {
                     if let Some(group) = worker.core.as_ref().and_then(|c| c.group(GroupId(g))) {
                         self.invariants.check_digest(node, group)?;
+                        Invariants::check_memory_at_rest(node, group, &self.options)?;
                         tops.push(group.raft().applied_index());
                     }
                 }
