@@ -4,7 +4,7 @@
 //! The script does what a worker does: appends of several groups in one write, hard states, conflicting entries, changes
 //! of segments, own and received snapshots with their marks, old segments rewritten and removed, the end of a replica.
 
-use super::tests::{Model, entry, options};
+use super::tests::{Model, entry, maintain, options};
 use super::*;
 
 /// Groups of the script.
@@ -77,7 +77,7 @@ impl Life {
     /// What the worker does ten times a second.
     fn maintain(&mut self) -> Result<(), LogError> {
         let before = self.log.written();
-        let result = self.log.maintain();
+        let result = maintain(&mut self.log);
         if self.log.written() != before {
             self.history.push(self.staged.clone());
         }

@@ -92,7 +92,7 @@ use bytes::{Bytes, BytesMut};
 pub use disk::{Disk, DiskFile, FsDisk, FsFile};
 pub use error::LogError;
 pub use mem_disk::{CrashImage, MemDisk, MemFile};
-pub use rewrite::{REWRITE_BYTES_MAX, REWRITE_SCAN_MAX};
+pub use rewrite::{REWRITE_BYTES_MAX, REWRITE_SCAN_MAX, RewriteJob, RewriteRead};
 pub use snapshot::{
     CHUNK_BYTES_MAX, CONF_BYTES_MAX, IncomingSnapshot, SnapshotFiles, SnapshotHeader, SnapshotJob,
     SnapshotReader, SnapshotWriter,
@@ -244,7 +244,7 @@ pub struct Log<D: Disk> {
     /// A failed write could not be taken back.
     is_broken: bool,
     shared: Arc<Shared>,
-    rewrite: Option<Rewrite>,
+    rewrite: Rewrite,
 }
 
 /// A segment file that is not deleted.
@@ -290,7 +290,7 @@ impl<D: Disk> Log<D> {
             written: recovery.written,
             is_broken: false,
             shared: Arc::new(Shared::new(recovery.written)),
-            rewrite: None,
+            rewrite: Rewrite::default(),
         };
         Ok((log, recovered))
     }
@@ -504,7 +504,8 @@ impl<D: Disk> Log<D> {
         let mut at = lo;
         while at < hi {
             let Some((run, count)) = longest_run(live, at, hi, bytes_left, entries.is_empty()) else { break };
-            self.read_run(group, at, run, count, &mut entries)?;
+            let segment = self.segments.get(&run.segment).ok_or(LogError::Failed)?;
+            read_run(&segment.file, group, at, run, count, &mut entries)?;
             bytes_left = bytes_left.saturating_sub(run.bytes as usize);
             at += count;
         }
@@ -684,46 +685,41 @@ impl<D: Disk> Log<D> {
             offset += bytes;
         }
     }
+}
 
-    /// Reads `count` records that lie back to back at `run`.
-    fn read_run(
-        &self,
-        group: u16,
-        first: u64,
-        run: Place,
-        count: u64,
-        entries: &mut Vec<LogEntry>,
-    ) -> Result<(), LogError> {
-        let bytes = Bytes::from(self.read_place(run)?);
-        let mut at = 0;
-        for index in first..first + count {
-            let damaged = |what| LogError::Damaged {
-                file: segment_name(run.segment),
-                offset: u64::from(run.offset) + at as u64,
-                what,
-            };
-            let framed =
-                record::decode(&bytes[at..]).map_err(|_| damaged("the record of an entry is damaged"))?;
-            let Record::Entry { index: found, term, kind, data, .. } = framed.record else {
-                return Err(damaged("this is not the record of an entry"));
-            };
-            if framed.group != group || found != index {
-                return Err(damaged("this is the record of another entry"));
-            }
-            entries.push(LogEntry { index, term, kind, data: bytes.slice_ref(data) });
-            at += framed.bytes;
+/// Reads `count` records that lie back to back at `run` of `file`.
+fn read_run(
+    file: &impl DiskFile,
+    group: u16,
+    first: u64,
+    run: Place,
+    count: u64,
+    entries: &mut Vec<LogEntry>,
+) -> Result<(), LogError> {
+    let mut buffer = BytesMut::zeroed(run.bytes as usize);
+    failpoint::hit(Point::LogRead)
+        .and_then(|()| file.read_at(u64::from(run.offset), &mut buffer))
+        .map_err(|error| LogError::io("read", segment_name(run.segment), error))?;
+    let bytes = Bytes::from(buffer);
+    let mut at = 0;
+    for index in first..first + count {
+        let damaged = |what| LogError::Damaged {
+            file: segment_name(run.segment),
+            offset: u64::from(run.offset) + at as u64,
+            what,
+        };
+        let framed =
+            record::decode(&bytes[at..]).map_err(|_| damaged("the record of an entry is damaged"))?;
+        let Record::Entry { index: found, term, kind, data, .. } = framed.record else {
+            return Err(damaged("this is not the record of an entry"));
+        };
+        if framed.group != group || found != index {
+            return Err(damaged("this is the record of another entry"));
         }
-        Ok(())
+        entries.push(LogEntry { index, term, kind, data: bytes.slice_ref(data) });
+        at += framed.bytes;
     }
-
-    fn read_place(&self, place: Place) -> Result<BytesMut, LogError> {
-        let segment = self.segments.get(&place.segment).ok_or(LogError::Failed)?;
-        let mut buffer = BytesMut::zeroed(place.bytes as usize);
-        failpoint::hit(Point::LogRead)
-            .and_then(|()| segment.file.read_at(u64::from(place.offset), &mut buffer))
-            .map_err(|error| LogError::io("read", segment_name(place.segment), error))?;
-        Ok(buffer)
-    }
+    Ok(())
 }
 
 /// Returns the longest run of records from `at` on that lie back to back in one segment and take at most

@@ -1,8 +1,11 @@
 //! Freeing room: deleting dead segments, and copying the live rest out of old ones.
+//!
+//! What is copied was written long ago, so it must be expected on the disk and not in memory: another thread reads it
+//! ([`RewriteJob`]), some KiB at a time, and the log writes what is still live of it then.
 
 use super::disk::Disk;
 use super::index::Place;
-use super::{Log, LogError, record};
+use super::{Log, LogEntry, LogError, read_run, record};
 use crate::failpoint::{self, Point};
 
 /// Most bytes of live entries that one [`Log::maintain`] copies out of an old segment (one record more at
@@ -12,49 +15,160 @@ pub const REWRITE_BYTES_MAX: usize = 64 << 10;
 /// Most entries that one [`Log::maintain`] looks at in search of those to copy.
 pub const REWRITE_SCAN_MAX: usize = 1 << 12;
 
-/// Where the copying of live records out of the first segment goes on.
-#[derive(Clone, Copy, Debug)]
+/// The copying of live records out of the first segment.
+#[derive(Debug, Default)]
 pub(super) struct Rewrite {
+    /// Where it goes on; `None`: no segment is being copied.
+    cursor: Option<Cursor>,
+    step: Step,
+}
+
+impl Rewrite {
+    fn take_read(&mut self) -> Option<RewriteRead> {
+        match std::mem::take(&mut self.step) {
+            Step::Read(read) => Some(read),
+            step => {
+                self.step = step;
+                None
+            }
+        }
+    }
+
+    fn take_wanted(&mut self) -> Option<Batch> {
+        match std::mem::take(&mut self.step) {
+            Step::Wanted(batch) => Some(batch),
+            step => {
+                self.step = step;
+                None
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Cursor {
     segment: u32,
     group: u16,
     index: u64,
 }
 
+#[derive(Debug, Default)]
+enum Step {
+    #[default]
+    Idle,
+    /// To be handed out as a job.
+    Wanted(Batch),
+    /// Its job is handed out.
+    Asked,
+    Read(RewriteRead),
+}
+
+/// What is copied next.
+#[derive(Debug)]
+struct Batch {
+    segment: u32,
+    /// Groups whose identity, hard state or mark may be here. They are in memory.
+    heads: Vec<u16>,
+    /// Live entries when they were looked for: group, index, place.
+    entries: Vec<(u16, u64, Place)>,
+    /// Where it then goes on; `None`: that was all.
+    next: Option<Cursor>,
+}
+
+/// Reads what a [`Log`] wants to copy out of an old segment; on any thread, for it blocks for as long as the disk takes. Give what
+/// comes of it to [`Log::rewrite_read`]; until then the log copies nothing more.
+#[must_use = "the log waits for it"]
+#[derive(Debug)]
+pub struct RewriteJob<D: Disk> {
+    file: D::File,
+    batch: Batch,
+}
+
+/// Entries that were read to be copied.
+#[derive(Debug)]
+pub struct RewriteRead {
+    batch: Batch,
+    /// One for each place.
+    entries: Vec<LogEntry>,
+}
+
+impl<D: Disk> RewriteJob<D> {
+    /// Does the work.
+    ///
+    /// # Errors
+    /// [`LogError::Unreadable`].
+    pub fn run(self) -> Result<RewriteRead, LogError> {
+        let mut entries = Vec::with_capacity(self.batch.entries.len());
+        for &(group, index, place) in &self.batch.entries {
+            read_run(&self.file, group, index, place, 1, &mut entries)
+                .map_err(|source| LogError::Unreadable { group, index, source: Box::new(source) })?;
+        }
+        Ok(RewriteRead { batch: self.batch, entries })
+    }
+}
+
 impl<D: Disk> Log<D> {
     /// Frees room, a bounded amount of work at a time: hands dead segments to the next
     /// [`SyncJob`](super::SyncJob), which deletes them, and copies live records out of the first segment when
-    /// that is mostly dead, or when more than half of the log is.
+    /// that is mostly dead, or when more than half of the log is. It reads nothing: [`Self::rewrite_job`] does, between
+    /// two calls.
     ///
     /// Call it between turns, with nothing staged (else it only deletes). It makes a write of its own, which
     /// the next job covers; only when that is done is the old segment deleted. The log takes at most
     /// about twice its live bytes plus two segments.
     ///
     /// # Errors
-    /// As [`Self::write`]; nothing stays staged. [`LogError::Unreadable`]: no segment is freed while that entry is live.
+    /// As [`Self::write`]; nothing stays staged.
     pub fn maintain(&mut self) -> Result<(), LogError> {
         self.check_usable()?;
         self.retire_dead_segments();
         if self.staged_records != 0 {
             return Ok(());
         }
-        let Some(mut rewrite) = self.choose_rewrite() else { return Ok(()) };
-        let result = self.stage_rewrite(&mut rewrite).and_then(|is_done| {
-            let passed = failpoint::hit(Point::LogRewrite);
-            passed.map_err(|error| LogError::io("write", "the log", error))?;
-            self.write()?;
-            failpoint::pass(Point::LogRewritten);
-            Ok(is_done)
-        });
-        match result {
-            Ok(is_done) => {
-                self.rewrite = (!is_done).then_some(rewrite);
-                Ok(())
-            }
-            Err(error) => {
-                self.drop_staged();
-                Err(error)
-            }
+        if let Some(read) = self.rewrite.take_read() {
+            self.copy(&read)?;
+            self.rewrite.cursor = read.batch.next;
         }
+        if matches!(self.rewrite.step, Step::Idle)
+            && let Some(cursor) = self.choose_rewrite()
+        {
+            let batch = self.find_live(cursor);
+            self.rewrite.step = if batch.entries.is_empty() {
+                Step::Read(RewriteRead { batch, entries: Vec::new() })
+            } else {
+                Step::Wanted(batch)
+            };
+        }
+        Ok(())
+    }
+
+    /// Returns the job that reads what is to be copied next, if that is known and no such job is handed out already.
+    #[must_use]
+    pub fn rewrite_job(&mut self) -> Option<RewriteJob<D>> {
+        let batch = self.rewrite.take_wanted()?;
+        // It is dead meanwhile: there is nothing to copy.
+        let file = self.segments.get(&batch.segment)?.file.clone();
+        self.rewrite.step = Step::Asked;
+        Some(RewriteJob { file, batch })
+    }
+
+    /// Takes what a [`RewriteJob`] has read; the next [`Self::maintain`] copies what is live of it then.
+    ///
+    /// # Errors
+    /// [`LogError::Unreadable`], as the job told: no segment is freed while that entry is live.
+    pub fn rewrite_read(&mut self, read: Result<RewriteRead, LogError>) -> Result<(), LogError> {
+        self.rewrite.step = Step::Idle;
+        match read {
+            Ok(read) => self.rewrite.step = Step::Read(read),
+            Err(LogError::Unreadable { group, index, .. }) if !self.is_in_first(group, index) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn is_in_first(&self, group: u16, index: u64) -> bool {
+        let place = self.index.groups.get(&group).and_then(|group| group.place(index));
+        place.map(|place| place.segment) == self.segments.keys().next().copied()
     }
 
     /// Takes the dead segments at the front out of the log; the next job deletes them.
@@ -75,79 +189,89 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    fn choose_rewrite(&self) -> Option<Rewrite> {
+    fn choose_rewrite(&self) -> Option<Cursor> {
         let (&segment, first) = self.segments.first_key_value()?;
         let live = self.index.ledger.live_bytes(segment);
         if self.segments.len() < 2 || live == 0 {
             return None;
         }
-        if let Some(rewrite) = self.rewrite.filter(|rewrite| rewrite.segment == segment) {
-            return Some(rewrite);
+        if let Some(cursor) = self.rewrite.cursor.filter(|cursor| cursor.segment == segment) {
+            return Some(cursor);
         }
         let total = self.disk_bytes();
         let live_total: u64 =
             self.segments.keys().map(|&segment| self.index.ledger.live_bytes(segment)).sum();
         let is_first_mostly_dead = live <= first.bytes / 4;
         let is_log_mostly_dead = 2 * live_total + 2 * self.options.segment_bytes < total;
-        (is_first_mostly_dead || is_log_mostly_dead).then_some(Rewrite { segment, group: 0, index: 0 })
+        (is_first_mostly_dead || is_log_mostly_dead).then_some(Cursor { segment, group: 0, index: 0 })
     }
 
-    /// Stages copies of live records of the segment, from where `rewrite` stands; returns whether that was
-    /// all.
-    fn stage_rewrite(&mut self, rewrite: &mut Rewrite) -> Result<bool, LogError> {
-        let mut scanned = 0;
-        let mut next = self.index.groups.range(rewrite.group..).next().map(|(&id, _)| id);
-        while let Some(id) = next {
-            if rewrite.group != id {
-                *rewrite = Rewrite { group: id, index: 0, ..*rewrite };
+    /// Live records of the segment, from `cursor` on.
+    fn find_live(&self, mut cursor: Cursor) -> Batch {
+        let segment = cursor.segment;
+        let mut batch = Batch { segment, heads: Vec::new(), entries: Vec::new(), next: None };
+        let (mut bytes, mut scanned) = (0, 0);
+        for (&id, group) in self.index.groups.range(cursor.group..) {
+            if cursor.group != id {
+                cursor = Cursor { segment, group: id, index: 0 };
             }
-            if !self.stage_rewrite_group(rewrite, &mut scanned)? {
-                return Ok(false);
+            if cursor.index == 0 {
+                batch.heads.push(id);
             }
-            next = id.checked_add(1).and_then(|id| self.index.groups.range(id..).next()).map(|(&id, _)| id);
+            for index in group.first.max(cursor.index)..=group.last() {
+                if REWRITE_BYTES_MAX <= bytes || REWRITE_SCAN_MAX <= scanned {
+                    batch.next = Some(Cursor { segment, group: id, index });
+                    return batch;
+                }
+                scanned += 1;
+                if let Some(place) = group.place(index).filter(|place| place.segment == segment) {
+                    bytes += place.bytes as usize;
+                    batch.entries.push((id, index, place));
+                }
+            }
         }
-        Ok(true)
+        batch
     }
 
-    fn stage_rewrite_group(&mut self, rewrite: &mut Rewrite, scanned: &mut usize) -> Result<bool, LogError> {
-        let Rewrite { segment, group: id, .. } = *rewrite;
-        let Some(group) = self.index.groups.get(&id) else { return Ok(true) };
-        let is_here = |place: Option<Place>| place.is_some_and(|place| place.segment == segment);
-        if rewrite.index == 0 {
-            let (identity, hard_state, mark) = (&group.identity, &group.hard_state, &group.mark);
-            if is_here(identity.place) {
-                record::put_identity(&mut self.staging, id, &identity.value);
-                self.staged_records += 1;
-            }
-            if is_here(hard_state.place) {
-                record::put_hard_state(&mut self.staging, id, &hard_state.value);
-                self.staged_records += 1;
-            }
-            if is_here(mark.place) {
-                record::put_mark(&mut self.staging, id, &mark.value, true);
-                self.staged_records += 1;
-            }
+    /// Writes once more what is still live of what was read.
+    fn copy(&mut self, read: &RewriteRead) -> Result<(), LogError> {
+        for &id in &read.batch.heads {
+            self.stage_head(id, read.batch.segment);
         }
-        let (first, last) = (group.first.max(rewrite.index), group.last());
-        for index in first..=last {
-            if REWRITE_BYTES_MAX <= self.staging.len() || REWRITE_SCAN_MAX <= *scanned {
-                rewrite.index = index;
-                return Ok(false);
-            }
-            *scanned += 1;
-            let place = self.index.groups.get(&id).and_then(|group| group.place(index));
-            let Some(place) = place.filter(|place| place.segment == segment) else { continue };
-            let mut entries = Vec::with_capacity(1);
-            self.read_run(id, index, place, 1, &mut entries).map_err(|source| LogError::Unreadable {
-                group: id,
-                index,
-                source: Box::new(source),
-            })?;
-            for entry in &entries {
+        for (&(id, index, place), entry) in read.batch.entries.iter().zip(&read.entries) {
+            let now = self.index.groups.get(&id).and_then(|group| group.place(index));
+            if now == Some(place) {
                 record::put_entry(&mut self.staging, id, entry, true);
                 self.staged_records += 1;
             }
         }
-        Ok(true)
+        let passed = failpoint::hit(Point::LogRewrite);
+        let written =
+            passed.map_err(|error| LogError::io("write", "the log", error)).and_then(|()| self.write());
+        if written.is_err() {
+            self.drop_staged();
+        }
+        written?;
+        failpoint::pass(Point::LogRewritten);
+        Ok(())
+    }
+
+    /// Stages what `segment` holds of a group beside its entries.
+    fn stage_head(&mut self, id: u16, segment: u32) {
+        let Some(group) = self.index.groups.get(&id) else { return };
+        let is_here = |place: Option<Place>| place.is_some_and(|place| place.segment == segment);
+        let (identity, hard_state, mark) = (&group.identity, &group.hard_state, &group.mark);
+        if is_here(identity.place) {
+            record::put_identity(&mut self.staging, id, &identity.value);
+            self.staged_records += 1;
+        }
+        if is_here(hard_state.place) {
+            record::put_hard_state(&mut self.staging, id, &hard_state.value);
+            self.staged_records += 1;
+        }
+        if is_here(mark.place) {
+            record::put_mark(&mut self.staging, id, &mark.value, true);
+            self.staged_records += 1;
+        }
     }
 }

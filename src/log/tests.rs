@@ -45,6 +45,15 @@ fn sync(log: &mut Log<MemDisk>) {
     }
 }
 
+/// Frees room as a worker does, whose other thread reads at once; writes at most once.
+pub(super) fn maintain<D: Disk>(log: &mut Log<D>) -> Result<(), LogError> {
+    let before = log.written();
+    log.maintain()?;
+    let Some(job) = log.rewrite_job() else { return Ok(()) };
+    log.rewrite_read(job.run())?;
+    if log.written() == before { log.maintain() } else { Ok(()) }
+}
+
 fn segments(disk: &MemDisk) -> Vec<String> {
     disk.list().expect("a list in memory").into_iter().filter(|name| name.starts_with("log-")).collect()
 }
@@ -362,14 +371,14 @@ fn a_job_makes_durable_what_replaced_a_segment_and_then_deletes_it() {
     assert!(4 < segments(&disk).len());
     log.stage_mark(1, &Mark { index: 20, term: 1, conf: Bytes::new() }, true).unwrap();
     log.write().unwrap();
-    log.maintain().unwrap();
+    maintain(&mut log).unwrap();
     disk.fail_next_sync();
     let mut other = disk.clone();
     assert!(log.sync_job().unwrap().run().is_err());
     assert!(4 < segments(&disk).len(), "the mark is not durable");
     other.kill();
     let (mut log, _) = open(&other, 300);
-    log.maintain().unwrap();
+    maintain(&mut log).unwrap();
     sync(&mut log);
     assert_eq!(segments(&other).len(), 1);
     assert_eq!(log.group_bytes(1), 0);
@@ -387,7 +396,7 @@ fn a_dead_segment_that_is_not_durable_is_no_torn_tail() {
             }
             log.stage_mark(1, &Mark { index: 10, term: 1, conf: Bytes::new() }, true).unwrap();
             log.write().unwrap();
-            log.maintain().unwrap();
+            maintain(&mut log).unwrap();
             let job = log.sync_job().unwrap();
             disk.power_off_after(ops);
             let is_done = job.run().is_ok();
@@ -422,7 +431,7 @@ fn rewrites_what_pins_an_old_segment() {
             log.stage_mark(1, &Mark { index, term: 1, conf: Bytes::new() }, true).unwrap();
             log.write().unwrap();
         }
-        log.maintain().unwrap();
+        maintain(&mut log).unwrap();
         sync(&mut log);
         log.check_invariants();
         most = most.max(disk.used_bytes());
@@ -434,6 +443,65 @@ fn rewrites_what_pins_an_old_segment() {
     assert_eq!(recovered[1].identity, identity);
     assert_eq!(recovered[1].terms, [(1, 1), (2, 2)]);
     assert_eq!(log.read(9, 1, 3, 999).unwrap(), [entry(1, 1, "pins"), entry(2, 2, "the segment")]);
+}
+
+#[test]
+fn what_is_replaced_or_dead_while_it_is_read_is_not_copied() {
+    let disk = MemDisk::new();
+    let (mut log, _) = open(&disk, 2000);
+    put(&mut log, 9, &[entry(1, 1, "stays"), entry(2, 1, "is replaced"), entry(3, 1, "goes")]).unwrap();
+    put(&mut log, 8, &[entry(1, 1, "is compacted"), entry(2, 1, "stays too")]).unwrap();
+    put(&mut log, 7, &[entry(1, 1, "is removed")]).unwrap();
+    for index in 1..=40 {
+        put(&mut log, 1, &[entry(index, 1, &"x".repeat(100))]).unwrap();
+    }
+    log.stage_mark(1, &Mark { index: 40, term: 1, conf: Bytes::new() }, true).unwrap();
+    log.write().unwrap();
+    sync(&mut log);
+    log.maintain().unwrap();
+    let job = log.rewrite_job().expect("the first segment is mostly dead");
+    log.maintain().unwrap();
+    assert!(log.rewrite_job().is_none(), "one at a time");
+    put(&mut log, 9, &[entry(2, 2, "replaces")]).unwrap();
+    log.stage_mark(8, &Mark { index: 1, term: 1, conf: Bytes::new() }, true).unwrap();
+    log.stage_remove_group(7).unwrap();
+    log.write().unwrap();
+    log.rewrite_read(job.run()).unwrap();
+    let before = log.written();
+    log.maintain().unwrap();
+    assert_eq!(log.written(), before + 1);
+    sync(&mut log);
+    log.maintain().unwrap();
+    sync(&mut log);
+    log.check_invariants();
+    assert!(!segments(&disk).contains(&segment_name(1)), "{:?}", segments(&disk));
+    assert_eq!(log.read(9, 1, 3, 999).unwrap(), [entry(1, 1, "stays"), entry(2, 2, "replaces")]);
+    assert_eq!(log.read(8, 2, 3, 999).unwrap(), [entry(2, 1, "stays too")]);
+    assert_eq!(log.group(7), None);
+}
+
+#[test]
+fn an_entry_that_cannot_be_read_and_is_dead_by_then_is_no_error() {
+    let disk = MemDisk::new();
+    let (mut log, _) = open(&disk, 2000);
+    put(&mut log, 9, &[entry(1, 1, "is damaged")]).unwrap();
+    disk.flip("log-0000000001.seg", disk.used_bytes() - 1, 1);
+    for index in 1..=40 {
+        put(&mut log, 1, &[entry(index, 1, &"x".repeat(100))]).unwrap();
+    }
+    log.stage_mark(1, &Mark { index: 40, term: 1, conf: Bytes::new() }, true).unwrap();
+    log.write().unwrap();
+    sync(&mut log);
+    log.maintain().unwrap();
+    let read = log.rewrite_job().expect("the first segment is mostly dead").run();
+    assert!(matches!(read, Err(LogError::Unreadable { group: 9, index: 1, .. })), "{read:?}");
+    log.stage_mark(9, &Mark { index: 1, term: 1, conf: Bytes::new() }, true).unwrap();
+    log.write().unwrap();
+    log.rewrite_read(read).unwrap();
+    sync(&mut log);
+    log.maintain().unwrap();
+    sync(&mut log);
+    assert!(!segments(&disk).contains(&segment_name(1)), "{:?}", segments(&disk));
 }
 
 #[test]
@@ -449,7 +517,7 @@ fn works_in_a_folder_and_syncs_on_another_thread() {
             log.stage_mark(1, &Mark { index: index - 2, term: 1, conf: Bytes::new() }, true).unwrap();
         }
         log.write().unwrap();
-        log.maintain().unwrap();
+        maintain(&mut log).unwrap();
         if let Some(job) = log.sync_job() {
             std::thread::spawn(move || job.run()).join().unwrap().unwrap();
         }
@@ -506,6 +574,7 @@ struct Simulation {
     /// Writes that some finished job made durable.
     durable: u64,
     jobs: Vec<SyncJob<MemDisk>>,
+    rewrite: Option<RewriteJob<MemDisk>>,
     crashes: [u64; 2],
     lost_writes: u64,
     deleted_segments: u32,
@@ -527,6 +596,7 @@ impl Simulation {
             history: vec![Model::new()],
             durable: 0,
             jobs: Vec::new(),
+            rewrite: None,
             crashes: [0, 0],
             lost_writes: 0,
             deleted_segments: 0,
@@ -538,7 +608,8 @@ impl Simulation {
             0..50 => self.stage(),
             50..75 => self.write(),
             75..85 => self.sync(),
-            85..93 => self.maintain(),
+            85..90 => self.maintain(),
+            90..93 => self.read_rewrite(),
             93..95 => self.fill_disk(),
             95 => self.disk.power_off_after(self.rng.next() % 6),
             96 => self.disk.fail_next(),
@@ -654,6 +725,17 @@ impl Simulation {
             self.log.drop_staged();
             self.staged = self.history[self.history.len() - 1].clone();
         }
+        let job = self.log.rewrite_job();
+        assert!(job.is_none() || self.rewrite.is_none(), "one job at a time");
+        self.rewrite = job.or(self.rewrite.take());
+    }
+
+    /// What is read is copied after whatever comes meanwhile.
+    fn read_rewrite(&mut self) {
+        if let Some(job) = self.rewrite.take() {
+            // It tells of an error of the disk.
+            let _ = self.log.rewrite_read(job.run());
+        }
     }
 
     fn fill_disk(&mut self) {
@@ -668,6 +750,7 @@ impl Simulation {
     fn crash(&mut self, is_machine: bool) {
         let written = self.log.written();
         self.jobs.clear();
+        self.rewrite = None;
         if is_machine {
             self.disk.crash(self.rng.next());
         } else {
@@ -805,13 +888,13 @@ fn a_segment_with_an_entry_that_cannot_be_read_is_kept_until_that_is_compacted()
     };
     compact(&mut log, 1, 200);
     for _ in 0..3 {
-        let refused = log.maintain().unwrap_err();
+        let refused = maintain(&mut log).unwrap_err();
         assert!(matches!(refused, LogError::Unreadable { group: 9, index: 2, .. }), "{refused}");
         assert!(!log.has_staged());
     }
     assert!(segments(&disk).len() > 4);
     compact(&mut log, 9, 2);
-    log.maintain().unwrap();
+    maintain(&mut log).unwrap();
     sync(&mut log);
     assert_eq!(segments(&disk).len(), 1);
 }

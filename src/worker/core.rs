@@ -563,6 +563,10 @@ impl<D: Disk> WorkerCore<D> {
                     self.sync();
                 }
             }
+            JobDone::Rewrite(result) => {
+                let read = self.log.borrow_mut().rewrite_read(result);
+                read.or_else(|error| self.not_maintained(error))?;
+            }
             JobDone::Written(result) => self.piece_written(result)?,
             JobDone::Snapshot(id, header, result) => {
                 let Some(group) = self.groups.get_mut(id) else {
@@ -690,6 +694,8 @@ impl<D: Disk> WorkerCore<D> {
             }
             let maintained = self.log.borrow_mut().maintain();
             maintained.or_else(|error| self.not_maintained(error))?;
+            let job = self.log.borrow_mut().rewrite_job();
+            self.jobs.extend(job.map(Job::Rewrite));
         }
         if self.ticks.is_multiple_of(HOUSEKEEPING_TICKS) {
             self.reckon_rate(now);

@@ -343,9 +343,11 @@ impl Shell {
             // The threads live as long as these senders.
             let _ = match job {
                 Job::Sync(_) => self.syncs.send(job),
-                Job::Write { .. } | Job::Snapshot { .. } | Job::Received { .. } | Job::Free(_) => {
-                    self.snapshots.send(job)
-                }
+                Job::Rewrite(_)
+                | Job::Write { .. }
+                | Job::Snapshot { .. }
+                | Job::Received { .. }
+                | Job::Free(_) => self.snapshots.send(job),
             };
         }
         for (worker, message) in messages {

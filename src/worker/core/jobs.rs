@@ -1,7 +1,10 @@
 //! Work for the log threads.
 
 use super::snapshots::{Restore, RestorePlace};
-use crate::log::{CHUNK_BYTES_MAX, Disk, LogError, SnapshotHeader, SnapshotJob, SnapshotWriter, SyncJob};
+use crate::log::{
+    CHUNK_BYTES_MAX, Disk, LogError, RewriteJob, RewriteRead, SnapshotHeader, SnapshotJob, SnapshotWriter,
+    SyncJob,
+};
 use crate::shard::Machine;
 use crate::shard::raft::Message;
 
@@ -10,6 +13,8 @@ use crate::shard::raft::Message;
 pub enum Job<D: Disk> {
     /// Make the log durable.
     Sync(SyncJob<D>),
+    /// Read what the log copies out of an old segment.
+    Rewrite(RewriteJob<D>),
     /// Write the next bytes of a snapshot of an own group.
     Write {
         /// The snapshot.
@@ -48,6 +53,8 @@ pub enum Job<D: Disk> {
 pub enum JobDone<D: Disk> {
     /// The log is durable up to this write.
     Synced(Result<u64, LogError>),
+    /// This can be copied.
+    Rewrite(Result<RewriteRead, LogError>),
     /// The next bytes of a snapshot are in its file; the buffer that they were in is empty.
     Written(Result<(SnapshotWriter<D>, Vec<u8>), LogError>),
     /// The snapshot of an own group is durable.
@@ -66,6 +73,7 @@ impl<D: Disk> Job<D> {
                 let through = job.through();
                 JobDone::Synced(job.run().map(|()| through))
             }
+            Self::Rewrite(job) => JobDone::Rewrite(job.run()),
             Self::Write { mut writer, mut bytes, .. } => {
                 let written = bytes.chunks(CHUNK_BYTES_MAX).try_for_each(|chunk| writer.chunk(chunk));
                 bytes.clear();
