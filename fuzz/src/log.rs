@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use ringfort::log::{
     Disk, DiskFile, HardState, Identity, LastStop, Log, LogEntry, LogError, LogOptions, Mark, MemDisk,
-    Recovered,
+    Recovered, RewriteJob,
 };
 
 use super::input::Input;
@@ -185,6 +185,8 @@ fn crashed(input: &mut Input<'_>) {
     let (mut log, _) = Log::open(disk.clone(), options(LastStop::Machine)).expect("an empty disk is a log");
     // The state after each write, and the number of the last synced one.
     let mut states = vec![state(&log, 0..GROUPS)];
+    // What was read of an old segment is copied after whatever came meanwhile.
+    let mut rewrite = None;
     loop {
         let step = input.u8();
         let group = u16::from(input.u8()) % GROUPS;
@@ -219,7 +221,14 @@ fn crashed(input: &mut Input<'_>) {
                 }
                 Ok(())
             }
-            10 => log.maintain(),
+            10 => {
+                if let Some(read) = rewrite.take().map(RewriteJob::run) {
+                    log.rewrite_read(read).expect("the disk works");
+                }
+                let maintained = log.maintain();
+                rewrite = log.rewrite_job();
+                maintained
+            }
             _ => Ok(()),
         };
         match staged {

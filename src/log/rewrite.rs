@@ -115,7 +115,7 @@ impl<D: Disk> Log<D> {
     ///
     /// Call it between turns, with nothing staged (else it only deletes). It makes a write of its own, which
     /// the next job covers; only when that is done is the old segment deleted. The log takes at most
-    /// about twice its live bytes plus two segments.
+    /// about twice its live bytes plus two segments, and what comes while such a job waits for its thread.
     ///
     /// # Errors
     /// As [`Self::write`]; nothing stays staged.
@@ -140,6 +140,12 @@ impl<D: Disk> Log<D> {
             };
         }
         Ok(())
+    }
+
+    /// Whether something is to be copied, so that [`Self::maintain`] should be called again soon.
+    #[must_use]
+    pub fn is_rewriting(&self) -> bool {
+        !matches!(self.rewrite.step, Step::Idle)
     }
 
     /// Returns the job that reads what is to be copied next, if that is known and no such job is handed out already.

@@ -134,6 +134,7 @@ impl<D: Disk> WorkerCore<D> {
             || self.is_starting
             || self.has_background_work()
             || self.has_asides()
+            || self.log.borrow().is_rewriting()
             || !self.ending.is_empty()
             || !self.paused_clients.is_empty()
             || !self.received.is_empty()

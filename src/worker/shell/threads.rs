@@ -15,8 +15,8 @@ const BACKGROUND_NICE: i32 = 19;
 /// themselves else, for as long as a partition has state. 64 KiB a millisecond are about 60 MiB/s.
 const STEP_REST: Duration = Duration::from_millis(1);
 
-/// Starts a thread that runs jobs, in order, until their sender is gone. Their number is bounded: one sync and a few
-/// snapshots at a time.
+/// Starts a thread that runs jobs, in order, until their sender is gone. Their number is bounded: one sync, one piece
+/// of an old segment and a few snapshots at a time.
 pub(super) fn job_thread(
     name: String,
     inbox: &Arc<Inbox>,

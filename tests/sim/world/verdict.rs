@@ -144,18 +144,19 @@ impl World {
         // All replicas of a group that stand at one index are equal, and none is far behind.
         for g in 0..=PARTITIONS {
             let mut tops = Vec::new();
+            let mut is_within = true;
             for node in 0..self.nodes.len() {
                 for worker in &self.nodes[node].workers {
                     if let Some(group) = worker.core.as_ref().and_then(|c| c.group(GroupId(g))) {
                         self.invariants.check_digest(node, group)?;
-                        Invariants::check_memory_at_rest(node, group, &self.options)?;
                         tops.push(group.raft().applied_index());
+                        is_within &= Invariants::is_within_memory(group, &self.options);
                     }
                 }
             }
             let seats = self.newest_map().group(GroupId(g)).map_or(0, |group| group.seats.len());
-            if tops.iter().min() != tops.iter().max() || tops.len() != seats {
-                // An expired key may be on its way out just now.
+            if tops.iter().min() != tops.iter().max() || tops.len() != seats || !is_within {
+                // An expired or evicted key may be on its way out just now.
                 self.looks += 1;
                 if self.looks < LOOKS_MAX {
                     self.after(100_000, Event::Verdict);
@@ -163,7 +164,7 @@ impl World {
                 }
                 let group = self.newest_map().group(GroupId(g)).cloned();
                 return Err(format!(
-                    "liveness: replicas of group {g} stand at {tops:?}; the map says {group:?}; {}",
+                    "liveness: replicas of group {g} stand at {tops:?}, within their memory: {is_within}; the map says {group:?}; {}",
                     self.leaders()
                 ));
             }
