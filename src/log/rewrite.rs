@@ -3,6 +3,9 @@
 //! What is copied was written long ago, so it must be expected on the disk and not in memory: another thread reads it
 //! ([`RewriteJob`]), some KiB at a time, and the log writes what is still live of it then.
 
+#[cfg(test)]
+mod tests;
+
 use super::disk::Disk;
 use super::index::Place;
 use super::{Log, LogEntry, LogError, read_run, record};
@@ -23,28 +26,7 @@ pub(super) struct Rewrite {
     step: Step,
 }
 
-impl Rewrite {
-    fn take_read(&mut self) -> Option<RewriteRead> {
-        match std::mem::take(&mut self.step) {
-            Step::Read(read) => Some(read),
-            step => {
-                self.step = step;
-                None
-            }
-        }
-    }
-
-    fn take_wanted(&mut self) -> Option<Batch> {
-        match std::mem::take(&mut self.step) {
-            Step::Wanted(batch) => Some(batch),
-            step => {
-                self.step = step;
-                None
-            }
-        }
-    }
-}
-
+/// Where the search for live records goes on.
 #[derive(Clone, Copy, Debug)]
 struct Cursor {
     segment: u32,
@@ -125,9 +107,12 @@ impl<D: Disk> Log<D> {
         if self.staged_records != 0 {
             return Ok(());
         }
-        if let Some(read) = self.rewrite.take_read() {
-            self.copy(&read)?;
-            self.rewrite.cursor = read.batch.next;
+        match std::mem::take(&mut self.rewrite.step) {
+            Step::Read(read) => {
+                self.copy(&read)?;
+                self.rewrite.cursor = read.batch.next;
+            }
+            step => self.rewrite.step = step,
         }
         if matches!(self.rewrite.step, Step::Idle)
             && let Some(cursor) = self.choose_rewrite()
@@ -151,11 +136,18 @@ impl<D: Disk> Log<D> {
     /// Returns the job that reads what is to be copied next, if that is known and no such job is handed out already.
     #[must_use]
     pub fn rewrite_job(&mut self) -> Option<RewriteJob<D>> {
-        let batch = self.rewrite.take_wanted()?;
-        // It is dead meanwhile: there is nothing to copy.
-        let file = self.segments.get(&batch.segment)?.file.clone();
-        self.rewrite.step = Step::Asked;
-        Some(RewriteJob { file, batch })
+        match std::mem::take(&mut self.rewrite.step) {
+            Step::Wanted(batch) => {
+                // `None`: it is dead meanwhile, there is nothing to copy.
+                let file = self.segments.get(&batch.segment)?.file.clone();
+                self.rewrite.step = Step::Asked;
+                Some(RewriteJob { file, batch })
+            }
+            step => {
+                self.rewrite.step = step;
+                None
+            }
+        }
     }
 
     /// Takes what a [`RewriteJob`] has read; the next [`Self::maintain`] copies what is live of it then.
